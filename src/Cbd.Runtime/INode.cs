@@ -1,0 +1,238 @@
+namespace Cbd.Runtime;
+
+/// <summary>
+/// A host in one process: transports, the backends it offers and the blkdevs it uses. Every verb of the control API is
+/// one method. All methods are thread-safe and synchronous; they throw <see cref="Cbd.Memory.CbdException"/> with a
+/// one-line message for the operator and have changed nothing then.
+/// </summary>
+public interface INode : IDisposable
+{
+    /// <summary>Registers this host on a region, formatting it first if asked. Returns the transport id.</summary>
+    int RegisterTransport(RegisterTransportOptions options);
+
+    /// <summary>Leaves a transport. Refused while this host has backends or blkdevs on it (they are named).</summary>
+    void UnregisterTransport(int transport);
+
+    IReadOnlyList<TransportDescription> ListTransports();
+
+    TransportDescription GetTransport(int transport);
+
+    IReadOnlyList<HostDescription> ListHosts(int transport);
+
+    /// <summary>Clears what a dead host left. Without proof of death: refused, unless forced or fenced.</summary>
+    void ClearHost(int transport, int host, bool force, bool fenced);
+
+    /// <summary>Offers a disk. Returns the backend id.</summary>
+    int StartBackend(StartBackendOptions options);
+
+    /// <summary>Stops a backend; refused while blkdevs use it, unless forced.</summary>
+    void StopBackend(int transport, int backend, bool force);
+
+    /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
+    void ClearBackend(int transport, int backend, bool force, bool fenced);
+
+    /// <summary>The backends of this host, or of all hosts.</summary>
+    IReadOnlyList<BackendDescription> ListBackends(int transport, bool all);
+
+    /// <summary>Starts a device on a backend and its export; answers when all queues are attached.</summary>
+    StartedDevice StartDevice(StartDeviceOptions options);
+
+    /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
+    void StopDevice(int transport, int device, bool force);
+
+    /// <summary>Clears a device whose host is dead.</summary>
+    void ClearDevice(int transport, int device, bool force, bool fenced);
+
+    IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all);
+
+    IReadOnlyList<ChannelDescription> ListChannels(int transport);
+}
+
+/// <summary>Options of tp-reg. Numbers that are null are computed from the size of the region.</summary>
+public sealed record RegisterTransportOptions
+{
+    public required string Host { get; init; }
+    public required string Path { get; init; }
+    public bool Format { get; init; }
+
+    /// <summary>Format over anything but a transport with live hosts.</summary>
+    public bool Force { get; init; }
+
+    /// <summary>Size of a region file that is created or grown at format, bytes.</summary>
+    public long? SizeBytes { get; init; }
+    public int? Hosts { get; init; }
+    public int? Backends { get; init; }
+    public int? Blkdevs { get; init; }
+    public int? Channels { get; init; }
+    public long? ChannelSizeBytes { get; init; }
+    public int? RingSlots { get; init; }
+
+    /// <summary>Payload carries a CRC32C (format option; default yes).</summary>
+    public bool PayloadCrc { get; init; } = true;
+
+    /// <summary>"hardware" or null; required at format for devdax and BARs.</summary>
+    public string? Coherence { get; init; }
+}
+
+/// <summary>Options of backend-start.</summary>
+public sealed record StartBackendOptions
+{
+    public int Transport { get; init; }
+
+    /// <summary>A file, a block device, <c>memory:SIZE</c> or <c>null:SIZE</c>.</summary>
+    public required string Path { get; init; }
+
+    /// <summary>Handler threads, 1 to 128.</summary>
+    public int Handlers { get; init; } = 1;
+
+    /// <summary>Take over this backend id, whose session is gone.</summary>
+    public int? Backend { get; init; }
+    public bool ReadOnly { get; init; }
+
+    /// <summary>"auto", "io_uring" or "pread".</summary>
+    public string Engine { get; init; } = "auto";
+
+    /// <summary>Logical block size to offer: 512, 4096, or null for the disk's own.</summary>
+    public int? BlockBytes { get; init; }
+
+    /// <summary>The operator vouches that the machine of the old session is off or cut off.</summary>
+    public bool Fenced { get; init; }
+}
+
+/// <summary>Options of dev-start.</summary>
+public sealed record StartDeviceOptions
+{
+    public int Transport { get; init; }
+    public required int Backend { get; init; }
+
+    /// <summary>Queues, 1 to 128; null: min(CPUs, 4).</summary>
+    public int? Queues { get; init; }
+
+    /// <summary><c>unix:PATH</c> or <c>tcp:HOST:PORT</c>; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>.</summary>
+    public string? Nbd { get; init; }
+
+    /// <summary>Allow TCP on an address that is not loopback.</summary>
+    public bool Insecure { get; init; }
+
+    /// <summary>Open the device read-only.</summary>
+    public bool ReadOnly { get; init; }
+}
+
+/// <summary>A device that was started: its id and the node or NBD URI to use it with.</summary>
+public sealed record StartedDevice(int Device, string Node);
+
+public sealed record TransportDescription
+{
+    public required int TransportId { get; init; }
+    public required ulong Magic { get; init; }
+    public required int Version { get; init; }
+    public required uint Flags { get; init; }
+    public required long HostAreaOffset { get; init; }
+    public required int BytesPerHost { get; init; }
+    public required int HostCount { get; init; }
+    public required long BackendAreaOffset { get; init; }
+    public required int BytesPerBackend { get; init; }
+    public required int BackendCount { get; init; }
+    public required long BlkdevAreaOffset { get; init; }
+    public required int BytesPerBlkdev { get; init; }
+    public required int BlkdevCount { get; init; }
+    public required long ChannelAreaOffset { get; init; }
+    public required long BytesPerChannel { get; init; }
+    public required int ChannelCount { get; init; }
+
+    /// <summary>The host entry that this node holds there.</summary>
+    public required int HostId { get; init; }
+    public required string HostName { get; init; }
+    public required string Path { get; init; }
+    public required string Coherence { get; init; }
+    public required bool PayloadCrc { get; init; }
+    public required int RingSlots { get; init; }
+    public required long SizeBytes { get; init; }
+    public required Guid Uuid { get; init; }
+
+    /// <summary>Empty while all is well; else why this transport can only be unregistered.</summary>
+    public string Failure { get; init; } = "";
+}
+
+/// <summary><paramref name="Alive"/> is "alive", "dead" or "unknown".</summary>
+public sealed record HostDescription(int HostId, string HostName, string Alive, string State, bool Mine);
+
+public sealed record BackendDescription
+{
+    public required int BackendId { get; init; }
+    public required int HostId { get; init; }
+    public required string Path { get; init; }
+
+    /// <summary>"alive", "dead" or "unknown".</summary>
+    public required string Alive { get; init; }
+    public required string State { get; init; }
+    public required IReadOnlyList<int> Blkdevs { get; init; }
+    public required long SizeBytes { get; init; }
+    public required int BlockBytes { get; init; }
+    public required bool ReadOnly { get; init; }
+    public required int Handlers { get; init; }
+    public required string Engine { get; init; }
+
+    /// <summary>0, or the errno of the flush that failed and latched.</summary>
+    public required int FlushError { get; init; }
+}
+
+public sealed record DeviceDescription
+{
+    public required int BlkdevId { get; init; }
+    public required int HostId { get; init; }
+    public required int BackendId { get; init; }
+
+    /// <summary>Node or NBD URI; empty for devices of other hosts.</summary>
+    public required string Name { get; init; }
+    public required string Alive { get; init; }
+
+    /// <summary>"running", "waiting" (backend lost), "failed: …" for our own; the claim's state for others.</summary>
+    public required string State { get; init; }
+    public required int Queues { get; init; }
+    public required long SizeBytes { get; init; }
+    public required bool ReadOnly { get; init; }
+}
+
+public sealed record ChannelDescription
+{
+    public required int ChannelId { get; init; }
+
+    /// <summary>−1 where it cannot be told.</summary>
+    public required int BlkdevId { get; init; }
+    public required int BackendId { get; init; }
+    public required int HostId { get; init; }
+    public required string State { get; init; }
+    public required ulong Epoch { get; init; }
+    public required long Outstanding { get; init; }
+    public required bool Quarantined { get; init; }
+}
+
+/// <summary>How a node gives its devices to users; implemented by the exports, called by the node.</summary>
+public interface IExportFactory
+{
+    /// <summary>
+    /// Checks the address and binds it; <paramref name="address"/> as in <see cref="StartDeviceOptions.Nbd"/>, already
+    /// defaulted. The export serves nothing until <see cref="IExport.Serve"/>.
+    /// </summary>
+    IExport Open(string address, bool insecure);
+}
+
+/// <summary>One export: an address that clients connect to and, once it serves, a device behind it.</summary>
+public interface IExport : IDisposable
+{
+    /// <summary>What a client connects to, e.g. <c>nbd+unix:///?socket=/run/cbd/cbd0.nbd</c>.</summary>
+    string Uri { get; }
+
+    /// <summary>Clients connected now.</summary>
+    int ClientCount { get; }
+
+    /// <summary>
+    /// Starts serving <paramref name="device"/> on threads of the export's own. <paramref name="queues"/> queues are
+    /// opened from it, each driven by one thread.
+    /// </summary>
+    void Serve(Cbd.Blocks.IBlockDevice device, int queues);
+
+    /// <summary>Stops accepting, ends the connections after their requests were answered, and closes the queues.</summary>
+    void Stop();
+}

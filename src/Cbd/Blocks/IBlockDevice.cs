@@ -1,0 +1,111 @@
+using Cbd.Memory;
+
+namespace Cbd.Blocks;
+
+/// <summary>
+/// One interface for everything that has blocks: a local disk, and a blkdev that reaches a disk through a channel.
+/// Handlers drive disks with it, exports drive blkdevs with it, and an export can sit on a disk directly.
+/// </summary>
+public interface IBlockDevice : IDisposable
+{
+    /// <summary>Size, block sizes and abilities now. May change (growth); read it again, it is cheap. Any thread.</summary>
+    BlockDeviceInfo Info { get; }
+
+    /// <summary>
+    /// Number of queues that <see cref="OpenQueue"/> can give out at once; <see cref="int.MaxValue"/> if unlimited.
+    /// </summary>
+    int MaxQueues { get; }
+
+    /// <summary>
+    /// Opens one independent queue. <paramref name="depth"/> is the number of requests the caller wants in flight;
+    /// <paramref name="buffers"/> the memory its payload lies in, if it is always the same (it can be registered with
+    /// the kernel then); other memory stays allowed.
+    /// </summary>
+    IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null);
+}
+
+/// <summary>
+/// One queue: requests in, completions out, in any order. Single-threaded: one thread uses it at a time. Does not
+/// block except in <see cref="Wait"/>, and allocates nothing per request.
+/// </summary>
+/// <remarks>
+/// Requests in flight at once have no order among each other. A request is retried inside (short I/O, EINTR, a channel
+/// reset) until it is wholly done or has failed: a completion is for the whole request. The memory of its payload
+/// belongs to the queue from a successful <see cref="TrySubmit"/> until its completion was returned by
+/// <see cref="Poll"/>.
+/// </remarks>
+public interface IBlockQueue : IDisposable
+{
+    /// <summary>Requests submitted whose completion <see cref="Poll"/> has not returned yet.</summary>
+    int Outstanding { get; }
+
+    /// <summary>
+    /// Takes a request, or returns false if there is no room for it now (poll, and offer it again). The request must
+    /// be inside the device and fit <see cref="BlockDeviceInfo"/>; what does not is completed with EINVAL, and a
+    /// write to a read-only device with EPERM. Nothing may have reached the device before the next Poll.
+    /// </summary>
+    bool TrySubmit(in BlockRequest request);
+
+    /// <summary>
+    /// Makes progress and returns how many completions it stored. Call it while anything is outstanding, and at least
+    /// once a second otherwise.
+    /// </summary>
+    int Poll(Span<BlockCompletion> completions);
+
+    /// <summary>
+    /// Sleeps until a completion may be there, another thread called <see cref="Interrupt"/>, or the time is over.
+    /// May return early.
+    /// </summary>
+    void Wait(int timeoutMicroseconds);
+
+    /// <summary>Ends a <see cref="Wait"/>, or the next one. Any thread.</summary>
+    void Interrupt();
+}
+
+/// <summary>What a block device is. Sizes and granularities in bytes.</summary>
+public sealed record BlockDeviceInfo
+{
+    /// <summary>Size; a multiple of <see cref="LogicalBlockBytes"/>, &gt; 0.</summary>
+    public required long SizeBytes { get; init; }
+
+    /// <summary>Smallest addressable unit: offsets and lengths are multiples of it. 512 or 4096.</summary>
+    public int LogicalBlockBytes { get; init; } = 512;
+
+    /// <summary>Unit that is written without read-modify-write; a multiple of the logical block.</summary>
+    public int PhysicalBlockBytes { get; init; } = 4096;
+
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Discard does something; otherwise it completes with success and does nothing.</summary>
+    public bool CanDiscard { get; init; }
+
+    /// <summary>Write-zeroes is faster than writing zeroes.</summary>
+    public bool CanZeroFast { get; init; }
+
+    /// <summary>Unit of discards.</summary>
+    public int DiscardGranularityBytes { get; init; } = 4096;
+
+    /// <summary>Largest read, write or block-status payload of one request, bytes.</summary>
+    public int MaxTransferBytes { get; init; } = 32 << 20;
+
+    /// <summary>
+    /// What is the same as long as acknowledged but unflushed writes cannot have been lost: boot id and disk identity
+    /// hashed together, random for each life of a memory disk.
+    /// </summary>
+    public Guid DurabilityId { get; init; }
+}
+
+/// <summary>
+/// One request. <paramref name="Cookie"/> comes back with the completion. <paramref name="Offset"/> and
+/// <paramref name="Length"/> are bytes (flush: 0 and 0). <paramref name="Data"/> is the payload of a write, or the
+/// room for that of a read (exactly Length bytes) or of a block-status (room for at least one
+/// <see cref="BlockExtent"/>); default for the others.
+/// </summary>
+public readonly record struct BlockRequest(
+    ulong Cookie, BlockOperation Operation, BlockFlags Flags, long Offset, long Length, BufferSlice Data);
+
+/// <summary>
+/// The end of one request. <paramref name="Error"/> is 0 or a positive errno; <paramref name="Result"/> the bytes of
+/// payload stored for read and block-status, else 0.
+/// </summary>
+public readonly record struct BlockCompletion(ulong Cookie, int Error, int Result);

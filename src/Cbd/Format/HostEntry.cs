@@ -1,0 +1,6 @@
+namespace Cbd.Format;
+
+public static class HostEntry
+{
+    public const int SizeBytes = 2048;
+}
