@@ -24,7 +24,7 @@ internal sealed class NbdAcceptor : IDisposable
     private readonly Action<NbdConnection> _handOver;
     private readonly Action<string> _log;
     private readonly EventPoll _poll = new(16);
-    private readonly WakeEvent _wake = new();
+    private readonly PollWake _wake = new();
     private readonly Dictionary<ulong, Client> _clients = [];
     private readonly Thread _thread;
     private ulong _lastToken = ListenerToken;

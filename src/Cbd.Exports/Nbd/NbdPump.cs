@@ -41,7 +41,7 @@ internal sealed partial class NbdPump : IDisposable
     private readonly Action _clientGone;
     private readonly PayloadPool _pool = new(PoolBytes);
     private readonly EventPoll _poll = new(64);
-    private readonly WakeEvent _wake = new();
+    private readonly PollWake _wake = new();
     private readonly PumpWait _wait;
     private readonly ConcurrentQueue<NbdConnection> _arrivals = new();
     private readonly NbdConnection?[] _connections;

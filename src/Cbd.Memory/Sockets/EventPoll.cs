@@ -54,7 +54,7 @@ public sealed unsafe class EventPoll : IDisposable
     public void Add(StreamSocket socket, ulong token, PollEvents events) => Control(ControlAdd, socket.Descriptor, token, events);
 
     /// <summary>Watches a wake-up, level-triggered.</summary>
-    public void Add(WakeEvent wake, ulong token) => Control(ControlAdd, wake.Descriptor, token, PollEvents.Readable);
+    public void Add(PollWake wake, ulong token) => Control(ControlAdd, wake.Descriptor, token, PollEvents.Readable);
 
     /// <summary>Changes what is watched; what is true already is reported again.</summary>
     public void Modify(StreamSocket socket, ulong token, PollEvents events) => Control(ControlModify, socket.Descriptor, token, events);

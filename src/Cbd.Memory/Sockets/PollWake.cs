@@ -3,18 +3,18 @@ using System.Runtime.InteropServices;
 namespace Cbd.Memory.Sockets;
 
 /// <summary>An eventfd: any thread wakes the thread whose <see cref="EventPoll"/> watches it.</summary>
-public sealed unsafe class WakeEvent : IDisposable
+public sealed unsafe class PollWake : IDisposable
 {
     private int _descriptor;
 
-    public WakeEvent()
+    public PollWake()
     {
         _descriptor = SocketCalls.EventDescriptor(0, SocketCalls.EFD_CLOEXEC | SocketCalls.EFD_NONBLOCK);
         if (_descriptor < 0)
             throw new CbdException(CbdErrorKind.Failed, $"eventfd failed with errno {Marshal.GetLastPInvokeError()}");
     }
 
-    ~WakeEvent() => Close();
+    ~PollWake() => Close();
 
     internal int Descriptor => _descriptor;
 
