@@ -9,7 +9,8 @@ namespace Cbd.Exports.Nbd;
 /// <remarks>
 /// A queue has no descriptor, so while requests are at the device nothing announces their end to epoll: the pump looks
 /// again after short sleeps that grow. With nothing at the device it sleeps until a socket wakes it, or for the second
-/// after which the queue must be polled.
+/// after which the queue must be polled. Where other threads want the CPU, a thread that spins and yields is served
+/// worse than one that sleeps and is woken, so a yield that takes long ends the spinning for a while.
 /// </remarks>
 internal sealed class PumpWait
 {
@@ -21,10 +22,17 @@ internal sealed class PumpWait
     /// <summary>While the device works, sockets are looked at once in this many turns of the spin.</summary>
     private const int TurnsPerSocketCheck = 4;
 
-    private static readonly long s_spinTicks = SpinMicroseconds * Stopwatch.Frequency / 1_000_000;
+    /// <summary>A yield that took longer gave the CPU to somebody else: it is wanted.</summary>
+    private const long CrowdedMicroseconds = 15;
+
+    /// <summary>How long it sleeps without spinning first after that.</summary>
+    private const long CrowdedPauseMicroseconds = 20_000;
+
+    private static readonly long s_ticksPerMicrosecond = Stopwatch.Frequency / 1_000_000;
 
     private readonly EventPoll _poll;
     private long _spinUntil;
+    private long _spinNotBefore;
     private long _sleepNanoseconds = FirstSleepNanoseconds;
     private int _turn;
 
@@ -39,7 +47,7 @@ internal sealed class PumpWait
     {
         if (progressed)
         {
-            _spinUntil = now + s_spinTicks;
+            _spinUntil = now >= _spinNotBefore ? now + (SpinMicroseconds * s_ticksPerMicrosecond) : 0;
             _sleepNanoseconds = FirstSleepNanoseconds;
         }
 
@@ -51,7 +59,7 @@ internal sealed class PumpWait
             if (outstanding == 0 || ++_turn % TurnsPerSocketCheck == 0)
                 events = _poll.Wait(0);
             if (events == 0)
-                PumpThread.Yield();
+                YieldOnce();
             return events;
         }
 
@@ -60,5 +68,16 @@ internal sealed class PumpWait
         long sleep = _sleepNanoseconds;
         _sleepNanoseconds = Math.Min(2 * sleep, LongestSleepNanoseconds);
         return _poll.Wait(sleep);
+    }
+
+    private void YieldOnce()
+    {
+        long start = Stopwatch.GetTimestamp();
+        PumpThread.Yield();
+        long end = Stopwatch.GetTimestamp();
+        if (end - start <= CrowdedMicroseconds * s_ticksPerMicrosecond)
+            return;
+        _spinUntil = 0;
+        _spinNotBefore = end + (CrowdedPauseMicroseconds * s_ticksPerMicrosecond);
     }
 }
