@@ -28,8 +28,14 @@ internal sealed partial class NbdPump : IDisposable
     /// <summary>Requests in flight of one client.</summary>
     internal const int MaxSlotsPerClient = 128;
 
-    /// <summary>Memory for payload: two of the largest requests. Not touched, not taken.</summary>
-    private const int PoolBytes = 2 * NbdExportInfo.MaxPayloadBytes;
+    /// <summary>Payload in flight of one client: the largest request, or more of smaller ones.</summary>
+    private const int MaxHeldBytesPerClient = NbdExportInfo.MaxPayloadBytes;
+
+    /// <summary>
+    /// Memory for payload. Twice what one client may hold, so that one that does not read its replies leaves room for
+    /// the others. What is never needed at once is never touched and takes no memory.
+    /// </summary>
+    private const int PoolBytes = 2 * MaxHeldBytesPerClient;
 
     private const int HoldUpSeconds = 10;
     private const int StopSeconds = 10;
@@ -340,8 +346,7 @@ internal sealed partial class NbdPump : IDisposable
     {
         ref RequestSlot slot = ref _slots[index];
         NbdConnection connection = slot.Connection ?? throw new InvalidOperationException($"request slot {index} is released twice");
-        if (slot.Data.Length != 0)
-            _pool.Return(slot.Data);
+        ReturnData(ref slot);
         slot = default;
         _free.Append(_slots, index);
         _released = true;
@@ -353,5 +358,15 @@ internal sealed partial class NbdPump : IDisposable
         }
 
         CloseIfDone(connection);
+    }
+
+    private void ReturnData(ref RequestSlot slot)
+    {
+        if (slot.Data.Length == 0)
+            return;
+        slot.Connection!.HeldBytes -= slot.Data.Length;
+        _pool.Return(slot.Data);
+        slot.Data = default;
+        _released = true;
     }
 }
