@@ -176,6 +176,18 @@ internal sealed partial class NbdPump : IDisposable
             _log($"the device failed, its clients are disconnected: {error.Message}");
         }
 
+        CloseAll();
+        // After a failure clients still come; they are told by the end of their connection.
+        while (!_stopRequested)
+        {
+            _poll.Wait(-1);
+            _wake.Clear();
+            CloseAll();
+        }
+    }
+
+    private void CloseAll()
+    {
         TakeArrivals();
         foreach (NbdConnection? connection in _connections)
         {
@@ -268,7 +280,7 @@ internal sealed partial class NbdPump : IDisposable
         }
     }
 
-    /// <summary>Once a second: reads the device's size again, and ends clients that hold others up.</summary>
+    /// <summary>Once a second: ends clients that hold others up.</summary>
     private void LookAround()
     {
         _lastLook = _now;

@@ -156,4 +156,18 @@ public sealed class NbdClientLifeTests : IDisposable
         _device.Info = _device.Info with { SizeBytes = 80 << 20 };
         Assert.Equal(new byte[512], client.ReadBlocks(50 << 20, 512));
     }
+
+    [Fact]
+    public void A_device_that_fails_ends_its_clients_and_later_ones_and_can_be_stopped()
+    {
+        using NbdTestClient client = _server.Connect();
+        _device.Broken = true;
+        client.SendRequest(NbdCommand.Flush, 1, 0, 0);
+        client.ReadToEnd();
+        Assert.Contains("the test broke the device", _server.Log, StringComparison.Ordinal);
+        using NbdTestClient later = _server.Connect();
+        later.ReadToEnd();
+        _server.Export.Stop();
+        Assert.Equal(0, _device.OpenQueues);
+    }
 }

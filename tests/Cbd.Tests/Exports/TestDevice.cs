@@ -13,6 +13,7 @@ internal sealed class TestDevice(BlockDeviceInfo info) : IBlockDevice
     private volatile bool _held;
     private volatile int _errno;
     private volatile bool _short;
+    private volatile bool _broken;
     private int _submitted;
     private int _openQueues;
 
@@ -44,6 +45,9 @@ internal sealed class TestDevice(BlockDeviceInfo info) : IBlockDevice
 
     /// <summary>Reads store half of what was asked for, and call it success.</summary>
     internal bool CutsReadsShort { set => _short = value; }
+
+    /// <summary>Every queue fails as a whole.</summary>
+    internal bool Broken { set => _broken = value; }
 
     public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null) => new Queue(this, Math.Min(depth, Depth));
 
@@ -102,6 +106,8 @@ internal sealed class TestDevice(BlockDeviceInfo info) : IBlockDevice
 
         public int Poll(Span<BlockCompletion> completions)
         {
+            if (_device._broken)
+                throw new CbdException(CbdErrorKind.Failed, "the test broke the device");
             int count = 0;
             while (!_device._held && _requests.Count != 0 && count < completions.Length)
             {
