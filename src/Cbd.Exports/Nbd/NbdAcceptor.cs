@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Diagnostics;
+using Cbd.Memory;
 using Cbd.Memory.Sockets;
 
 namespace Cbd.Exports.Nbd;
@@ -135,7 +136,16 @@ internal sealed class NbdAcceptor : IDisposable
         socket.TuneForRequests();
         var client = new Client(++_lastToken, socket, _describe, Now + (HandshakeSeconds * Stopwatch.Frequency));
         _clients.Add(client.Token, client);
-        _poll.Add(socket, client.Token, PollEvents.Readable);
+        try
+        {
+            _poll.Add(socket, client.Token, PollEvents.Readable);
+        }
+        catch (CbdException failure)
+        {
+            Drop(client, failure.Message);
+            return;
+        }
+
         NbdHandshake.Greet(client.Output);
         Advance(client);
     }

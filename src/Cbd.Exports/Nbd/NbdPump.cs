@@ -262,7 +262,15 @@ internal sealed partial class NbdPump : IDisposable
             connection.Index = index;
             connection.LastMoved = _now;
             _connections[index] = connection;
-            _poll.Add(connection.Socket, (ulong)index + 1, WatchInput);
+            try
+            {
+                _poll.Add(connection.Socket, (ulong)index + 1, WatchInput);
+            }
+            catch (CbdException error)
+            {
+                Break(connection, error.Message);
+            }
+
             MakeReady(connection);
             if (_stopping)
                 EndInput(connection);
