@@ -146,6 +146,21 @@ public sealed class BlkdevState
         Volatile.Write(ref cover.Generation, generation);
     }
 
+    /// <summary>
+    /// Every queue has left the sessions before <paramref name="generation"/>, so that what they acknowledged there is
+    /// known to be safe, or the device has failed. Until then nothing of the new session may be shown to users.
+    /// </summary>
+    internal bool AllEntered(int generation)
+    {
+        for (int queue = 0; queue < _covers.Length; queue++)
+        {
+            if (Volatile.Read(ref _covers[queue].Generation) < generation)
+                return false;
+        }
+
+        return true;
+    }
+
     /// <summary>A write was done; call before its user learns of it. Only the queue's own thread.</summary>
     internal void CountWrite(int queue)
     {

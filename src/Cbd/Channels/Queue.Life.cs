@@ -97,7 +97,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             return;
         }
 
-        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached)
+        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
             Attach(word);
         if (_phase == QueuePhase.Attached)
             _handlerLeft = word.State == ClaimState.Detached;
@@ -118,8 +118,9 @@ public sealed partial class Queue<TMemory, TPolicy>
     private void FollowClosing(ClaimWord word)
     {
         bool drained = word == _word.With(ClaimState.Detached);
-        // A handler that is proven dead stores nothing any more.
-        bool orphaned = word == _word && _device.IsBackendLost;
+        // A handler that is proven dead stores nothing any more; nor does one whose session has a successor, which
+        // could only start with the disk's lock.
+        bool orphaned = word == _word && (_device.IsBackendLost || _device.SessionEpoch != _session);
         if (drained || orphaned)
         {
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.Freed()))
