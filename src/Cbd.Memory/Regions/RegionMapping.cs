@@ -16,6 +16,7 @@ public sealed unsafe class RegionMapping : IDisposable
     private ulong _wordCount;
     private ulong _lineCount;
     private long _usableBytes;
+    private int _guard;
 
     private RegionMapping(RegionSource source, bool ownsSource, byte* start, long sizeBytes, bool isSynchronous)
     {
@@ -26,6 +27,7 @@ public sealed unsafe class RegionMapping : IDisposable
         _wordCount = (ulong)sizeBytes / sizeof(ulong);
         _lineCount = (ulong)sizeBytes / Line.SizeBytes;
         IsSynchronous = isSynchronous;
+        _guard = NativeShim.GuardAdd(start, (nuint)sizeBytes);
     }
 
     ~RegionMapping() => Unmap();
@@ -56,6 +58,13 @@ public sealed unsafe class RegionMapping : IDisposable
 
     /// <summary>Mapped with MAP_SYNC: what is in the CPU's caches survives a power failure where those do.</summary>
     public bool IsSynchronous { get; }
+
+    /// <summary>
+    /// The memory failed under an access: the file was truncated, or the memory is broken. Everything reads as zero
+    /// since, and what is stored reaches nobody; the transport has to be given up. Cheap; any thread; keeps its value
+    /// until <see cref="Dispose"/>.
+    /// </summary>
+    public bool IsPoisoned => NativeShim.GuardPoisoned(_guard) != 0;
 
     // Read by MappedMemory on every access; zero after Dispose, so that its one compare catches that too.
     internal byte* Start => _start;
@@ -103,7 +112,11 @@ public sealed unsafe class RegionMapping : IDisposable
                 $"region '{source.Path}' of {sizeBytes} bytes cannot be mapped: {Marshal.GetPInvokeErrorMessage(error)}: {(source.Kind == RegionKind.PciBar ? "check that this BAR is memory and the device enabled" : "check its size and the limits of this process")}");
         }
 
-        return new RegionMapping(source, ownsSource, (byte*)start, sizeBytes, isSynchronous);
+        var mapping = new RegionMapping(source, ownsSource, (byte*)start, sizeBytes, isSynchronous);
+        if (mapping._guard >= 0)
+            return mapping;
+        mapping.Unmap();
+        throw new CbdException(CbdErrorKind.Exhausted, $"region '{source.Path}' cannot be mapped: this process has mapped too many regions: unregister some");
     }
 
     public void Dispose()
@@ -121,7 +134,11 @@ public sealed unsafe class RegionMapping : IDisposable
         _usableBytes = 0;
         byte* start = _start;
         _start = null;
-        if (start != null)
-            _ = LibC.MUnmap(start, (nuint)SizeBytes);
+        if (start == null)
+            return;
+        // Before the addresses can belong to somebody else.
+        NativeShim.GuardRemove(_guard);
+        _guard = -1;
+        _ = LibC.MUnmap(start, (nuint)SizeBytes);
     }
 }
