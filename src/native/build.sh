@@ -9,12 +9,12 @@ case "$arch-$(uname -m)" in
 x64-x86_64 | arm64-aarch64) prefix= ;;
 x64-*) prefix=x86_64-linux-gnu- ;;
 arm64-*) prefix=aarch64-linux-gnu- ;;
-*) echo "build.sh: architecture '$arch' is not x64 or arm64" >&2 && exit 2 ;;
+*) echo "build.sh : error CBD0001: architecture '$arch' is not x64 or arm64" >&2 && exit 2 ;;
 esac
 cc=${CC:-${prefix}gcc}
 ar=${AR:-${prefix}ar}
 if ! command -v "$cc" >/dev/null; then
-    echo "build.sh: the C compiler '$cc' is not installed: apt-get install gcc${prefix:+-${prefix%-}}" >&2
+    echo "build.sh : error CBD0002: the C compiler '$cc' is not installed: apt-get install gcc${prefix:+-${prefix%-}}" >&2
     exit 1
 fi
 

@@ -5,15 +5,11 @@ namespace Cbd.Memory;
 
 /// <summary>
 /// Where one pump thread sleeps until a doorbell of a region is rung, another thread of this process interrupts it, or
-/// its time is over. A doorbell is a 32-bit word in the low half of an aligned 64-bit word of the region: 1 = somebody
-/// sleeps there, 0 = not.
+/// its time is over.
 /// </summary>
 /// <remarks>
-/// <para>Sleeper: store 1 into its doorbells, full fence, poll its rings once more, and only if there is nothing
-/// <see cref="Wait"/>; then store 0. Ringer: store the message, full fence, load the doorbell, and if it is 1
-/// compare-exchange it to 0 and <see cref="MappedMemory.Wake"/>. Each side stores before its fence and loads after it,
-/// so at least one of them sees the other. The time-out bounds what a lost wake costs (a peer that is on another
-/// kernel, or that crashed between its store and its wake).</para>
+/// <para>Before <see cref="Wait"/> the sleeper arms its doorbells (<see cref="Doorbell"/>) and polls once more; after
+/// it, it disarms them.</para>
 /// <para><see cref="Wait"/> is for one thread, <see cref="Interrupt"/> for any. Nothing is allocated after
 /// construction.</para>
 /// </remarks>

@@ -12,10 +12,6 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
 {
     private readonly string _subject;
 
-    /// <summary>For the marshaller alone.</summary>
-    public FileDescriptor()
-        : base(ownsHandle: true) => _subject = "";
-
     private FileDescriptor(int descriptor, string subject)
         : base(ownsHandle: true)
     {

@@ -100,6 +100,16 @@ public readonly unsafe struct MappedMemory : ISharedMemory
     /// <summary>Address of a doorbell: the low half of an aligned 64-bit word (little-endian).</summary>
     internal uint* DoorbellAddress(long offset) => (uint*)Unsafe.AsPointer(ref Word(offset));
 
+    /// <summary>
+    /// The bytes [offset, offset + length) themselves, for system calls. The other side may change them at any time, so
+    /// nothing read here may be checked here and used later; and it must not be used after the mapping was disposed.
+    /// </summary>
+    public Span<byte> Span(long offset, int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        return new Span<byte>(Bytes(offset, length), length);
+    }
+
     /// <summary>Address of [offset, offset + length), for system calls of this project.</summary>
     internal byte* Bytes(long offset, long length)
     {

@@ -119,6 +119,19 @@ public sealed unsafe class RegionMapping : IDisposable
         throw new CbdException(CbdErrorKind.Exhausted, $"region '{source.Path}' cannot be mapped: this process has mapped too many regions: unregister some");
     }
 
+    /// <summary>
+    /// Makes whole pages of this mapping read-only, or writable again, as a net under what this side must never store
+    /// to. Our own store there ends the process; a system call that would store there gets EFAULT.
+    /// </summary>
+    public void Protect(long offset, long length, bool writable)
+    {
+        if (((offset | length) & (PageBytes - 1)) != 0)
+            throw new ArgumentException($"[{offset}, +{length}) is not whole pages of {PageBytes} bytes", nameof(offset));
+        byte* start = Memory.Bytes(offset, length);
+        if (LibC.MProtect(start, (nuint)length, writable ? ProtectionRead | ProtectionWrite : ProtectionRead) < 0)
+            throw SystemCallException.Last("mprotect", Path);
+    }
+
     public void Dispose()
     {
         Unmap();

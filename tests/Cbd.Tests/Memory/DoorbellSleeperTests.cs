@@ -40,10 +40,7 @@ public sealed class DoorbellSleeperTests : IDisposable
             for (ulong round = 1; round <= rounds; round++)
             {
                 peer.WriteRelease(message, round);
-                peer.FullFence();
-                long doorbell = doorbells[(int)(round % (ulong)doorbells.Length)];
-                if (peer.ReadAcquire(doorbell) == 1 && peer.CompareExchange(doorbell, 0, 1) == 1)
-                    peer.Wake(doorbell);
+                Doorbell.Ring(peer, doorbells[(int)(round % (ulong)doorbells.Length)]);
                 while (peer.ReadAcquire(answer) != round)
                     Thread.SpinWait(1);
             }
@@ -55,17 +52,14 @@ public sealed class DoorbellSleeperTests : IDisposable
         {
             while (memory.ReadAcquire(message) != round)
             {
-                foreach (long doorbell in doorbells)
-                    memory.WriteRelease(doorbell, 1);
-                memory.FullFence();
+                Doorbell.Arm(memory, doorbells);
                 if (memory.ReadAcquire(message) == round)
                     break;
                 sleeps++;
                 sleeper.Wait(memory, doorbells, VeryLong);
             }
 
-            foreach (long doorbell in doorbells)
-                memory.WriteRelease(doorbell, 0);
+            Doorbell.Disarm(memory, doorbells);
             memory.WriteRelease(answer, round);
         }
 
@@ -112,6 +106,22 @@ public sealed class DoorbellSleeperTests : IDisposable
     }
 
     [Fact]
+    public void Ring_stores_and_wakes_only_for_a_sleeper()
+    {
+        MappedMemory memory = _mapping.Memory;
+        Assert.False(Doorbell.Ring(memory, 64));
+        Doorbell.Arm(memory, [64]);
+        Assert.True(Doorbell.Ring(memory, 64));
+        Assert.False(Doorbell.Ring(memory, 64));
+        Doorbell.Arm(memory, [64]);
+        Doorbell.Disarm(memory, [64]);
+        Assert.False(Doorbell.Ring(memory, 64));
+        memory.WriteRelease(64, 0x1_0000_0001);
+        Assert.False(Doorbell.Ring(memory, 64));
+        Assert.Equal(0x1_0000_0001ul, memory.ReadAcquire(64));
+    }
+
+    [Fact]
     public void Sleep_ends_at_once_when_a_doorbell_was_rung_before()
     {
         using var sleeper = new DoorbellSleeper();
@@ -125,8 +135,7 @@ public sealed class DoorbellSleeperTests : IDisposable
     {
         using var sleeper = new DoorbellSleeper();
         long[] doorbells = [.. Enumerable.Range(0, DoorbellSleeper.MaximumDoorbells + 1).Select(i => i * 128L)];
-        foreach (long doorbell in doorbells)
-            _mapping.Memory.WriteRelease(doorbell, 1);
+        Doorbell.Arm(_mapping.Memory, doorbells);
         sleeper.Wait(_mapping.Memory, doorbells, VeryLong);
         sleeper.Wait(_mapping.Memory.WithWakes(false), doorbells.AsSpan(0, 1), VeryLong);
     }

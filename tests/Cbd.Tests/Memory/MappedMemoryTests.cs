@@ -122,6 +122,22 @@ public sealed class MappedMemoryTests : IDisposable
     }
 
     [Fact]
+    public void Protected_pages_take_no_stores_until_they_are_writable_again()
+    {
+        const int page = 4096;
+        _mapping.Protect(page, page, writable: false);
+        Assert.Equal(KernelConstants.EFAULT, Assert.Throws<SystemCallException>(() => ReadInto(page)).Errno);
+        Assert.Equal(page, ReadInto(2 * page));
+        Assert.Equal(0ul, _mapping.Memory.ReadAcquire(page));
+        _mapping.Protect(page, page, writable: true);
+        Assert.Equal(page, ReadInto(page));
+        Assert.Throws<ArgumentException>(() => _mapping.Protect(100, page, writable: false));
+        Assert.Throws<ArgumentOutOfRangeException>(() => _mapping.Protect(0, Bytes + page, writable: false));
+
+        int ReadInto(long offset) => _source.Descriptor.ReadAt(0, _mapping.Memory.Span(offset, page));
+    }
+
+    [Fact]
     public void Region_below_the_minimum_is_refused_with_the_minimum()
     {
         File.WriteAllBytes(_files.PathOf("small"), new byte[8191]);

@@ -130,11 +130,29 @@ public sealed class RegionSourceTests : IDisposable
     [Fact]
     public void File_without_permission_is_refused()
     {
-        Assert.SkipWhen(Environment.UserName == "root", "root may open everything");
-        string path = _files.PathOf("region");
-        File.WriteAllBytes(path, new byte[8192]);
-        KernelTests.Run("chmod", $"000 {path}");
-        Assert.Equal(CbdErrorKind.Denied, Assert.Throws<CbdException>(() => RegionSource.Open(path)).Kind);
+        // A file of sysfs that nobody may write, not even root.
+        var e = Assert.Throws<CbdException>(() => RegionSource.Open("/sys/kernel/uevent_seqnum"));
+        Assert.Equal(CbdErrorKind.Denied, e.Kind);
+        Assert.Contains("no permission to read and write it", e.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Pci_bar_is_a_region_whose_coherence_must_be_told()
+    {
+        string? bar = null;
+        if (Environment.UserName == "root" && Directory.Exists("/sys/bus/pci/devices"))
+        {
+            bar = Directory.EnumerateDirectories("/sys/bus/pci/devices")
+                .Select(d => $"{d}/resource0").FirstOrDefault(p => FileStatus.TryGet(p) is { SizeBytes: >= 4096 });
+        }
+
+        Assert.SkipWhen(bar is null, "there is no PCI device with a BAR that this user may open");
+        using RegionSource source = RegionSource.Open(bar!);
+        Assert.Equal(RegionKind.PciBar, source.Kind);
+        Assert.True(source.RequiresCoherence);
+        Assert.False(source.IsFile);
+        Assert.Equal(FileStatus.TryGet(bar!)!.Value.SizeBytes, source.SizeBytes);
+        Assert.Contains("cannot grow", Assert.Throws<CbdException>(() => source.Grow(1L << 40)).Message, StringComparison.Ordinal);
     }
 
     [Fact]
