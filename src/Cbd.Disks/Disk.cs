@@ -22,6 +22,9 @@ public abstract class Disk : IBlockDevice
     /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
     public abstract string Engine { get; }
 
+    /// <summary>Acknowledged writes may lie in this host's page cache until a flush, for want of O_DIRECT.</summary>
+    public virtual bool IsBuffered => false;
+
     public abstract BlockDeviceInfo Info { get; }
 
     public int MaxQueues => int.MaxValue;
@@ -46,7 +49,16 @@ public abstract class Disk : IBlockDevice
             return new MemoryDisk(options);
         if (options.Path.StartsWith("null:", StringComparison.Ordinal))
             return new NullDisk(options);
-        throw new CbdException(CbdErrorKind.Unsupported, $"disk {options.Path} is neither memory:SIZE nor null:SIZE; use one of these");
+        OpenedDisk opened = DiskOpening.Open(options);
+        try
+        {
+            return opened.IsBlockDevice ? new BlockDisk(options, opened) : new FileDisk(options, opened);
+        }
+        catch
+        {
+            opened.File.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The bytes of <c>kind:SIZE</c>, a multiple of the logical block.</summary>
