@@ -1,0 +1,83 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Disks;
+
+/// <summary>
+/// A disk of this host. Thread-safe; each queue is used by one thread at a time. Dispose the queues before the disk.
+/// </summary>
+public abstract class Disk : IBlockDevice
+{
+    private protected Disk(string path) => Path = path;
+
+    /// <summary>The path as it was given.</summary>
+    public string Path { get; }
+
+    /// <summary>
+    /// Kind and identity of what is behind the path, the same over restarts of the daemon; a takeover of a backend
+    /// compares it with the record. Printable ASCII without spaces.
+    /// </summary>
+    public abstract string Identity { get; }
+
+    /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
+    public abstract string Engine { get; }
+
+    /// <summary>Acknowledged writes may lie in this host's page cache until a flush, for want of O_DIRECT.</summary>
+    public virtual bool IsBuffered => false;
+
+    public abstract BlockDeviceInfo Info { get; }
+
+    public int MaxQueues => int.MaxValue;
+
+    public abstract IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null);
+
+    public abstract void Dispose();
+
+    /// <summary>
+    /// Opens a disk and, for files and block devices, takes its lock: on the open file description that does the I/O,
+    /// so that the lock ends no earlier than the I/O.
+    /// </summary>
+    /// <exception cref="CbdException">The path, the disk or an option is not usable; one line for the operator.</exception>
+    public static Disk Open(DiskOptions options)
+    {
+        if (options.LogicalBlockBytes is not (null or 512 or 4096))
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid, $"block size {options.LogicalBlockBytes} of disk {options.Path} is not offered; use 512 or 4096");
+        }
+        if (options.Path.StartsWith("memory:", StringComparison.Ordinal))
+            return new MemoryDisk(options);
+        if (options.Path.StartsWith("null:", StringComparison.Ordinal))
+            return new NullDisk(options);
+        OpenedDisk opened = DiskOpening.Open(options);
+        try
+        {
+            return opened.IsBlockDevice ? new BlockDisk(options, opened) : new FileDisk(options, opened);
+        }
+        catch
+        {
+            opened.File.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>The bytes of <c>kind:SIZE</c>, a multiple of the logical block.</summary>
+    private protected static long ParseSize(DiskOptions options, int logicalBlockBytes)
+    {
+        long sizeBytes = DiskSize.Parse(options.Path[(options.Path.IndexOf(':') + 1)..], $"disk {options.Path}");
+        if (sizeBytes % logicalBlockBytes == 0)
+            return sizeBytes;
+        throw new CbdException(
+            CbdErrorKind.Invalid,
+            $"disk {options.Path}: {sizeBytes} bytes is not a multiple of the block size {logicalBlockBytes}; round the size");
+    }
+
+    private protected static void CheckDepth(int depth)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(depth, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(depth, MaxDepth);
+    }
+
+    /// <summary>Most requests of one queue in flight; what the kernel allows for one io_uring, less one for waking.</summary>
+    public const int MaxDepth = 32767;
+}

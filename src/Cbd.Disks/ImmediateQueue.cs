@@ -1,0 +1,69 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Disks;
+
+/// <summary>The queue of a disk that never waits: a request is done when it is submitted, and reported by the next Poll.</summary>
+internal sealed class ImmediateQueue<TDisk> : IBlockQueue
+    where TDisk : Disk, IImmediateDisk
+{
+    private readonly TDisk _disk;
+    private readonly BlockDeviceInfo _info;
+    private readonly WakeEvent _wake = new();
+    private readonly BlockCompletion[] _done;
+    private int _first;
+
+    public ImmediateQueue(TDisk disk, int depth)
+    {
+        _disk = disk;
+        _info = disk.Info;
+        _done = new BlockCompletion[depth];
+    }
+
+    public int Outstanding { get; private set; }
+
+    public bool TrySubmit(in BlockRequest request)
+    {
+        if (Outstanding == _done.Length)
+            return false;
+        int result = 0;
+        int error = RequestGate.Check(_info, request);
+        if (error == 0)
+            result = _disk.Execute(request);
+        int index = _first + Outstanding++;
+        if (index >= _done.Length)
+            index -= _done.Length;
+        _done[index] = new BlockCompletion(request.Cookie, error, result);
+        return true;
+    }
+
+    public int Poll(Span<BlockCompletion> completions)
+    {
+        int count = Math.Min(completions.Length, Outstanding);
+        for (int i = 0; i < count; i++)
+        {
+            completions[i] = _done[_first];
+            if (++_first == _done.Length)
+                _first = 0;
+        }
+        Outstanding -= count;
+        return count;
+    }
+
+    public void Wait(int timeoutMicroseconds)
+    {
+        if (Outstanding == 0)
+            _wake.Wait(timeoutMicroseconds);
+    }
+
+    public void Interrupt() => _wake.Signal();
+
+    public void Dispose() => _wake.Dispose();
+}
+
+/// <summary>A disk whose requests cannot fail and take no longer than a copy.</summary>
+internal interface IImmediateDisk
+{
+    /// <summary>Does a checked request; returns the bytes of payload stored. Any thread.</summary>
+    int Execute(in BlockRequest request);
+}

@@ -1,0 +1,148 @@
+using System.Numerics;
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Disks;
+
+/// <summary>
+/// <c>memory:SIZE</c>: a sparse disk in private memory, gone when it is disposed. Only what was written takes up memory.
+/// </summary>
+public sealed class MemoryDisk : Disk, IImmediateDisk
+{
+    private readonly SparseMemory _memory;
+    private readonly WrittenMap _written;
+
+    internal MemoryDisk(DiskOptions options)
+        : base(options.Path)
+    {
+        int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
+        long sizeBytes = ParseSize(options, logicalBlockBytes);
+        try
+        {
+            _memory = new SparseMemory(sizeBytes);
+        }
+        catch (CbdException e)
+        {
+            throw new CbdException(e.Kind, $"disk {options.Path}: {e.Message}", e);
+        }
+        _written = new WrittenMap(sizeBytes);
+        var life = Guid.NewGuid();
+        Info = new BlockDeviceInfo
+        {
+            SizeBytes = sizeBytes,
+            LogicalBlockBytes = logicalBlockBytes,
+            ReadOnly = options.ReadOnly,
+            CanDiscard = true,
+            CanZeroFast = true,
+            DurabilityId = life,
+        };
+        // Another life has other contents, but an operator may put an empty disk of that size in its place: the
+        // durability id tells the two apart.
+        Identity = $"memory:{sizeBytes}";
+    }
+
+    public override string Identity { get; }
+
+    public override string Engine => "memory";
+
+    public override BlockDeviceInfo Info { get; }
+
+    public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
+    {
+        CheckDepth(depth);
+        return new ImmediateQueue<MemoryDisk>(this, depth);
+    }
+
+    int IImmediateDisk.Execute(in BlockRequest request)
+    {
+        switch (request.Operation)
+        {
+            case BlockOperation.Read:
+                _memory.Read(request.Offset, request.Data.Span);
+                return (int)request.Length;
+            case BlockOperation.Write:
+                _memory.Write(request.Offset, request.Data.Span);
+                _written.Set(request.Offset, request.Length);
+                return 0;
+            case BlockOperation.Discard:
+            case BlockOperation.WriteZeroes:
+                // Cleared before the memory: a write that comes in between is marked again, so that data is never
+                // reported as a hole.
+                _written.Clear(request.Offset, request.Length);
+                _memory.Clear(request.Offset, request.Length);
+                return 0;
+            case BlockOperation.BlockStatus:
+                return _written.Describe(request.Offset, request.Length, request.Data.Span);
+            default:
+                return 0;
+        }
+    }
+
+    public override void Dispose() => _memory.Dispose();
+}
+
+/// <summary>Which chunks of a memory disk were written since they were last cleared as a whole. Any thread.</summary>
+internal sealed class WrittenMap
+{
+    private const int MinChunkShift = 16;
+    private const int MaxChunkCount = 1 << 20;
+
+    private readonly long _sizeBytes;
+    private readonly int _chunkShift;
+    private readonly int[] _words;
+
+    public WrittenMap(long sizeBytes)
+    {
+        _sizeBytes = sizeBytes;
+        long smallestChunkBytes = (sizeBytes - 1) / MaxChunkCount + 1;
+        _chunkShift = Math.Max(MinChunkShift, 64 - BitOperations.LeadingZeroCount((ulong)smallestChunkBytes - 1));
+        _words = new int[(int)(((sizeBytes - 1) >> _chunkShift) / 32 + 1)];
+    }
+
+    private long ChunkBytes => 1L << _chunkShift;
+
+    /// <summary>Marks every chunk that the range touches.</summary>
+    public void Set(long offset, long length)
+    {
+        long last = (offset + length - 1) >> _chunkShift;
+        for (long chunk = offset >> _chunkShift; chunk <= last; chunk++)
+        {
+            if (!IsSet(chunk))
+                Interlocked.Or(ref _words[chunk >> 5], 1 << (int)(chunk & 31));
+        }
+    }
+
+    /// <summary>Unmarks every chunk that lies wholly in the range.</summary>
+    public void Clear(long offset, long length)
+    {
+        long end = (offset + length == _sizeBytes ? _sizeBytes + ChunkBytes - 1 : offset + length) >> _chunkShift;
+        for (long chunk = (offset + ChunkBytes - 1) >> _chunkShift; chunk < end; chunk++)
+        {
+            if (IsSet(chunk))
+                Interlocked.And(ref _words[chunk >> 5], ~(1 << (int)(chunk & 31)));
+        }
+    }
+
+    /// <summary>Encodes the extents of the range, as many as fit; returns the bytes stored.</summary>
+    public int Describe(long offset, long length, Span<byte> extents)
+    {
+        long end = offset + length;
+        int stored = 0;
+        while (offset < end && extents.Length - stored >= BlockExtent.EncodedSizeBytes)
+        {
+            long chunk = offset >> _chunkShift;
+            bool written = IsSet(chunk);
+            do
+                chunk++;
+            while (chunk << _chunkShift < end && IsSet(chunk) == written);
+            long next = Math.Min(chunk << _chunkShift, end);
+            new BlockExtent(next - offset, written ? BlockExtentState.Data : BlockExtentState.Hole | BlockExtentState.Zero)
+                .Encode(extents[stored..]);
+            stored += BlockExtent.EncodedSizeBytes;
+            offset = next;
+        }
+        return stored;
+    }
+
+    private bool IsSet(long chunk) => (Volatile.Read(ref _words[chunk >> 5]) & (1 << (int)(chunk & 31))) != 0;
+}

@@ -1,0 +1,88 @@
+using System.Runtime.InteropServices;
+
+namespace Cbd.Memory;
+
+/// <summary>
+/// Zeroed private memory that takes up only the pages that were written: the store of a memory disk. Any thread may
+/// use it; copies of overlapping ranges at the same time have no order among each other. It must not be disposed while
+/// another thread uses it.
+/// </summary>
+public sealed unsafe class SparseMemory : IDisposable
+{
+    private readonly nuint _pageMask = (nuint)Environment.SystemPageSize - 1;
+    private byte* _start;
+
+    /// <param name="sizeBytes">Size, bytes; &gt; 0. Nothing is reserved for it.</param>
+    /// <exception cref="CbdException">The address space has no room for it.</exception>
+    public SparseMemory(long sizeBytes)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
+        nint start = FileCalls.mmap(
+            0, (nuint)sizeBytes, FileCalls.ProtRead | FileCalls.ProtWrite,
+            FileCalls.MapPrivate | FileCalls.MapAnonymous | FileCalls.MapNoReserve, -1, 0);
+        if (start == -1)
+        {
+            throw new CbdException(
+                CbdErrorKind.Exhausted,
+                $"{sizeBytes} bytes of memory cannot be mapped (errno {FileCalls.LastErrno}); choose a smaller size");
+        }
+        _start = (byte*)start;
+        SizeBytes = sizeBytes;
+    }
+
+    ~SparseMemory() => Free();
+
+    /// <summary>Size, bytes.</summary>
+    public long SizeBytes { get; }
+
+    /// <summary>Copies the bytes from <paramref name="offset"/> on out.</summary>
+    public void Read(long offset, Span<byte> destination) =>
+        // SAFETY: Locate checked the range against the mapping.
+        new ReadOnlySpan<byte>(Locate(offset, destination.Length), destination.Length).CopyTo(destination);
+
+    /// <summary>Copies the bytes in from <paramref name="offset"/> on.</summary>
+    public void Write(long offset, ReadOnlySpan<byte> source) =>
+        // SAFETY: Locate checked the range against the mapping.
+        source.CopyTo(new Span<byte>(Locate(offset, source.Length), source.Length));
+
+    /// <summary>Makes the range zeroes and gives its whole pages back to the system.</summary>
+    public void Clear(long offset, long length)
+    {
+        // SAFETY: Locate checked the range; the three parts lie inside it.
+        byte* start = Locate(offset, length);
+        byte* end = start + length;
+        byte* firstPage = (byte*)(((nuint)start + _pageMask) & ~_pageMask);
+        byte* lastPage = (byte*)((nuint)end & ~_pageMask);
+        if (firstPage >= lastPage)
+        {
+            NativeMemory.Clear(start, (nuint)length);
+            return;
+        }
+        NativeMemory.Clear(start, (nuint)(firstPage - start));
+        if (FileCalls.madvise((nint)firstPage, (nuint)(lastPage - firstPage), FileCalls.AdviseDontNeed) != 0)
+            NativeMemory.Clear(firstPage, (nuint)(lastPage - firstPage));
+        NativeMemory.Clear(lastPage, (nuint)(end - lastPage));
+    }
+
+    public void Dispose()
+    {
+        Free();
+        GC.SuppressFinalize(this);
+    }
+
+    private byte* Locate(long offset, long length)
+    {
+        ObjectDisposedException.ThrowIf(_start == null, this);
+        if ((ulong)offset > (ulong)SizeBytes || (ulong)length > (ulong)(SizeBytes - offset))
+            throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is outside a memory of {SizeBytes} bytes");
+        return _start + offset;
+    }
+
+    private void Free()
+    {
+        byte* start = _start;
+        _start = null;
+        if (start != null)
+            _ = FileCalls.munmap((nint)start, (nuint)SizeBytes);
+    }
+}
