@@ -4,7 +4,7 @@ namespace Cbd.Memory;
 
 /// <summary>
 /// Page-aligned private memory outside the managed heap: payload on its way to or from a disk or a socket. Zeroed at
-/// allocation. Freed by <see cref="Dispose"/>, or by the finalizer; the owner must not dispose it while the kernel or
+/// allocation; large ones take no memory until they are touched. Freed by <see cref="Dispose"/>, or by the finalizer; the owner must not dispose it while the kernel or
 /// another thread still uses it.
 /// </summary>
 public sealed unsafe class NativeBuffer : IDisposable
@@ -13,13 +13,16 @@ public sealed unsafe class NativeBuffer : IDisposable
     public const int AlignmentBytes = 4096;
 
     private byte* _start;
+    private void* _allocation;
 
     /// <param name="sizeBytes">Size, bytes; &gt; 0.</param>
     public NativeBuffer(long sizeBytes)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
-        _start = (byte*)NativeMemory.AlignedAlloc((nuint)sizeBytes, AlignmentBytes);
-        NativeMemory.Clear(_start, (nuint)sizeBytes);
+        // calloc gets large blocks fresh from the kernel and does not touch them; clearing them here would.
+        _allocation = NativeMemory.AllocZeroed(checked((nuint)sizeBytes + AlignmentBytes - 1));
+        // SAFETY: rounding up stays inside the allocation, which has that much room to spare.
+        _start = (byte*)(((nuint)_allocation + AlignmentBytes - 1) & ~(nuint)(AlignmentBytes - 1));
         SizeBytes = sizeBytes;
     }
 
@@ -56,10 +59,11 @@ public sealed unsafe class NativeBuffer : IDisposable
 
     private void Free()
     {
-        byte* start = _start;
+        void* allocation = _allocation;
+        _allocation = null;
         _start = null;
-        if (start != null)
-            NativeMemory.AlignedFree(start);
+        if (allocation != null)
+            NativeMemory.Free(allocation);
     }
 }
 

@@ -1,1 +1,6 @@
-return 0;
+using Cbd.TestPeer;
+
+if (args is ["nbd-serve", .. var rest] && rest.Length is 3 or 4)
+    return NbdServe.Run(rest);
+Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES]");
+return 2;

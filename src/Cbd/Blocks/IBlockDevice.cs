@@ -82,6 +82,9 @@ public sealed record BlockDeviceInfo
     /// <summary>Write-zeroes is faster than writing zeroes.</summary>
     public bool CanZeroFast { get; init; }
 
+    /// <summary>The hint that a range will be read does something; otherwise it is not offered to clients.</summary>
+    public bool CanCache { get; init; }
+
     /// <summary>Unit of discards.</summary>
     public int DiscardGranularityBytes { get; init; } = 4096;
 

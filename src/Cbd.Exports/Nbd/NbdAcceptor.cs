@@ -1,0 +1,277 @@
+using System.Buffers;
+using System.Diagnostics;
+using Cbd.Memory.Sockets;
+
+namespace Cbd.Exports.Nbd;
+
+/// <summary>
+/// One thread that accepts clients and leads their handshakes, all at once and without waiting for any of them. A client
+/// whose handshake is over goes to a pump; one that takes too long is dropped.
+/// </summary>
+internal sealed class NbdAcceptor : IDisposable
+{
+    private const ulong WakeToken = 0;
+    private const ulong ListenerToken = 1;
+    private const int HandshakeSeconds = 10;
+
+    /// <summary>How long nobody is accepted after the process ran out of descriptors or memory.</summary>
+    private const long PauseMs = 200;
+
+    private readonly NbdListener _listener;
+    private readonly Func<NbdExportInfo> _describe;
+    private readonly Func<bool> _tryAdmit;
+    private readonly Action _clientGone;
+    private readonly Action<NbdConnection> _handOver;
+    private readonly Action<string> _log;
+    private readonly EventPoll _poll = new(16);
+    private readonly PollWake _wake = new();
+    private readonly Dictionary<ulong, Client> _clients = [];
+    private readonly Thread _thread;
+    private ulong _lastToken = ListenerToken;
+    private bool _listening;
+    private long _resumeAt = long.MaxValue;
+    private volatile bool _stopRequested;
+
+    /// <param name="listener">Where clients come from; stays the caller's.</param>
+    /// <param name="describe">What a client is told of the device.</param>
+    /// <param name="tryAdmit">Counts a client in; false if there are too many.</param>
+    /// <param name="clientGone">Counts a client out that was not handed over.</param>
+    /// <param name="handOver">Takes a client whose handshake is over.</param>
+    /// <param name="log">Where messages go.</param>
+    internal NbdAcceptor(
+        NbdListener listener, Func<NbdExportInfo> describe, Func<bool> tryAdmit, Action clientGone,
+        Action<NbdConnection> handOver, Action<string> log)
+    {
+        _listener = listener;
+        _describe = describe;
+        _tryAdmit = tryAdmit;
+        _clientGone = clientGone;
+        _handOver = handOver;
+        _log = log;
+        _thread = new Thread(Run) { IsBackground = true, Name = "nbd-accept" };
+    }
+
+    internal void Start() => _thread.Start();
+
+    /// <summary>Ends the thread and drops the clients in their handshake.</summary>
+    public void Dispose()
+    {
+        _stopRequested = true;
+        _wake.Signal();
+        _thread.Join();
+        _poll.Dispose();
+        _wake.Dispose();
+    }
+
+    private static long Now => Stopwatch.GetTimestamp();
+
+    private void Run()
+    {
+        _poll.Add(_wake, WakeToken);
+        Listen();
+        while (!_stopRequested)
+        {
+            int count = _poll.Wait(TimeoutNanoseconds());
+            for (int i = 0; i < count; i++)
+            {
+                _poll.GetEvent(i, out ulong token);
+                if (token == ListenerToken)
+                    Accept();
+                else if (token != WakeToken && _clients.TryGetValue(token, out Client? client))
+                    Advance(client);
+            }
+
+            DropLate();
+            if (Now >= _resumeAt)
+                Listen();
+        }
+
+        foreach (Client client in _clients.Values.ToArray())
+            Drop(client, "");
+    }
+
+    private void Listen()
+    {
+        _resumeAt = long.MaxValue;
+        if (!_listening)
+            _poll.Add(_listener.Socket, ListenerToken, PollEvents.Readable);
+        _listening = true;
+    }
+
+    private long TimeoutNanoseconds()
+    {
+        long next = _resumeAt;
+        foreach (Client client in _clients.Values)
+            next = Math.Min(next, client.Deadline);
+        if (next == long.MaxValue)
+            return -1;
+        long milliseconds = Math.Max(0, next - Now) * 1000 / Stopwatch.Frequency;
+        return (milliseconds + 1) * 1_000_000;
+    }
+
+    private void Accept()
+    {
+        StreamSocket? socket = _listener.Socket.TryAccept(out int error);
+        if (socket is null)
+        {
+            if (error is SocketErrno.EMFILE or SocketErrno.ENFILE or SocketErrno.ENOBUFS or SocketErrno.ENOMEM)
+            {
+                // The client stays in the backlog and would wake this thread again at once.
+                _log($"a client waits to be accepted: errno {error} (no descriptor or memory left); raise the limit of open files");
+                _poll.Remove(_listener.Socket);
+                _listening = false;
+                _resumeAt = Now + (PauseMs * Stopwatch.Frequency / 1000);
+            }
+
+            return;
+        }
+
+        if (!_tryAdmit())
+        {
+            socket.Dispose();
+            return;
+        }
+
+        socket.TuneForRequests();
+        var client = new Client(++_lastToken, socket, _describe, Now + (HandshakeSeconds * Stopwatch.Frequency));
+        _clients.Add(client.Token, client);
+        _poll.Add(socket, client.Token, PollEvents.Readable);
+        NbdHandshake.Greet(client.Output);
+        Advance(client);
+    }
+
+    /// <summary>Sends, understands and receives until the client has to do something.</summary>
+    private void Advance(Client client)
+    {
+        while (true)
+        {
+            if (!SendOutput(client))
+                return;
+            if (client.Handshake.State == NbdHandshakeState.Transmission)
+            {
+                HandOver(client);
+                return;
+            }
+
+            int taken = client.Handshake.State == NbdHandshakeState.Talking
+                ? client.Handshake.Advance(client.Received, client.Output)
+                : 0;
+            client.Taken(taken);
+            if (taken != 0)
+                continue;
+            if (client.Handshake.State == NbdHandshakeState.Ended)
+            {
+                Drop(client, client.Handshake.Failure);
+                return;
+            }
+
+            SocketResult result = client.Socket.Receive(client.Room);
+            if (result.WouldBlock)
+            {
+                Watch(client, PollEvents.Readable);
+                return;
+            }
+
+            if (result.Count <= 0)
+            {
+                Drop(client, "");
+                return;
+            }
+
+            client.InputEnd += result.Count;
+        }
+    }
+
+    /// <summary>Sends what was answered; false if some of it has to wait or the client is gone.</summary>
+    private bool SendOutput(Client client)
+    {
+        while (client.Sent < client.Output.WrittenCount)
+        {
+            SocketResult result = client.Socket.Send(client.Output.WrittenSpan[client.Sent..]);
+            if (result.WouldBlock)
+            {
+                Watch(client, PollEvents.Writable);
+                return false;
+            }
+
+            if (result.Count <= 0)
+            {
+                Drop(client, "");
+                return false;
+            }
+
+            client.Sent += result.Count;
+        }
+
+        client.Output.ResetWrittenCount();
+        client.Sent = 0;
+        return true;
+    }
+
+    private void Watch(Client client, PollEvents events)
+    {
+        if (client.Watched == events)
+            return;
+        client.Watched = events;
+        _poll.Modify(client.Socket, client.Token, events);
+    }
+
+    private void HandOver(Client client)
+    {
+        _poll.Remove(client.Socket);
+        _clients.Remove(client.Token);
+        _handOver(new NbdConnection(client.Id, client.Socket, client.Received));
+    }
+
+    private void DropLate()
+    {
+        long now = Now;
+        foreach (Client client in _clients.Values.ToArray())
+        {
+            if (now >= client.Deadline)
+                Drop(client, $"its handshake took longer than {HandshakeSeconds} s");
+        }
+    }
+
+    private void Drop(Client client, string reason)
+    {
+        if (reason.Length != 0)
+            _log($"client {client.Id} was disconnected: {reason}");
+        _clients.Remove(client.Token);
+        client.Socket.Dispose();
+        _clientGone();
+    }
+
+    /// <summary>A client in its handshake.</summary>
+    private sealed class Client(ulong token, StreamSocket socket, Func<NbdExportInfo> describe, long deadline)
+    {
+        // One option always fits, so there is always room to receive while one is incomplete.
+        private readonly byte[] _input = new byte[NbdHandshake.MaxOptionBytes + 64];
+        private int _inputStart;
+
+        internal ulong Token { get; } = token;
+        internal long Id => (long)Token - (long)ListenerToken;
+        internal StreamSocket Socket { get; } = socket;
+        internal NbdHandshake Handshake { get; } = new(describe, "CBD block device");
+        internal long Deadline { get; } = deadline;
+        internal ArrayBufferWriter<byte> Output { get; } = new(256);
+        internal int Sent;
+        internal int InputEnd;
+        internal PollEvents Watched = PollEvents.Readable;
+
+        internal ReadOnlySpan<byte> Received => _input.AsSpan(_inputStart..InputEnd);
+
+        internal Span<byte> Room
+        {
+            get
+            {
+                Received.CopyTo(_input);
+                InputEnd -= _inputStart;
+                _inputStart = 0;
+                return _input.AsSpan(InputEnd);
+            }
+        }
+
+        internal void Taken(int count) => _inputStart += count;
+    }
+}

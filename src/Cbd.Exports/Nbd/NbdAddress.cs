@@ -1,0 +1,95 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using Cbd.Memory;
+
+namespace Cbd.Exports.Nbd;
+
+/// <summary>Where an NBD server listens: <c>unix:PATH</c> or <c>tcp:HOST:PORT</c>.</summary>
+/// <param name="Text">The address as it was given.</param>
+/// <param name="UnixPath">Full path of the socket, or null for TCP.</param>
+/// <param name="Host">Host as it was given, brackets of IPv6 included; empty for a Unix socket.</param>
+/// <param name="Native">The address as a native sockaddr.</param>
+internal sealed record NbdAddress(string Text, string? UnixPath, string Host, byte[] Native)
+{
+    /// <summary>Longest path of a Unix socket, bytes: sun_path has 108 with the final zero.</summary>
+    internal const int MaxUnixPathBytes = 107;
+
+    private const string Forms = "use unix:PATH or tcp:HOST:PORT";
+
+    /// <summary>Reads and checks an address; resolves a host name.</summary>
+    /// <exception cref="CbdException">What is wrong with it, and what to use.</exception>
+    internal static NbdAddress Parse(string text, bool insecure)
+    {
+        if (text.StartsWith("unix:", StringComparison.Ordinal))
+            return ParseUnix(text, text["unix:".Length..]);
+        if (text.StartsWith("tcp:", StringComparison.Ordinal))
+            return ParseTcp(text, text["tcp:".Length..], insecure);
+        throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' is neither unix: nor tcp:; {Forms}");
+    }
+
+    /// <summary>What a client connects to; <paramref name="port"/> is the one that was bound.</summary>
+    internal string ToUri(int port) => UnixPath is null ? $"nbd://{Host}:{port}" : $"nbd+unix:///?socket={EscapePath(UnixPath)}";
+
+    private static NbdAddress ParseUnix(string text, string path)
+    {
+        if (path.Length == 0 || path.Contains('\0'))
+            throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text.Replace('\0', '?')}' has no path of a socket; use unix:PATH");
+        string fullPath = Path.GetFullPath(path);
+        int length = Encoding.UTF8.GetByteCount(fullPath);
+        if (length > MaxUnixPathBytes)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid,
+                $"socket path '{fullPath}' has {length} bytes and the kernel takes {MaxUnixPathBytes}; use a shorter one");
+        }
+
+        return new NbdAddress(text, fullPath, "", Serialize(new UnixDomainSocketEndPoint(fullPath)));
+    }
+
+    private static NbdAddress ParseTcp(string text, string rest, bool insecure)
+    {
+        int colon = rest.LastIndexOf(':');
+        string host = colon < 0 ? "" : rest[..colon];
+        bool bracketed = host.Length > 2 && host[0] == '[' && host[^1] == ']';
+        if (host.Length == 0 || (!bracketed && host.Contains(':')))
+            throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' has no host and port; use tcp:HOST:PORT, with brackets around an IPv6 host");
+        if (!ushort.TryParse(rest[(colon + 1)..], System.Globalization.NumberStyles.None, null, out ushort port))
+            throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' has port '{rest[(colon + 1)..]}'; use a number from 0 (any free port) to 65535");
+
+        IPAddress address = Resolve(text, bracketed ? host[1..^1] : host);
+        if (!insecure && !IPAddress.IsLoopback(address))
+        {
+            throw new CbdException(
+                CbdErrorKind.Denied,
+                $"NBD address '{text}' is not loopback, and NBD has neither encryption nor passwords here: anyone who reaches it can read and write the device; use tcp:127.0.0.1:{port}, or --insecure if the network is trusted");
+        }
+
+        return new NbdAddress(text, null, host, Serialize(new IPEndPoint(address, port)));
+    }
+
+    private static IPAddress Resolve(string text, string host)
+    {
+        if (IPAddress.TryParse(host, out IPAddress? literal))
+            return literal;
+        try
+        {
+            IPAddress[] found = Dns.GetHostAddresses(host);
+            return Array.Find(found, address => address.AddressFamily == AddressFamily.InterNetwork)
+                ?? Array.Find(found, address => address.AddressFamily == AddressFamily.InterNetworkV6)
+                ?? throw new CbdException(CbdErrorKind.NotFound, $"host '{host}' of NBD address '{text}' has no address; use one of this machine's addresses");
+        }
+        catch (Exception error) when (error is SocketException or ArgumentException)
+        {
+            throw new CbdException(CbdErrorKind.NotFound, $"host '{host}' of NBD address '{text}' is unknown ({error.Message}); use one of this machine's addresses", error);
+        }
+    }
+
+    private static byte[] Serialize(EndPoint endpoint)
+    {
+        SocketAddress native = endpoint.Serialize();
+        return native.Buffer.Span[..native.Size].ToArray();
+    }
+
+    private static string EscapePath(string path) => Uri.EscapeDataString(path).Replace("%2F", "/", StringComparison.Ordinal);
+}

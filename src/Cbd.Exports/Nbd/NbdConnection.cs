@@ -1,0 +1,87 @@
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+
+namespace Cbd.Exports.Nbd;
+
+/// <summary>
+/// One client in the transmission phase: its socket, what was received and not yet understood, and the replies that
+/// wait to be sent. Belongs to one pump's thread.
+/// </summary>
+internal sealed class NbdConnection : IDisposable
+{
+    /// <summary>Room for requests that came together.</summary>
+    internal const int InputBytes = 64 << 10;
+
+    /// <param name="id">Number of the client in this export, for messages.</param>
+    /// <param name="socket">A connected socket whose handshake is over; the connection owns it.</param>
+    /// <param name="received">What the client sent behind its handshake.</param>
+    internal NbdConnection(long id, StreamSocket socket, ReadOnlySpan<byte> received)
+    {
+        Id = id;
+        Socket = socket;
+        Input = new NativeBuffer(InputBytes);
+        received.CopyTo(Input.GetSpan(0, InputBytes));
+        InputEnd = received.Length;
+    }
+
+    internal long Id { get; }
+    internal StreamSocket Socket { get; }
+
+    /// <summary>Bytes [<see cref="InputStart"/>, <see cref="InputEnd"/>) are received and not yet taken.</summary>
+    internal NativeBuffer Input { get; }
+    internal int InputStart;
+    internal int InputEnd;
+
+    /// <summary>The place in the pump's table; the epoll token is one more.</summary>
+    internal int Index = -1;
+
+    /// <summary>A header that was taken and waits for a slot or for memory.</summary>
+    internal NbdRequestHeader Header;
+    internal bool HasHeader;
+
+    /// <summary>The write whose payload is being received or thrown away, or −1.</summary>
+    internal int ReceivingSlot = -1;
+    internal long PayloadReceived;
+
+    internal SlotList Replies = SlotList.Empty;
+
+    /// <summary>Bytes of the first reply that are sent already.</summary>
+    internal long FirstReplySent;
+
+    /// <summary>Slots that belong to requests of this client.</summary>
+    internal int SlotsInUse;
+
+    /// <summary>There may be something to receive.</summary>
+    internal bool Readable = true;
+
+    /// <summary>The peer has closed; receive until it says so.</summary>
+    internal bool HangUpSeen;
+
+    /// <summary>The socket takes nothing now; epoll will tell.</summary>
+    internal bool OutputBlocked;
+
+    /// <summary>Nothing more is received; it closes when the last slot is back.</summary>
+    internal bool Ending;
+
+    /// <summary>Nothing more is sent either.</summary>
+    internal bool Broken;
+    internal bool Closed;
+
+    internal bool InReady;
+    internal bool InStalled;
+    internal bool InUnsent;
+    internal bool InClosing;
+
+    /// <summary>Holds a header back because this client has as many requests in flight as one may have.</summary>
+    internal bool AtLimit;
+
+    /// <summary>When bytes last moved in either direction, in ticks of the stopwatch.</summary>
+    internal long LastMoved;
+
+    public void Dispose()
+    {
+        Closed = true;
+        Socket.Dispose();
+        Input.Dispose();
+    }
+}

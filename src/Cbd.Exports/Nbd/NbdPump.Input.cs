@@ -1,0 +1,267 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+
+namespace Cbd.Exports.Nbd;
+
+/// <content>From the socket to the device.</content>
+internal sealed partial class NbdPump
+{
+    private const PollEvents WatchInput = PollEvents.Readable | PollEvents.PeerClosed | PollEvents.EdgeTriggered;
+
+    private readonly IoVectorList _vectors = new(MaxVectors);
+
+    /// <summary>Lets every connection that has something take its turn; returns whether any of them did something.</summary>
+    private bool RunReady()
+    {
+        int count = _ready.Count;
+        if (count == 0)
+            return false;
+        _info = _device.Info;
+        _exportInfo = NbdExportInfo.Describe(_info);
+        for (int i = 0; i < count; i++)
+        {
+            NbdConnection connection = _ready.Dequeue();
+            connection.InReady = false;
+            if (!connection.Closed && !connection.Ending)
+                Advance(connection);
+        }
+
+        return true;
+    }
+
+    /// <summary>Takes what was received; then receives once, and takes that.</summary>
+    private void Advance(NbdConnection connection)
+    {
+        if (!TakeInput(connection) || !connection.Readable)
+            return;
+        Receive(connection);
+        if (!connection.Ending && TakeInput(connection) && connection.Readable)
+            MakeReady(connection);
+    }
+
+    /// <summary>Lets the requests that waited for memory go on, in their order.</summary>
+    private bool ResumeStalled()
+    {
+        _released = false;
+        bool resumed = false;
+        for (int count = _stalled.Count; count > 0; count--)
+        {
+            NbdConnection connection = _stalled.Peek();
+            if (!connection.Ending && !TryBegin(connection))
+                break;
+            _stalled.Dequeue();
+            connection.InStalled = false;
+            resumed = true;
+            MakeReady(connection);
+        }
+
+        return resumed;
+    }
+
+    private void Receive(NbdConnection connection)
+    {
+        // What is left is less than a header, or nothing behind a payload that is being received.
+        int kept = connection.InputEnd - connection.InputStart;
+        if (connection.InputStart != 0 && kept != 0)
+            connection.Input.GetSpan(connection.InputStart, kept).CopyTo(connection.Input.GetSpan(0, kept));
+        connection.InputStart = 0;
+        connection.InputEnd = kept;
+
+        _vectors.Clear();
+        int direct = 0;
+        if (connection.ReceivingSlot >= 0 && _slots[connection.ReceivingSlot].Data is { Buffer: { } buffer } data)
+        {
+            direct = data.Length - (int)connection.PayloadReceived;
+            _vectors.Add(buffer, data.Offset + connection.PayloadReceived, direct);
+        }
+
+        _vectors.Add(connection.Input, kept, NbdConnection.InputBytes - kept);
+        SocketResult result = _vectors.Receive(connection.Socket);
+        if (result.Error != 0)
+        {
+            connection.Readable = false;
+            if (!result.WouldBlock)
+                Break(connection);
+            else if (connection.HangUpSeen)
+                EndInput(connection);
+            return;
+        }
+
+        if (result.Count == 0)
+        {
+            EndInput(connection);
+            return;
+        }
+
+        connection.LastMoved = _now;
+        // A short count says that the socket is empty: what comes later is a new edge. After a hang-up there is none.
+        if (result.Count < _vectors.LengthBytes && !connection.HangUpSeen)
+            connection.Readable = false;
+        int payload = Math.Min(result.Count, direct);
+        connection.PayloadReceived += payload;
+        connection.InputEnd += result.Count - payload;
+    }
+
+    /// <summary>
+    /// Takes whole requests from what was received. Returns false if the connection cannot go on now: it waits for
+    /// memory or a slot, or has ended.
+    /// </summary>
+    private bool TakeInput(NbdConnection connection)
+    {
+        while (true)
+        {
+            if (connection.HasHeader && !TryBeginOrWait(connection))
+                return false;
+            if (connection.ReceivingSlot >= 0 && !TakePayload(connection))
+                return true;
+            int available = connection.InputEnd - connection.InputStart;
+            if (available < NbdProtocol.RequestBytes)
+                return true;
+            connection.Header = NbdRequestHeader.Decode(connection.Input.GetSpan(connection.InputStart, NbdProtocol.RequestBytes));
+            connection.InputStart += NbdProtocol.RequestBytes;
+            if (connection.Header.Magic != NbdProtocol.RequestMagic)
+            {
+                Refuse(connection, $"a request begins with 0x{connection.Header.Magic:x8} instead of 0x{NbdProtocol.RequestMagic:x8}");
+                return false;
+            }
+
+            if (connection.Header.Command == NbdCommand.Disconnect)
+            {
+                EndInput(connection);
+                return false;
+            }
+
+            if (connection.Header is { Command: NbdCommand.Write, Length: > NbdExportInfo.MaxRefusedPayloadBytes })
+            {
+                Refuse(connection, $"a write has {connection.Header.Length} bytes of payload; at most {NbdExportInfo.MaxPayloadBytes} are accepted");
+                return false;
+            }
+
+            connection.HasHeader = true;
+        }
+    }
+
+    /// <summary>The client broke the protocol: nothing that it sent later can be understood.</summary>
+    private void Refuse(NbdConnection connection, string reason)
+    {
+        _log($"client {connection.Id} was disconnected: {reason}");
+        EndInput(connection);
+    }
+
+    private bool TryBeginOrWait(NbdConnection connection)
+    {
+        if (connection.SlotsInUse >= MaxSlotsPerClient)
+        {
+            connection.AtLimit = true;
+            return false;
+        }
+
+        if (_stalled.Count == 0 && TryBegin(connection))
+            return true;
+        connection.InStalled = true;
+        _stalled.Enqueue(connection);
+        return false;
+    }
+
+    /// <summary>Begins the request whose header was taken; false if there is no slot or no memory for it now.</summary>
+    private bool TryBegin(NbdConnection connection)
+    {
+        ref readonly NbdRequestHeader header = ref connection.Header;
+        if (_free.IsEmpty)
+            return false;
+        int errno = NbdRequestCheck.Check(header, _info, _exportInfo.Flags, out BlockOperation operation, out BlockFlags flags);
+        BufferSlice data = default;
+        bool hasData = operation is BlockOperation.Read or BlockOperation.Write;
+        if (errno == 0 && hasData && !_pool.TryTake((int)header.Length, out data))
+            return false;
+
+        connection.HasHeader = false;
+        int index = TakeSlot(connection);
+        ref RequestSlot slot = ref _slots[index];
+        slot.Handle = header.Handle;
+        slot.Offset = (long)header.Offset;
+        slot.Length = header.Length;
+        slot.Operation = operation;
+        slot.Flags = flags;
+        slot.Errno = errno;
+        slot.Data = data;
+        _requests++;
+        if (header.Command == NbdCommand.Write && header.Length != 0)
+        {
+            slot.Stage = RequestStage.Receiving;
+            connection.ReceivingSlot = index;
+            connection.PayloadReceived = 0;
+        }
+        else if (errno != 0)
+        {
+            Reply(index);
+        }
+        else
+        {
+            GiveToDevice(index);
+        }
+
+        return true;
+    }
+
+    /// <summary>Moves received payload to where it belongs; false if some of it is still missing.</summary>
+    private bool TakePayload(NbdConnection connection)
+    {
+        int index = connection.ReceivingSlot;
+        ref RequestSlot slot = ref _slots[index];
+        int available = connection.InputEnd - connection.InputStart;
+        int count = (int)Math.Min(available, slot.Length - connection.PayloadReceived);
+        if (count != 0)
+        {
+            if (slot.Data.Length != 0)
+            {
+                connection.Input.GetSpan(connection.InputStart, count)
+                    .CopyTo(_pool.Buffer.GetSpan(slot.Data.Offset + connection.PayloadReceived, count));
+            }
+
+            connection.InputStart += count;
+            connection.PayloadReceived += count;
+        }
+
+        if (connection.PayloadReceived != slot.Length)
+            return false;
+        connection.ReceivingSlot = -1;
+        if (slot.Errno != 0)
+            Reply(index);
+        else
+            GiveToDevice(index);
+        return true;
+    }
+
+    private void GiveToDevice(int index)
+    {
+        _slots[index].Stage = RequestStage.AtDevice;
+        if (!_refused.IsEmpty || !TrySubmit(index))
+            _refused.Append(_slots, index);
+    }
+
+    /// <summary>Gives a request to the device, in pieces where it is too long; false if the queue has no room now.</summary>
+    private bool TrySubmit(int index)
+    {
+        ref RequestSlot slot = ref _slots[index];
+        bool hasData = slot.Data.Length != 0;
+        long largest = hasData ? LargestPieceBytes() : long.MaxValue;
+        while (!slot.WhollySubmitted)
+        {
+            long length = Math.Min(slot.Length - slot.Submitted, largest);
+            BufferSlice data = hasData ? slot.Data.Slice((int)slot.Submitted, (int)length) : default;
+            var request = new BlockRequest((ulong)index, slot.Operation, slot.Flags, slot.Offset + slot.Submitted, length, data);
+            if (!_queue.TrySubmit(request))
+                return false;
+            slot.Pieces++;
+            slot.Submitted += length;
+            slot.WhollySubmitted = slot.Submitted == slot.Length;
+        }
+
+        return true;
+    }
+
+    private long LargestPieceBytes() =>
+        Math.Max(_info.MaxTransferBytes & -_info.LogicalBlockBytes, _info.LogicalBlockBytes);
+}

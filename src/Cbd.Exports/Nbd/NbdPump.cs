@@ -1,0 +1,357 @@
+using System.Collections.Concurrent;
+using System.Diagnostics;
+using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+
+namespace Cbd.Exports.Nbd;
+
+/// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
+/// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
+public readonly record struct NbdPumpStatistics(
+    long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
+
+/// <summary>
+/// One thread with one queue of the device and some of the clients: receives requests, submits them, and sends the
+/// replies. Nothing is locked, allocated or handed to another thread per request.
+/// </summary>
+/// <remarks>
+/// Requests that find no slot or no memory wait in the order of their arrival, one per client, and nothing more is
+/// received from a client whose request waits: that is the back-pressure, and it is fair between clients. A client that
+/// holds memory and moves no byte for <see cref="HoldUpSeconds"/> while others wait is ended.
+/// </remarks>
+internal sealed partial class NbdPump : IDisposable
+{
+    /// <summary>Requests in flight of all clients together; also the depth of the queue.</summary>
+    internal const int SlotCount = 256;
+
+    /// <summary>Requests in flight of one client.</summary>
+    internal const int MaxSlotsPerClient = 128;
+
+    /// <summary>Memory for payload: two of the largest requests. Not touched, not taken.</summary>
+    private const int PoolBytes = 2 * NbdExportInfo.MaxPayloadBytes;
+
+    private const int HoldUpSeconds = 10;
+    private const int StopSeconds = 10;
+
+    private readonly IBlockDevice _device;
+    private readonly IBlockQueue _queue;
+    private readonly int _clientLimit;
+    private readonly Action<string> _log;
+    private readonly Action _clientGone;
+    private readonly PayloadPool _pool = new(PoolBytes);
+    private readonly EventPoll _poll = new(64);
+    private readonly PollWake _wake = new();
+    private readonly PumpWait _wait;
+    private readonly ConcurrentQueue<NbdConnection> _arrivals = new();
+    private readonly NbdConnection?[] _connections;
+    private readonly RequestSlot[] _slots = new RequestSlot[SlotCount];
+    private readonly BlockCompletion[] _completions = new BlockCompletion[SlotCount];
+    private readonly Thread _thread;
+
+    // Connections with something to do, each at most once in each list.
+    private readonly Queue<NbdConnection> _ready;
+    private readonly Queue<NbdConnection> _stalled;
+    private readonly Queue<NbdConnection> _unsent;
+    private readonly Queue<NbdConnection> _closing;
+
+    private SlotList _free = SlotList.Empty;
+
+    /// <summary>Requests for which the queue had no room.</summary>
+    private SlotList _refused = SlotList.Empty;
+
+    /// <summary>A slot came back, so a stalled request may go on.</summary>
+    private bool _released;
+    private BlockDeviceInfo _info;
+    private NbdExportInfo _exportInfo;
+    private long _now;
+    private long _lastLook;
+    private long _stopDeadline = long.MaxValue;
+    private bool _stopping;
+    private volatile bool _stopRequested;
+    private int _clientCount;
+    private long _requests;
+    private long _failedRequests;
+    private long _bytesRead;
+    private long _bytesWritten;
+    private long _allocatedBytes;
+    private long _allocatedAtStart;
+
+    /// <param name="device">What is served; stays the caller's.</param>
+    /// <param name="number">Number of this pump, for its name.</param>
+    /// <param name="clientLimit">Most clients of the export.</param>
+    /// <param name="log">Where messages go.</param>
+    /// <param name="clientGone">Called when a connection was closed.</param>
+    internal NbdPump(IBlockDevice device, int number, int clientLimit, Action<string> log, Action clientGone)
+    {
+        _device = device;
+        _info = device.Info;
+        _exportInfo = NbdExportInfo.Describe(_info);
+        _clientLimit = clientLimit;
+        _log = log;
+        _clientGone = clientGone;
+        _connections = new NbdConnection?[clientLimit];
+        _ready = new Queue<NbdConnection>(clientLimit);
+        _stalled = new Queue<NbdConnection>(clientLimit);
+        _unsent = new Queue<NbdConnection>(clientLimit);
+        _closing = new Queue<NbdConnection>(clientLimit);
+        for (int index = 0; index < SlotCount; index++)
+            _free.Append(_slots, index);
+        _wait = new PumpWait(_poll);
+        try
+        {
+            _queue = device.OpenQueue(SlotCount, _pool.Buffer);
+            _poll.Add(_wake, 0);
+        }
+        catch
+        {
+            _queue?.Dispose();
+            DisposeParts();
+            throw;
+        }
+
+        _thread = new Thread(Run) { IsBackground = true, Name = $"nbd-pump-{number}" };
+    }
+
+    /// <summary>Clients that were given to this pump and are not closed. Any thread.</summary>
+    internal int ClientCount => Volatile.Read(ref _clientCount);
+
+    /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
+    internal NbdPumpStatistics Statistics => new(
+        Volatile.Read(ref _requests), Volatile.Read(ref _failedRequests), Volatile.Read(ref _bytesRead),
+        Volatile.Read(ref _bytesWritten), Volatile.Read(ref _allocatedBytes));
+
+    internal void Start() => _thread.Start();
+
+    /// <summary>Gives a client to this pump. Any thread, not after <see cref="RequestStop"/>.</summary>
+    internal void Adopt(NbdConnection connection)
+    {
+        Interlocked.Increment(ref _clientCount);
+        _arrivals.Enqueue(connection);
+        _wake.Signal();
+    }
+
+    /// <summary>Asks the thread to answer what it has received, and to end. Any thread.</summary>
+    internal void RequestStop()
+    {
+        _stopRequested = true;
+        _wake.Signal();
+    }
+
+    /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
+    public void Dispose()
+    {
+        if ((_thread.ThreadState & System.Threading.ThreadState.Unstarted) == 0)
+            _thread.Join();
+        // The queue owns the payload memory of what is still at the device; it goes first.
+        _queue.Dispose();
+        DisposeParts();
+    }
+
+    private void DisposeParts()
+    {
+        _poll.Dispose();
+        _wake.Dispose();
+        _pool.Dispose();
+        _headers.Dispose();
+        _vectors.Dispose();
+    }
+
+    private void Run()
+    {
+        PumpThread.UseExactTimers();
+        _allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        try
+        {
+            Serve();
+        }
+        catch (CbdException error)
+        {
+            _log($"the device failed, its clients are disconnected: {error.Message}");
+        }
+
+        TakeArrivals();
+        foreach (NbdConnection? connection in _connections)
+        {
+            if (connection is not null)
+                Close(connection);
+        }
+    }
+
+    private void Serve()
+    {
+        while (true)
+        {
+            _now = Stopwatch.GetTimestamp();
+            bool progressed = RunReady();
+            progressed |= PollDevice();
+            if (_released)
+                progressed |= ResumeStalled();
+            SendUnsent();
+            while (_closing.TryDequeue(out NbdConnection? connection))
+                Close(connection);
+            if (_now - _lastLook >= Stopwatch.Frequency)
+                LookAround();
+            if (_stopping && (_clientCount == 0 || _now >= _stopDeadline))
+                return;
+            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - _allocatedAtStart);
+            bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
+            TakeEvents(_wait.Next(_now, progressed, mayWait, _queue.Outstanding));
+        }
+    }
+
+    private void TakeEvents(int count)
+    {
+        for (int i = 0; i < count; i++)
+        {
+            PollEvents events = _poll.GetEvent(i, out ulong token);
+            if (token == 0)
+            {
+                _wake.Clear();
+                TakeArrivals();
+                if (_stopRequested && !_stopping)
+                    BeginStop();
+                continue;
+            }
+
+            NbdConnection? connection = _connections[token - 1];
+            if (connection is null)
+                continue;
+            if ((events & (PollEvents.Error | PollEvents.HangUp | PollEvents.PeerClosed)) != 0)
+            {
+                connection.HangUpSeen = true;
+                connection.Readable = true;
+                // While it is stalled nobody would read the end of it; while it is blocked nobody would send.
+                if ((events & (PollEvents.Error | PollEvents.HangUp)) != 0 && (connection.OutputBlocked || connection.Ending))
+                    Break(connection);
+            }
+
+            if ((events & PollEvents.Readable) != 0)
+                connection.Readable = true;
+            if ((events & PollEvents.Writable) != 0 && connection.OutputBlocked)
+                Unblock(connection);
+            MakeReady(connection);
+        }
+    }
+
+    private void TakeArrivals()
+    {
+        while (_arrivals.TryDequeue(out NbdConnection? connection))
+        {
+            int index = Array.IndexOf(_connections, null);
+            if (index < 0)
+                throw new InvalidOperationException($"a pump was given more than {_clientLimit} clients");
+            connection.Index = index;
+            connection.LastMoved = _now;
+            _connections[index] = connection;
+            _poll.Add(connection.Socket, (ulong)index + 1, WatchInput);
+            MakeReady(connection);
+            if (_stopping)
+                EndInput(connection);
+        }
+    }
+
+    private void BeginStop()
+    {
+        _stopping = true;
+        _stopDeadline = _now + (StopSeconds * Stopwatch.Frequency);
+        foreach (NbdConnection? connection in _connections)
+        {
+            if (connection is not null)
+                EndInput(connection);
+        }
+    }
+
+    /// <summary>Once a second: reads the device's size again, and ends clients that hold others up.</summary>
+    private void LookAround()
+    {
+        _lastLook = _now;
+        if (_stalled.Count == 0)
+            return;
+        foreach (NbdConnection? connection in _connections)
+        {
+            bool holds = connection is { Broken: false } && (connection.ReceivingSlot >= 0 || connection.OutputBlocked);
+            if (holds && _now - connection!.LastMoved > HoldUpSeconds * Stopwatch.Frequency)
+                Break(connection, $"it moved nothing for {HoldUpSeconds} s while others waited for the memory that it held");
+        }
+    }
+
+    private void MakeReady(NbdConnection connection)
+    {
+        if (connection.InReady || connection.InStalled || connection.Closed)
+            return;
+        connection.InReady = true;
+        _ready.Enqueue(connection);
+    }
+
+    /// <summary>Receives nothing more; what was received whole is still answered.</summary>
+    private void EndInput(NbdConnection connection)
+    {
+        if (connection.Ending)
+            return;
+        connection.Ending = true;
+        connection.HasHeader = false;
+        if (connection.ReceivingSlot >= 0)
+        {
+            Release(connection.ReceivingSlot);
+            connection.ReceivingSlot = -1;
+        }
+
+        CloseIfDone(connection);
+    }
+
+    /// <summary>Receives and sends nothing more; what is at the device ends there first.</summary>
+    private void Break(NbdConnection connection, string? reason = null)
+    {
+        if (reason is not null && !connection.Broken)
+            _log($"client {connection.Id} was disconnected: {reason}");
+        connection.Broken = true;
+        EndInput(connection);
+        while (!connection.Replies.IsEmpty)
+            Release(connection.Replies.RemoveFirst(_slots));
+        CloseIfDone(connection);
+    }
+
+    private void CloseIfDone(NbdConnection connection)
+    {
+        if (!connection.Ending || connection.SlotsInUse != 0 || connection.InClosing)
+            return;
+        connection.InClosing = true;
+        _closing.Enqueue(connection);
+    }
+
+    private void Close(NbdConnection connection)
+    {
+        _connections[connection.Index] = null;
+        connection.Dispose();
+        Interlocked.Decrement(ref _clientCount);
+        _clientGone();
+    }
+
+    private int TakeSlot(NbdConnection connection)
+    {
+        int index = _free.RemoveFirst(_slots);
+        _slots[index].Connection = connection;
+        connection.SlotsInUse++;
+        return index;
+    }
+
+    private void Release(int index)
+    {
+        ref RequestSlot slot = ref _slots[index];
+        NbdConnection connection = slot.Connection ?? throw new InvalidOperationException($"request slot {index} is released twice");
+        if (slot.Data.Length != 0)
+            _pool.Return(slot.Data);
+        slot = default;
+        _free.Append(_slots, index);
+        _released = true;
+        connection.SlotsInUse--;
+        if (connection.AtLimit)
+        {
+            connection.AtLimit = false;
+            MakeReady(connection);
+        }
+
+        CloseIfDone(connection);
+    }
+}

@@ -1,0 +1,15 @@
+using System.Runtime.InteropServices;
+
+namespace Cbd.Memory.Sockets;
+
+/// <summary>What a thread that polls may ask of the scheduler, for itself.</summary>
+public static class PumpThread
+{
+    /// <summary>
+    /// Makes short sleeps of the calling thread end in time: the kernel otherwise may add 50 µs to each.
+    /// </summary>
+    public static void UseExactTimers() => _ = SocketCalls.ProcessControl(SocketCalls.PR_SET_TIMERSLACK, 1, 0, 0, 0);
+
+    /// <summary>Lets another runnable thread have this CPU; returns at once if there is none.</summary>
+    public static void Yield() => _ = SocketCalls.SchedulerYield();
+}
