@@ -12,13 +12,29 @@ public static partial class ControlSyscalls
 {
     private const int LockExclusive = 2;
     private const int LockNonBlocking = 4;
-    private const int OpenDirectoryCloseOnExec = 0x80000; // O_RDONLY | O_CLOEXEC, the same on x86-64 and arm64
+    private const int OpenCloseOnExec = 0x80000; // O_CLOEXEC, the same on x86-64 and arm64, as the next two
+    private const int OpenCreate = 0x40;
+    private const int OpenReadWrite = 2;
+    private const uint OwnerReadWrite = 0x180; // 0600
     private const int ErrnoWouldBlock = 11;
     private const int ErrnoInterrupted = 4;
     private const int ErrnoRange = 34;
 
     /// <summary>The user id that this process acts as.</summary>
     public static uint EffectiveUserId => geteuid();
+
+    /// <summary>
+    /// Opens a lock file, making it (0600) if it is not there. .NET's own open would take a lock by itself.
+    /// </summary>
+    public static SafeFileHandle OpenLockFile(string path)
+    {
+        var file = open(path, OpenReadWrite | OpenCreate | OpenCloseOnExec, OwnerReadWrite);
+        if (!file.IsInvalid)
+            return file;
+        var errno = Marshal.GetLastPInvokeError();
+        file.Dispose();
+        throw Failure("open", path, errno);
+    }
 
     /// <summary>
     /// Takes an exclusive flock(2) on an open file; it ends with the last descriptor of this open file. False if
@@ -41,7 +57,7 @@ public static partial class ControlSyscalls
     /// <summary>Makes a rename or a new name in a directory durable.</summary>
     public static void SynchronizeDirectory(string path)
     {
-        using var directory = open(path, OpenDirectoryCloseOnExec);
+        using var directory = open(path, OpenCloseOnExec, 0);
         if (directory.IsInvalid)
             throw Failure("open", path, Marshal.GetLastPInvokeError());
         while (fsync(directory) != 0)
@@ -98,7 +114,7 @@ public static partial class ControlSyscalls
     private static partial int flock(SafeFileHandle file, int operation);
 
     [LibraryImport("libc", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
-    private static partial SafeFileHandle open(string path, int flags);
+    private static partial SafeFileHandle open(string path, int flags, uint mode);
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int fsync(SafeFileHandle file);
