@@ -33,7 +33,7 @@ internal static class DiskOpening
     public static OpenedDisk Open(DiskOptions options)
     {
         string path = options.Path;
-        int error = DiskFile.TryGetStatus(path, out FileStatus status);
+        int error = DiskFile.TryGetStatus(path, out DiskFileStatus status);
         if (error != 0)
             throw OpenError(options, -error);
         CheckKind(options, status);
@@ -51,7 +51,7 @@ internal static class DiskOpening
 
     private static OpenedDisk Measure(DiskOptions options, DiskFile file)
     {
-        int error = file.TryGetStatus(out FileStatus status);
+        int error = file.TryGetStatus(out DiskFileStatus status);
         if (error != 0)
             throw OpenError(options, -error);
         // Once more, of what was really opened.
@@ -90,7 +90,7 @@ internal static class DiskOpening
         };
     }
 
-    private static void CheckKind(DiskOptions options, in FileStatus status)
+    private static void CheckKind(DiskOptions options, in DiskFileStatus status)
     {
         if (status.Kind == FileKind.Directory)
         {
@@ -186,7 +186,7 @@ internal static class DiskOpening
     /// Switches O_DIRECT on where it works with the block size on offer. On the description that is open already,
     /// since a second one would not hold the lock.
     /// </summary>
-    private static bool TrySetDirect(DiskFile file, in FileStatus status, int logicalBlockBytes)
+    private static bool TrySetDirect(DiskFile file, in DiskFileStatus status, int logicalBlockBytes)
     {
         if (status.DirectOffsetAlignmentBytes is 0 || status.DirectOffsetAlignmentBytes > logicalBlockBytes ||
             status.DirectMemoryAlignmentBytes > NativeBuffer.AlignmentBytes)

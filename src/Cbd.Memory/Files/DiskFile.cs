@@ -3,7 +3,7 @@ using Microsoft.Win32.SafeHandles;
 namespace Cbd.Memory;
 
 /// <summary>How <see cref="DiskFile.Allocate"/> changes a range; the size of the file stays (linux/falloc.h).</summary>
-public enum AllocateMode
+public enum DiskAllocateMode
 {
     /// <summary>FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE: the range reads as zeroes, its space is freed.</summary>
     PunchHole = 0x03,
@@ -34,7 +34,7 @@ public sealed unsafe class DiskFile : IDisposable
     }
 
     /// <summary>What is at a path, links followed. Returns 0 or a negative errno.</summary>
-    public static int TryGetStatus(string path, out FileStatus status) =>
+    public static int TryGetStatus(string path, out DiskFileStatus status) =>
         TryGetStatus(FileCalls.AtCurrentDirectory, path, 0, out status);
 
     /// <summary>
@@ -61,7 +61,7 @@ public sealed unsafe class DiskFile : IDisposable
     }
 
     /// <summary>What is open now.</summary>
-    public int TryGetStatus(out FileStatus status) => TryGetStatus(Descriptor, "", FileCalls.AtEmptyPath, out status);
+    public int TryGetStatus(out DiskFileStatus status) => TryGetStatus(Descriptor, "", FileCalls.AtEmptyPath, out status);
 
     /// <summary>
     /// Takes an OFD lock on the whole file, however long it becomes: a write lock, or a read lock that others may share.
@@ -115,7 +115,7 @@ public sealed unsafe class DiskFile : IDisposable
     public int SyncData() => Check(FileCalls.fdatasync(Descriptor));
 
     /// <summary>fallocate(2); EOPNOTSUPP where the file system or device cannot.</summary>
-    public int Allocate(AllocateMode mode, long offset, long length)
+    public int Allocate(DiskAllocateMode mode, long offset, long length)
     {
         int result;
         do
@@ -207,13 +207,13 @@ public sealed unsafe class DiskFile : IDisposable
         return result < 0 ? -FileCalls.LastErrno : result;
     }
 
-    private static int TryGetStatus(int directory, string path, int flags, out FileStatus status)
+    private static int TryGetStatus(int directory, string path, int flags, out DiskFileStatus status)
     {
         // SAFETY: the kernel stores at most the 256 bytes of the structure.
         FileCalls.FileStatusRaw raw = default;
         int result = Check(FileCalls.statx(
             directory, path, flags, FileCalls.StatBasic | FileCalls.StatDirectAlignment, &raw));
-        status = result == 0 ? new FileStatus(raw) : default;
+        status = result == 0 ? new DiskFileStatus(raw) : default;
         return result;
     }
 

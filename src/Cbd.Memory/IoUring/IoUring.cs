@@ -155,7 +155,7 @@ public sealed unsafe class IoUring : IDisposable
     public bool PrepareSyncData(ulong userData) => Prepare(OperationSync, 0, 0, 0, SyncDataOnly, userData);
 
     /// <summary>Prepares an fallocate of the range.</summary>
-    public bool PrepareAllocate(AllocateMode mode, long offset, long length, ulong userData) =>
+    public bool PrepareAllocate(DiskAllocateMode mode, long offset, long length, ulong userData) =>
         Prepare(OperationAllocate, offset, (ulong)length, (uint)mode, 0, userData);
 
     /// <summary>Prepares one completion for the next signal of the event that reaches its descriptor.</summary>

@@ -10,9 +10,9 @@ public enum FileKind
 }
 
 /// <summary>What statx(2) says about a file. Sizes in bytes.</summary>
-public readonly record struct FileStatus
+public readonly record struct DiskFileStatus
 {
-    internal FileStatus(in FileCalls.FileStatusRaw raw)
+    internal DiskFileStatus(in FileCalls.FileStatusRaw raw)
     {
         Kind = (raw.Mode & 0xf000) switch
         {
