@@ -19,7 +19,6 @@ public sealed class LivenessTracker<TMemory, TPolicy>
     private readonly HostIdentity _self;
     private readonly IHostLocks _locks;
     private readonly Entry[] _entries;
-    private int _ownHost = -1;
 
     public LivenessTracker(TMemory memory, RegionGeometry geometry, HostIdentity self, IHostLocks locks)
     {
@@ -35,12 +34,16 @@ public sealed class LivenessTracker<TMemory, TPolicy>
     /// <summary>Dead-time of this observer, ms.</summary>
     public int DeadMs => _self.DeadMs;
 
+    /// <summary>Beat of this observer, ms.</summary>
+    public int BeatMs => _self.BeatMs;
+
     /// <summary>The entry that this host holds itself (its lock cannot be asked for); −1 for none.</summary>
-    public int OwnHost
-    {
-        get => _ownHost;
-        set => _ownHost = value;
-    }
+    public int OwnHost { get; set; } = -1;
+
+    /// <summary>
+    /// This host has stopped storing into the region, and is about to leave: its own claim counts as dead from now on.
+    /// </summary>
+    public bool OwnHostHasStopped { get; set; }
 
     /// <summary>Looks at every host once. Call it every beat (own one), or before a decision that cannot wait.</summary>
     /// <param name="nowMs">This host's monotonic clock.</param>
@@ -146,9 +149,9 @@ public sealed class LivenessTracker<TMemory, TPolicy>
             return;
         }
 
-        if (host == _ownHost)
+        if (host == OwnHost)
         {
-            (entry.Liveness, entry.Settled) = (Liveness.Alive, true);
+            (entry.Liveness, entry.Settled) = (OwnHostHasStopped ? Liveness.Dead : Liveness.Alive, true);
             return;
         }
 
