@@ -9,18 +9,17 @@ internal sealed class DiskWorkers : IDisposable
     private const int StackBytes = 256 << 10;
 
     private readonly DescriptorDisk _disk;
-    private readonly Thread?[] _threads;
+    private readonly int _threadCount;
     private readonly object _gate = new();
+    private Thread[] _threads = [];
     private PendingRequest? _first;
     private PendingRequest? _last;
-    private int _queued;
-    private int _idle;
     private bool _stopping;
 
     public DiskWorkers(DescriptorDisk disk, int threadCount)
     {
         _disk = disk;
-        _threads = new Thread?[threadCount];
+        _threadCount = threadCount;
     }
 
     /// <summary>Hands over a request; <see cref="PendingRequest.Finish"/> is called when it is done. Any thread.</summary>
@@ -35,9 +34,8 @@ internal sealed class DiskWorkers : IDisposable
             else
                 _last.Next = request;
             _last = request;
-            // A woken thread counts as idle until it runs, so idle ones alone do not tell that there are enough.
-            if (++_queued > _idle)
-                StartOne();
+            if (_threads.Length == 0)
+                Start();
             Monitor.Pulse(_gate);
         }
     }
@@ -50,18 +48,19 @@ internal sealed class DiskWorkers : IDisposable
             _stopping = true;
             Monitor.PulseAll(_gate);
         }
-        foreach (Thread? thread in _threads)
-            thread?.Join();
+        foreach (Thread thread in _threads)
+            thread.Join();
     }
 
-    private void StartOne()
+    /// <summary>All of them at once, so that no later request pays for a start.</summary>
+    private void Start()
     {
-        int index = Array.IndexOf(_threads, null);
-        if (index < 0)
-            return;
-        var thread = new Thread(Work, StackBytes) { IsBackground = true, Name = "cbd-disk" };
-        _threads[index] = thread;
-        thread.Start();
+        _threads = new Thread[_threadCount];
+        for (int i = 0; i < _threadCount; i++)
+        {
+            _threads[i] = new Thread(Work, StackBytes) { IsBackground = true, Name = "cbd-disk" };
+            _threads[i].Start();
+        }
     }
 
     private void Work()
@@ -75,12 +74,9 @@ internal sealed class DiskWorkers : IDisposable
                 {
                     if (_stopping)
                         return;
-                    _idle++;
                     Monitor.Wait(_gate);
-                    _idle--;
                 }
                 request = _first;
-                _queued--;
                 _first = request.Next;
                 if (_first is null)
                     _last = null;

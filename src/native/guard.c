@@ -74,7 +74,8 @@ static int install(void)
     if (sigaction(SIGBUS, NULL, &previous) < 0)
         return -1;
     struct sigaction action = {.sa_sigaction = on_sigbus, .sa_mask = previous.sa_mask};
-    action.sa_flags = (previous.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
+    /* On the stack on which the previous handler expects to be: that of the .NET runtime needs a whole one. */
+    action.sa_flags = (previous.sa_flags & ~SA_RESETHAND) | SA_SIGINFO;
     return sigaction(SIGBUS, &action, NULL);
 }
 

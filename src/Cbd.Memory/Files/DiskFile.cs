@@ -125,10 +125,10 @@ public sealed unsafe class DiskFile : IDisposable
     }
 
     /// <summary>Where the next data at or after the offset begins; ENXIO if there is none.</summary>
-    public long SeekData(long offset) => Seek(offset, 3);
+    public long SeekData(long offset) => Seek(offset, FileCalls.SeekToData);
 
     /// <summary>Where the next hole at or after the offset begins; the end of the file counts as one.</summary>
-    public long SeekHole(long offset) => Seek(offset, 4);
+    public long SeekHole(long offset) => Seek(offset, FileCalls.SeekToHole);
 
     /// <summary>Tells the kernel that the range will be read; a hint, whose failure means nothing.</summary>
     public void WillNeed(long offset, long length) =>

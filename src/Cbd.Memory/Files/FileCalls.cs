@@ -23,9 +23,12 @@ internal static unsafe partial class FileCalls
 
     public const int EINTR = 4;
     public const int EAGAIN = 11;
+    public const int ENOMEM = 12;
     public const int EBUSY = 16;
-    public const int ENOSYS = 38;
+    public const int EINVAL = 22;
     public const int ETIME = 62;
+    public const int EOVERFLOW = 75;
+    public const int EOPNOTSUPP = 95;
 
     public const int OpenReadOnly = 0;
     public const int OpenReadWrite = 2;
@@ -44,6 +47,8 @@ internal static unsafe partial class FileCalls
     public const uint StatBasic = 0x7ff;
     public const uint StatDirectAlignment = 0x2000;
 
+    public const int SeekToData = 3;
+    public const int SeekToHole = 4;
     public const int WriteDataSync = 2;
     public const int AdviseWillNeed = 3;
 

@@ -69,8 +69,8 @@ public sealed unsafe class IoUring : IDisposable
     public bool NeedsEnter => (Volatile.Read(ref *_submissionFlags) & (SubmissionTaskRun | SubmissionOverflow)) != 0;
 
     /// <summary>
-    /// Sets up a ring with room for <paramref name="entries"/> prepared and twice as many completed requests. Returns 0 or a negative
-    /// errno: EPERM or ENOSYS where io_uring is forbidden or missing, EOPNOTSUPP where the kernel's is older than 5.11.
+    /// Sets up a ring with room for <paramref name="entries"/> prepared and twice as many completed requests. Returns 0
+    /// or a negative errno: EPERM or ENOSYS where io_uring is forbidden or missing, EOPNOTSUPP where the kernel's is older than 5.11.
     /// </summary>
     public static int TryCreate(int entries, out IoUring? ring)
     {
@@ -79,7 +79,7 @@ public sealed unsafe class IoUring : IDisposable
         // Older kernels refuse what they do not know with EINVAL.
         Parameters parameters = new() { Flags = SetupClamp | SetupSubmitAll | SetupCooperativeTaskRun | SetupTaskRunFlag };
         int descriptor = IoUringCalls.Setup((uint)entries, &parameters);
-        if (descriptor < 0 && FileCalls.LastErrno == 22)
+        if (descriptor < 0 && FileCalls.LastErrno == FileCalls.EINVAL)
         {
             parameters = new() { Flags = SetupClamp };
             descriptor = IoUringCalls.Setup((uint)entries, &parameters);
@@ -90,7 +90,7 @@ public sealed unsafe class IoUring : IDisposable
         if ((parameters.Features & NeededFeatures) != NeededFeatures)
         {
             handle.Dispose();
-            return -95;
+            return -FileCalls.EOPNOTSUPP;
         }
         nuint ringBytes = Math.Max(
             parameters.Submission.Array + parameters.SubmissionCount * sizeof(uint),
@@ -125,7 +125,7 @@ public sealed unsafe class IoUring : IDisposable
     public int RegisterBuffer(NativeBuffer buffer)
     {
         if (buffer.SizeBytes > MaxRegisteredBytes)
-            return -75;
+            return -FileCalls.EOVERFLOW;
         // SAFETY: the kernel pins the pages itself; the vector is read during the call.
         var vector = new FileCalls.IoVector { Start = (void*)buffer.Address, Length = (nuint)buffer.SizeBytes };
         int error = Check(IoUringCalls.Register(Descriptor, RegisterBuffers, &vector, 1));
@@ -239,7 +239,7 @@ public sealed unsafe class IoUring : IDisposable
             return;
         // Interrupted, out of time, or no memory or room for the moment: the caller polls and comes again.
         int error = FileCalls.LastErrno;
-        if (error is FileCalls.EINTR or FileCalls.EAGAIN or FileCalls.EBUSY or FileCalls.ETIME or 12)
+        if (error is FileCalls.EINTR or FileCalls.EAGAIN or FileCalls.EBUSY or FileCalls.ETIME or FileCalls.ENOMEM)
             return;
         throw new InvalidOperationException($"io_uring_enter failed with errno {error}");
     }

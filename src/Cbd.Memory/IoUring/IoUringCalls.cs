@@ -12,8 +12,6 @@ internal static unsafe partial class IoUringCalls
     public const uint SetupSubmitAll = 1 << 7;
     public const uint SetupCooperativeTaskRun = 1 << 8;
     public const uint SetupTaskRunFlag = 1 << 9;
-    public const uint SetupSingleIssuer = 1 << 12;
-    public const uint SetupDeferTaskRun = 1 << 13;
 
     public const uint FeatureSingleMap = 1 << 0;
     public const uint FeatureNoDrop = 1 << 1;

@@ -9,7 +9,7 @@ namespace Cbd.Tests.Disks;
 public class Every_disk
 {
     public static TheoryData<string> Kinds { get; } =
-        ["memory", "file io_uring", "file pread", "loop io_uring", "loop pread"];
+        ["memory", "file io_uring", "file pread", "tmpfs io_uring", "tmpfs pread", "loop io_uring", "loop pread"];
 
     public static TheoryData<string> KindsOfFiles { get; } = ["file io_uring", "file pread"];
 
@@ -243,11 +243,7 @@ public class Every_disk
     }
 
     [Theory]
-    [InlineData("memory")]
-    [InlineData("file io_uring")]
-    [InlineData("file pread")]
-    [InlineData("loop io_uring")]
-    [InlineData("loop pread")]
+    [MemberData(nameof(Kinds))]
     public void Allocates_nothing_per_request(string kind)
     {
         using var test = new TestDisk(kind);

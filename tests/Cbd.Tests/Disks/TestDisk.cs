@@ -4,16 +4,24 @@ using Xunit;
 
 namespace Cbd.Tests.Disks;
 
-/// <summary>A disk of a kind and engine with what is behind it: a temporary file, or a loop device over one.</summary>
+/// <summary>
+/// A disk of a kind and engine with what is behind it: a temporary file (tmpfs has no
+/// zero-range, so that zeroes are written), or a loop device over one.
+/// </summary>
 internal sealed class TestDisk : IDisposable
 {
     public const long SizeBytes = 16 << 20;
 
-    private readonly string _folder = Directory.CreateTempSubdirectory("cbd-disk-").FullName;
+    private readonly string _folder;
     private string? _loop;
 
     public TestDisk(string kind, long sizeBytes = SizeBytes, bool readOnly = false, int? blockBytes = null)
     {
+        if (kind.StartsWith("tmpfs", StringComparison.Ordinal) && !Directory.Exists("/dev/shm"))
+            Assert.Skip("this machine has no /dev/shm");
+        _folder = kind.StartsWith("tmpfs", StringComparison.Ordinal)
+            ? Directory.CreateDirectory($"/dev/shm/cbd-disk-{Guid.NewGuid():N}").FullName
+            : Directory.CreateTempSubdirectory("cbd-disk-").FullName;
         try
         {
             FilePath = Path.Combine(_folder, "disk.img");

@@ -156,6 +156,33 @@ public sealed class RegionSourceTests : IDisposable
     }
 
     [Fact]
+    public void Huge_pages_are_reserved_whole_and_mapped()
+    {
+        string? mount = File.ReadLines("/proc/self/mounts").Select(l => l.Split(' ')).FirstOrDefault(f => f[2] == "hugetlbfs")?[1];
+        string? free = File.ReadLines("/proc/meminfo").FirstOrDefault(l => l.StartsWith("HugePages_Free:", StringComparison.Ordinal));
+        Assert.SkipWhen(mount is null || free is null || free.EndsWith(" 0", StringComparison.Ordinal), "no hugetlbfs is mounted, or no huge page is free");
+        string path = System.IO.Path.Combine(mount!, $"cbd-test-{Guid.NewGuid():N}");
+        Assert.Equal(CbdErrorKind.Exhausted, Assert.Throws<CbdException>(() => RegionSource.Open(path, 1L << 50)).Kind);
+        Assert.False(File.Exists(path));
+        using RegionSource source = RegionSource.Open(path, 1);
+        try
+        {
+            Assert.Equal(RegionKind.HugePages, source.Kind);
+            Assert.True(source.PageBytes > Environment.SystemPageSize);
+            Assert.Equal(source.PageBytes, source.SizeBytes);
+            using RegionMapping mapping = source.Map();
+            mapping.Memory.WriteRelease(source.SizeBytes - 8, 1);
+            source.Descriptor.Truncate(0);
+            Assert.Equal(0ul, mapping.Memory.ReadAcquire(0));
+            Assert.True(mapping.IsPoisoned);
+        }
+        finally
+        {
+            source.DeleteIfCreated();
+        }
+    }
+
+    [Fact]
     public void Dax_geometry_comes_from_sysfs()
     {
         string device = _files.PathOf("sys/dev/char/251:3");
