@@ -88,8 +88,8 @@ public class The_kernel_interface_of_disks
         ["FileCalls.IoctlSizeBytes"] = "BLKGETSIZE64",
         ["FileCalls.IoctlDiskSequence"] = "BLKGETDISKSEQ",
         ["FileCalls.IoctlGeneration"] = "FS_IOC_GETVERSION",
-        ["AllocateMode.PunchHole"] = "FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE",
-        ["AllocateMode.ZeroRange"] = "FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE",
+        ["DiskAllocateMode.PunchHole"] = "FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE",
+        ["DiskAllocateMode.ZeroRange"] = "FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE",
     };
 
     /// <summary>Each structure and its fields in C.</summary>
@@ -190,7 +190,7 @@ public class The_kernel_interface_of_disks
     };
 
     private static readonly Type[] s_types =
-        [.. new[] { "IoUringCalls", "FileCalls", "AllocateMode" }.Select(name => typeof(DiskFile).Assembly.GetType($"Cbd.Memory.{name}", true)!)];
+        [.. new[] { "IoUringCalls", "FileCalls", "DiskAllocateMode" }.Select(name => typeof(DiskFile).Assembly.GetType($"Cbd.Memory.{name}", true)!)];
 
     [Fact]
     public void Is_listed_here_completely()
