@@ -21,7 +21,7 @@ internal static class Program
         try
         {
             var line = verbs.Parse(words);
-            if (line.GetResult(version) is not null && line.Errors.All(e => e.SymbolResult?.Parent is null) && line.CommandResult.Command == root)
+            if (line.CommandResult.Command == root && line.UnmatchedTokens.Count == 0 && line.GetValue(version))
             {
                 Console.Out.Write($"cbdctrl {ProductVersion.Text}\n");
                 return ErrorKinds.ExitSuccess;

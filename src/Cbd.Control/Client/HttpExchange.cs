@@ -9,12 +9,13 @@ namespace Cbd.Control.Client;
 /// One HTTP/1.1 request and its answer over a Unix socket (RFC 9112, the little of it that a command line needs: it
 /// must start, ask and end in milliseconds). One exchange per connection. Thread-safe: no shared state.
 /// </summary>
-internal static class HttpExchange
+public static class HttpExchange
 {
     /// <summary>Longest answer taken, bytes; a list of every entry of a region stays far below.</summary>
     private const int MaxAnswerBytes = 256 << 20;
     private const int ErrnoAccess = 13;
 
+    /// <summary>Sends one request with a JSON body, or none; returns the status and the body of the answer.</summary>
     public static (int Status, byte[] Body) Send(string socketPath, string method, string target, byte[]? body)
     {
         using var socket = Connect(socketPath);
@@ -38,7 +39,7 @@ internal static class HttpExchange
     }
 
     /// <summary>Takes an answer apart: status, headers, and a body that is chunked, of a given length, or to the end.</summary>
-    internal static (int Status, byte[] Body) Parse(ReadOnlySpan<byte> answer)
+    public static (int Status, byte[] Body) Parse(ReadOnlySpan<byte> answer)
     {
         var end = answer.IndexOf("\r\n\r\n"u8);
         if (end < 0)

@@ -33,6 +33,8 @@ public static class RunDirectories
     /// <summary>The run directory a client means: the option, else CBD_RUN_DIR, else the default.</summary>
     public static string ForClient(string? option)
     {
+        if (option is { Length: 0 })
+            throw new CbdException(CbdErrorKind.Invalid, "--run-dir is empty; give the run directory of a daemon, or leave it out");
         var chosen = option ?? Environment.GetEnvironmentVariable(RunDirectoryVariable);
         return string.IsNullOrEmpty(chosen) ? DefaultRunDirectory() : Path.GetFullPath(chosen);
     }

@@ -51,6 +51,9 @@ internal sealed class NbdConnection : IDisposable
     /// <summary>Slots that belong to requests of this client.</summary>
     internal int SlotsInUse;
 
+    /// <summary>Memory for payload that its requests hold, bytes.</summary>
+    internal long HeldBytes;
+
     /// <summary>There may be something to receive.</summary>
     internal bool Readable = true;
 
@@ -72,7 +75,7 @@ internal sealed class NbdConnection : IDisposable
     internal bool InUnsent;
     internal bool InClosing;
 
-    /// <summary>Holds a header back because this client has as many requests in flight as one may have.</summary>
+    /// <summary>Holds a header back because this client has as much in flight as one may have.</summary>
     internal bool AtLimit;
 
     /// <summary>When bytes last moved in either direction, in ticks of the stopwatch.</summary>

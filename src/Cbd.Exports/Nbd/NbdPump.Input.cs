@@ -151,7 +151,10 @@ internal sealed partial class NbdPump
 
     private bool TryBeginOrWait(NbdConnection connection)
     {
-        if (connection.SlotsInUse >= MaxSlotsPerClient)
+        bool hasPayload = connection.Header is { Command: NbdCommand.Read or NbdCommand.Write, Length: <= NbdExportInfo.MaxPayloadBytes };
+        long wanted = hasPayload ? connection.Header.Length : 0;
+        if (connection.SlotsInUse >= MaxSlotsPerClient ||
+            (connection.HeldBytes != 0 && connection.HeldBytes + wanted > MaxHeldBytesPerClient))
         {
             connection.AtLimit = true;
             return false;
@@ -186,6 +189,7 @@ internal sealed partial class NbdPump
         slot.Flags = flags;
         slot.Errno = errno;
         slot.Data = data;
+        connection.HeldBytes += data.Length;
         _requests++;
         if (header.Command == NbdCommand.Write && header.Length != 0)
         {

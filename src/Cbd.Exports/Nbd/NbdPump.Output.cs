@@ -84,13 +84,9 @@ internal sealed partial class NbdPump
             return;
         }
 
-        if (slot.Data.Length != 0 && (slot.Operation != BlockOperation.Read || slot.Errno != 0))
-        {
-            // It is not sent, so others can have the memory now.
-            _pool.Return(slot.Data);
-            slot.Data = default;
-            _released = true;
-        }
+        // What is not sent, others can have now.
+        if (slot.Operation != BlockOperation.Read || slot.Errno != 0)
+            ReturnData(ref slot);
 
         slot.Stage = RequestStage.Replying;
         Span<byte> header = _headers.GetSpan((long)index * HeaderRoomBytes, NbdProtocol.SimpleReplyBytes);

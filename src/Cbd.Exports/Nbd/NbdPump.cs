@@ -28,8 +28,14 @@ internal sealed partial class NbdPump : IDisposable
     /// <summary>Requests in flight of one client.</summary>
     internal const int MaxSlotsPerClient = 128;
 
-    /// <summary>Memory for payload: two of the largest requests. Not touched, not taken.</summary>
-    private const int PoolBytes = 2 * NbdExportInfo.MaxPayloadBytes;
+    /// <summary>Payload in flight of one client: the largest request, or more of smaller ones.</summary>
+    private const int MaxHeldBytesPerClient = NbdExportInfo.MaxPayloadBytes;
+
+    /// <summary>
+    /// Memory for payload. Twice what one client may hold, so that one that does not read its replies leaves room for
+    /// the others. What is never needed at once is never touched and takes no memory.
+    /// </summary>
+    private const int PoolBytes = 2 * MaxHeldBytesPerClient;
 
     private const int HoldUpSeconds = 10;
     private const int StopSeconds = 10;
@@ -170,6 +176,18 @@ internal sealed partial class NbdPump : IDisposable
             _log($"the device failed, its clients are disconnected: {error.Message}");
         }
 
+        CloseAll();
+        // After a failure clients still come; they are told by the end of their connection.
+        while (!_stopRequested)
+        {
+            _poll.Wait(-1);
+            _wake.Clear();
+            CloseAll();
+        }
+    }
+
+    private void CloseAll()
+    {
         TakeArrivals();
         foreach (NbdConnection? connection in _connections)
         {
@@ -262,7 +280,7 @@ internal sealed partial class NbdPump : IDisposable
         }
     }
 
-    /// <summary>Once a second: reads the device's size again, and ends clients that hold others up.</summary>
+    /// <summary>Once a second: ends clients that hold others up.</summary>
     private void LookAround()
     {
         _lastLook = _now;
@@ -340,8 +358,7 @@ internal sealed partial class NbdPump : IDisposable
     {
         ref RequestSlot slot = ref _slots[index];
         NbdConnection connection = slot.Connection ?? throw new InvalidOperationException($"request slot {index} is released twice");
-        if (slot.Data.Length != 0)
-            _pool.Return(slot.Data);
+        ReturnData(ref slot);
         slot = default;
         _free.Append(_slots, index);
         _released = true;
@@ -353,5 +370,15 @@ internal sealed partial class NbdPump : IDisposable
         }
 
         CloseIfDone(connection);
+    }
+
+    private void ReturnData(ref RequestSlot slot)
+    {
+        if (slot.Data.Length == 0)
+            return;
+        slot.Connection!.HeldBytes -= slot.Data.Length;
+        _pool.Return(slot.Data);
+        slot.Data = default;
+        _released = true;
     }
 }

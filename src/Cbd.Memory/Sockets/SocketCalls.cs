@@ -17,7 +17,6 @@ internal static unsafe partial class SocketCalls
     internal const int SOL_SOCKET = 1;
     internal const int SO_REUSEADDR = 2;
     internal const int SO_KEEPALIVE = 9;
-    internal const int SO_SNDBUF = 7;
     internal const int IPPROTO_TCP = 6;
     internal const int TCP_NODELAY = 1;
     internal const int TCP_KEEPIDLE = 4;

@@ -148,7 +148,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
                     to = ClaimState.Closing;
                     break;
                 case ClaimState.Closing or ClaimState.Quarantined:
-                    HandlerEnd end = HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word);
+                    HandlerEnd end = HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1);
                     if (word.State == ClaimState.Quarantined)
                         to = claim.Dead && (end == HandlerEnd.Over || (end == HandlerEnd.Alive && claim.Vouched)) ? ClaimState.Free : null;
                     else if (end is HandlerEnd.Alive or HandlerEnd.Open)

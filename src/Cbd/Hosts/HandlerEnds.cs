@@ -26,13 +26,15 @@ public static class HandlerEnds<TMemory, TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
     /// <summary>Judges the session that the blkdev's ctrl line of this claim word names. An invalid line proves nothing.</summary>
-    public static HandlerEnd OfChannel(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int channel, ClaimWord word) =>
+    /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>
+    public static HandlerEnd OfChannel(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int channel, ClaimWord word, int deadHost = -1) =>
         BlkdevCtrlLine.TryLoad(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line)
-            ? OfSession(memory, geometry, tracker, line.Backend, line.Session)
+            ? OfSession(memory, geometry, tracker, line.Backend, line.Session, deadHost)
             : HandlerEnd.Unproven;
 
     /// <summary>Judges one session of a backend, by the tracker's last sample.</summary>
-    public static HandlerEnd OfSession(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int backend, ulong session)
+    /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>
+    public static HandlerEnd OfSession(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int backend, ulong session, int deadHost = -1)
     {
         if ((uint)backend >= (uint)geometry.BackendCount)
             return HandlerEnd.Unproven;
@@ -40,6 +42,8 @@ public static class HandlerEnds<TMemory, TPolicy>
         // A later session begins, and an entry is freed or orphaned, only when the handlers of the old one are drained
         // or proven dead.
         if (word.Epoch > session || (word.Epoch == session && word.State is ClaimState.Free or ClaimState.Orphaned))
+            return HandlerEnd.Over;
+        if (word.Epoch == session && word.Host == deadHost)
             return HandlerEnd.Over;
         if (word.Epoch < session || (uint)word.Host >= (uint)geometry.HostCount)
             return HandlerEnd.Unproven;

@@ -1,0 +1,48 @@
+using Cbd.Blocks;
+using Cbd.Exports.Nbd;
+using Xunit;
+
+namespace Cbd.Tests.Exports;
+
+/// <summary>An export on a Unix socket in a directory of its own.</summary>
+internal sealed class NbdTestServer : IDisposable
+{
+    private readonly string _directory = Directory.CreateTempSubdirectory("cbd-nbd-").FullName;
+    private readonly List<string> _log = [];
+
+    internal NbdTestServer(IBlockDevice device, int queues = 1)
+    {
+        Path = System.IO.Path.Combine(_directory, "s");
+        Export = new NbdExportFactory(message =>
+        {
+            lock (_log)
+                _log.Add(message);
+        }).OpenNbd("unix:" + Path, insecure: false);
+        Export.Serve(device, queues);
+    }
+
+    internal string Path { get; }
+
+    internal NbdExport Export { get; }
+
+    internal string Log
+    {
+        get
+        {
+            lock (_log)
+                return string.Join('\n', _log);
+        }
+    }
+
+    internal NbdTestClient Connect() => NbdTestClient.Go(Path);
+
+    /// <summary>Waits until something that the server does by itself has happened.</summary>
+    internal static void Until(Func<bool> condition, string what) =>
+        Assert.True(SpinWait.SpinUntil(condition, TimeSpan.FromSeconds(30)), $"never happened: {what}");
+
+    public void Dispose()
+    {
+        Export.Dispose();
+        Directory.Delete(_directory, recursive: true);
+    }
+}

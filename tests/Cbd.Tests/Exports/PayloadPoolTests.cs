@@ -1,0 +1,87 @@
+using Cbd.Exports.Nbd;
+using Cbd.Memory;
+using CsCheck;
+using Xunit;
+
+namespace Cbd.Tests.Exports;
+
+public sealed class PayloadPoolTests
+{
+    private const int PoolPages = 256;
+
+    [Fact]
+    public void What_is_given_out_never_overlaps_and_is_found_if_there_is_room() =>
+        Gen.Select(Gen.Bool, Gen.Int[1, PoolPages * PayloadPool.PageBytes], Gen.Int[1, 40 * PayloadPool.PageBytes], Gen.Int[0, 1000])
+            .Array[1, 200].Sample(steps =>
+            {
+                using var pool = new PayloadPool(PoolPages * PayloadPool.PageBytes);
+                var used = new bool[PoolPages];
+                var held = new List<BufferSlice>();
+                foreach ((bool large, int any, int small, int pick) in steps)
+                {
+                    if (held.Count > 0 && pick % 3 == 0)
+                    {
+                        BufferSlice returned = held[pick % held.Count];
+                        held.Remove(returned);
+                        pool.Return(returned);
+                        Mark(used, returned, false);
+                    }
+
+                    int length = large ? any : small;
+                    bool taken = pool.TryTake(length, out BufferSlice slice);
+                    Assert.Equal(HasRun(used, Pages(length)), taken);
+                    if (!taken)
+                        continue;
+                    Assert.Equal(length, slice.Length);
+                    Mark(used, slice, true);
+                    held.Add(slice);
+                }
+
+                Assert.Equal(used.Count(page => page), pool.UsedPages);
+            });
+
+    [Fact]
+    public void Returning_twice_is_a_bug_that_stops()
+    {
+        using var pool = new PayloadPool(64 * PayloadPool.PageBytes);
+        Assert.True(pool.TryTake(5000, out BufferSlice slice));
+        pool.Return(slice);
+        Assert.Throws<InvalidOperationException>(() => pool.Return(slice));
+    }
+
+    [Fact]
+    public void The_lowest_place_is_given_first()
+    {
+        using var pool = new PayloadPool(64 * PayloadPool.PageBytes);
+        Assert.True(pool.TryTake(1, out BufferSlice first));
+        Assert.True(pool.TryTake(PayloadPool.PageBytes, out _));
+        pool.Return(first);
+        Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice again));
+        Assert.Equal(0, again.Offset);
+    }
+
+    private static int Pages(int length) => (length + PayloadPool.PageBytes - 1) / PayloadPool.PageBytes;
+
+    private static bool HasRun(bool[] used, int pages)
+    {
+        int run = 0;
+        foreach (bool page in used)
+        {
+            run = page ? 0 : run + 1;
+            if (run >= pages)
+                return true;
+        }
+
+        return false;
+    }
+
+    private static void Mark(bool[] used, BufferSlice slice, bool value)
+    {
+        int first = (int)(slice.Offset / PayloadPool.PageBytes);
+        for (int page = first; page < first + Pages(slice.Length); page++)
+        {
+            Assert.NotEqual(value, used[page]);
+            used[page] = value;
+        }
+    }
+}
