@@ -1,6 +1,8 @@
-using Cbd.Memory;
+using Cbd.Exports.Nbd;
 using Cbd.Programs.Daemon;
+using Cbd.Runtime;
+using Microsoft.Extensions.Logging;
 
 return await DaemonProgram.RunAsync(
     args,
-    static options => throw new CbdException(CbdErrorKind.Unsupported, $"this build has no node to run on '{options.RunDirectory}'"));
+    static options => new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line))));

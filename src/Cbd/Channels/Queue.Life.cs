@@ -75,6 +75,16 @@ public sealed partial class Queue<TMemory, TPolicy>
             _phase = QueuePhase.Closed;
     }
 
+    /// <summary>
+    /// This host may not store into the region any more: everything is answered with EIO, and the channel is left as it
+    /// is.
+    /// </summary>
+    public void Fence()
+    {
+        if (_phase is not (QueuePhase.Closed or QueuePhase.Lost))
+            Lose();
+    }
+
     private bool IsOurs(ClaimWord word) =>
         word.Host == _word.Host &&
         word.Epoch == _word.Epoch &&
