@@ -18,6 +18,8 @@ public abstract class DescriptorDisk : Disk
 
     private readonly DiskEngine _engine;
     private readonly int _memoryAlignmentMask;
+    private int _openQueues;
+    private bool _disposed;
 
     private protected DescriptorDisk(DiskOptions options, OpenedDisk opened)
         : base(options.Path)
@@ -48,13 +50,24 @@ public abstract class DescriptorDisk : Disk
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
         CheckDepth(depth);
-        if (Engine == "pread")
-            return new WorkerQueue(this, depth);
-        int error = RingQueue.TryCreate(this, depth, buffers, out RingQueue? queue);
-        if (error == 0)
-            return queue!;
-        if (_engine == DiskEngine.Auto)
-            return new WorkerQueue(this, depth);
+        Interlocked.Increment(ref _openQueues);
+        int error = 0;
+        try
+        {
+            if (Engine == "pread")
+                return new WorkerQueue(this, depth);
+            error = RingQueue.TryCreate(this, depth, buffers, out RingQueue? queue);
+            if (error == 0)
+                return queue!;
+            if (_engine == DiskEngine.Auto)
+                return new WorkerQueue(this, depth);
+        }
+        catch
+        {
+            CountClosedQueue();
+            throw;
+        }
+        CountClosedQueue();
         throw new CbdException(
             CbdErrorKind.Exhausted,
             $"disk {Path}: io_uring for a queue of {depth} requests failed (errno {-error}); raise the limits of locked memory and open files, or use the engine pread");
@@ -67,8 +80,16 @@ public abstract class DescriptorDisk : Disk
     {
         GC.SuppressFinalize(this);
         Workers.Dispose();
+        // With a queue left open there may be I/O in flight, which the lock must outlive: it then ends with the
+        // description.
+        if (!_disposed && Volatile.Read(ref _openQueues) == 0)
+            File.Unlock();
+        _disposed = true;
         File.Dispose();
     }
+
+    /// <summary>A queue has drained and let go of the file.</summary>
+    internal void CountClosedQueue() => Interlocked.Decrement(ref _openQueues);
 
     /// <summary>0, or the errno that the request is answered with.</summary>
     internal int Check(BlockDeviceInfo info, in BlockRequest request)

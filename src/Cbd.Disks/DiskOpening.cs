@@ -30,6 +30,12 @@ internal static class DiskOpening
     private const int EROFS = 30;
     private const int LockPollMs = 20;
 
+    /// <summary>
+    /// A block device that was just closed may be held a moment longer, by the kernel's threads of an io_uring, and
+    /// there is no call that gives it back earlier.
+    /// </summary>
+    private const int BlockDeviceGraceMs = 500;
+
     public static OpenedDisk Open(DiskOptions options)
     {
         string path = options.Path;
@@ -114,6 +120,7 @@ internal static class DiskOpening
     private static DiskFile OpenLocked(DiskOptions options, bool isBlockDevice)
     {
         long start = Stopwatch.GetTimestamp();
+        int waitMs = isBlockDevice ? Math.Max(options.LockWaitMs, BlockDeviceGraceMs) : options.LockWaitMs;
         DiskFile? file = null;
         try
         {
@@ -141,7 +148,7 @@ internal static class DiskOpening
                 bool isInUse = file is not null || error is -EBUSY or -ETXTBSY;
                 if (!isInUse)
                     throw OpenError(options, -error);
-                if (Stopwatch.GetElapsedTime(start).TotalMilliseconds >= options.LockWaitMs)
+                if (Stopwatch.GetElapsedTime(start).TotalMilliseconds >= waitMs)
                     throw InUse(options, isBlockDevice);
                 Thread.Sleep(LockPollMs);
             }

@@ -41,17 +41,22 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         int error = IoUring.TryCreate(depth + 1, out IoUring? ring);
         if (error != 0)
             return error;
-        error = ring!.RegisterFile(disk.File);
-        if (error != 0)
+        try
         {
-            ring.Dispose();
-            return error;
+            error = ring!.RegisterFile(disk.File);
+            if (error != 0)
+                return error;
+            // Registration may fail, for instance at the limit of locked memory; the kernel then pins per request.
+            if (buffers is not null && disk.IsDirect)
+                _ = ring.RegisterBuffer(buffers);
+            queue = new RingQueue(disk, ring, depth);
+            return 0;
         }
-        // Registration may fail, for instance at the limit of locked memory; the kernel then pins per request.
-        if (buffers is not null && disk.IsDirect)
-            _ = ring.RegisterBuffer(buffers);
-        queue = new RingQueue(disk, ring, depth);
-        return 0;
+        finally
+        {
+            if (queue is null)
+                ring!.Dispose();
+        }
     }
 
     public int Outstanding { get; private set; }
@@ -137,6 +142,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         _disposed = true;
         _ring.Dispose();
         _wake.Dispose();
+        _disk.CountClosedQueue();
     }
 
     /// <summary>Starts the request's next step, or what is left of the last one.</summary>

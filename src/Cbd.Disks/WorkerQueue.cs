@@ -89,5 +89,6 @@ internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
         }
         _disposed = true;
         _wake.Dispose();
+        _disk.CountClosedQueue();
     }
 }

@@ -67,12 +67,13 @@ public sealed unsafe class DiskFile : IDisposable
     /// Takes an OFD lock on the whole file, however long it becomes: a write lock, or a read lock that others may share.
     /// Fails with EAGAIN or EACCES while another description holds one. It ends with this description and its I/O.
     /// </summary>
-    public int TryLock(bool write)
-    {
-        var range = new FileCalls.FileLock { Type = write ? FileCalls.LockWrite : FileCalls.LockRead };
-        // SAFETY: the structure lives on this stack frame for the length of the call.
-        return Check(FileCalls.fcntl(Descriptor, FileCalls.FcntlSetOpenFileLock, (nint)(&range)));
-    }
+    public int TryLock(bool write) => SetLock(write ? FileCalls.LockWrite : FileCalls.LockRead);
+
+    /// <summary>
+    /// Gives the lock back before the description ends. Only when no I/O is in flight: an io_uring's threads may hold
+    /// the description a moment longer than their last completion, and would keep it locked.
+    /// </summary>
+    public void Unlock() => _ = SetLock(FileCalls.LockNone);
 
     /// <summary>Switches O_DIRECT of this description on or off; fails with EINVAL where the file system has none.</summary>
     public int SetDirect(bool direct)
@@ -189,6 +190,13 @@ public sealed unsafe class DiskFile : IDisposable
     public int ZeroBlocks(long offset, long length) => RangeIoctl(FileCalls.IoctlZeroOut, offset, length);
 
     public void Dispose() => _handle.Dispose();
+
+    private int SetLock(short type)
+    {
+        var range = new FileCalls.FileLock { Type = type };
+        // SAFETY: the structure lives on this stack frame for the length of the call.
+        return Check(FileCalls.fcntl(Descriptor, FileCalls.FcntlSetOpenFileLock, (nint)(&range)));
+    }
 
     private int RangeIoctl(nuint request, long offset, long length)
     {

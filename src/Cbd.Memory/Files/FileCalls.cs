@@ -41,6 +41,7 @@ internal static unsafe partial class FileCalls
     public const int FcntlSetOpenFileLock = 37;
     public const short LockRead = 0;
     public const short LockWrite = 1;
+    public const short LockNone = 2;
 
     public const int AtCurrentDirectory = -100;
     public const int AtEmptyPath = 0x1000;

@@ -252,8 +252,11 @@ public sealed unsafe class IoUring : IDisposable
             return;
         // The kernel takes a closed ring apart later, on a thread of its own. What was registered is given back now:
         // the file's reference would keep the disk locked, the buffer's its pages taken.
-        _ = IoUringCalls.Register(Descriptor, UnregisterFiles, null, 0);
-        _ = IoUringCalls.Register(Descriptor, UnregisterBuffers, null, 0);
+        if (!_ring.IsClosed)
+        {
+            _ = IoUringCalls.Register(Descriptor, UnregisterFiles, null, 0);
+            _ = IoUringCalls.Register(Descriptor, UnregisterBuffers, null, 0);
+        }
         _ = FileCalls.munmap((nint)rings, _ringBytes);
         _ = FileCalls.munmap((nint)_submissions, _entryBytes);
         _ring.Dispose();

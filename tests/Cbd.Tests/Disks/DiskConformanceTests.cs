@@ -349,6 +349,32 @@ public class Every_disk
         Assert.Equal(4096, driver.Read(4096, 4096).Length);
     }
 
+    [Theory]
+    [InlineData("loop io_uring")]
+    [InlineData("loop pread")]
+    public void Sends_flushes_and_forced_unit_accesses_to_the_device(string kind)
+    {
+        using var test = new TestDisk(kind);
+        using var driver = new DiskDriver(test.Disk);
+        Assert.Equal(0, driver.Write(0, Pattern(4096, 1)).Error);
+        long plain = FlushCount(test);
+        Assert.Equal(0, driver.Write(0, Pattern(4096, 2)).Error);
+        Assert.Equal(plain, FlushCount(test));
+        Assert.Equal(0, driver.Do(BlockOperation.Flush, 0, 0).Error);
+        long flushed = FlushCount(test);
+        Assert.True(flushed > plain);
+        Assert.Equal(0, driver.Write(0, Pattern(4096, 3), BlockFlags.ForceUnitAccess).Error);
+        long forced = FlushCount(test);
+        Assert.True(forced > flushed);
+        Assert.Equal(0, driver.Do(BlockOperation.WriteZeroes, 0, 4096, BlockFlags.ForceUnitAccess).Error);
+        Assert.True(FlushCount(test) > forced);
+    }
+
+    /// <summary>Flushes that the device has completed: field 16 of its statistics (Linux 5.5).</summary>
+    private static long FlushCount(TestDisk test) =>
+        long.Parse(File.ReadAllText($"/sys/block/{Path.GetFileName(test.Options.Path)}/stat")
+            .Split(' ', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries)[15]);
+
     private static long AllocatedBytes(TestDisk test) =>
         512 * long.Parse(TestDisk.Run("stat", "-c", "%b", test.FilePath));
 }

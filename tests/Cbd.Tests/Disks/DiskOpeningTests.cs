@@ -36,6 +36,16 @@ public sealed class Opening_a_disk : IDisposable
     public void Is_refused_when_it_is_missing() =>
         Refused(CbdErrorKind.NotFound, new() { Path = Path.Combine(_folder, "none") }, "does not exist", "create it");
 
+    [Theory]
+    [InlineData("a\0b")]
+    [InlineData("a\nb")]
+    public void Is_refused_when_its_path_has_a_control_character(string path)
+    {
+        var error = Assert.Throws<CbdException>(() => Disk.Open(new() { Path = path }).Dispose());
+        Assert.Equal(CbdErrorKind.Invalid, error.Kind);
+        Assert.Contains("a?b", error.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Is_refused_when_a_part_of_the_path_is_a_file() =>
         Refused(CbdErrorKind.NotFound, new() { Path = MakeFile("a", 512) + "/b" }, "does not exist");
@@ -128,16 +138,15 @@ public sealed class Opening_a_disk : IDisposable
     }
 
     [Theory]
-    [InlineData(DiskEngine.IoUring)]
-    [InlineData(DiskEngine.Pread)]
-    public void Is_possible_again_as_soon_as_its_last_queue_and_itself_are_closed(DiskEngine engine)
+    [MemberData(nameof(Every_disk.KindsWithLock), MemberType = typeof(Every_disk))]
+    public void Is_possible_again_as_soon_as_its_last_queue_and_itself_are_closed(string kind)
     {
-        string path = MakeFile("again", 1 << 20);
+        using var test = new TestDisk(kind);
         for (int i = 0; i < 20; i++)
         {
-            using var disk = Disk.Open(new() { Path = path, Engine = engine });
-            using var driver = new DiskDriver(disk);
-            Assert.Equal(0, driver.Write(0, new byte[4096], BlockFlags.ForceUnitAccess).Error);
+            using (var driver = new DiskDriver(test.Disk))
+                Assert.Equal(0, driver.Write(0, new byte[4096], BlockFlags.ForceUnitAccess).Error);
+            test.Reopen();
         }
     }
 
@@ -177,12 +186,18 @@ public sealed class Opening_a_disk : IDisposable
     [Fact]
     public void Of_a_read_only_block_device_asks_for_read_only()
     {
-        using var test = new TestDisk("loop pread");
-        test.Disk.Dispose();
-        TestDisk.Run("blockdev", "--setro", test.Options.Path);
-        Refused(CbdErrorKind.Denied, test.Options, "read-only");
-        using var disk = Disk.Open(test.Options with { ReadOnly = true });
-        Assert.True(disk.Info.ReadOnly);
+        TestDisk.RequireLoopDevices();
+        string loop = TestDisk.Run("losetup", "--find", "--show", "--read-only", MakeFile("read-only", 1 << 20));
+        try
+        {
+            Refused(CbdErrorKind.Denied, new() { Path = loop }, "read-only");
+            using var disk = Disk.Open(new() { Path = loop, ReadOnly = true });
+            Assert.True(disk.Info.ReadOnly);
+        }
+        finally
+        {
+            TestDisk.Run("losetup", "-d", loop);
+        }
     }
 
     [Fact]

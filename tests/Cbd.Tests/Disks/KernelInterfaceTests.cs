@@ -72,6 +72,7 @@ public class The_kernel_interface_of_disks
         ["FileCalls.FcntlSetOpenFileLock"] = "F_OFD_SETLK",
         ["FileCalls.LockRead"] = "F_RDLCK",
         ["FileCalls.LockWrite"] = "F_WRLCK",
+        ["FileCalls.LockNone"] = "F_UNLCK",
         ["FileCalls.AtCurrentDirectory"] = "AT_FDCWD",
         ["FileCalls.AtEmptyPath"] = "AT_EMPTY_PATH",
         ["FileCalls.StatBasic"] = "STATX_BASIC_STATS",
