@@ -6,6 +6,11 @@ namespace Cbd.Disks;
 /// <summary>
 /// A disk of this host. Thread-safe; each queue is used by one thread at a time. Dispose the queues before the disk.
 /// </summary>
+/// <remarks>
+/// Payload that starts on a multiple of <see cref="NativeBuffer.AlignmentBytes"/> suits every disk; what is aligned
+/// less than O_DIRECT needs (see <see cref="IsBuffered"/>) is answered with EINVAL. Closing a queue waits for what it
+/// has outstanding.
+/// </remarks>
 public abstract class Disk : IBlockDevice
 {
     private protected Disk(string path) => Path = path;
@@ -22,6 +27,9 @@ public abstract class Disk : IBlockDevice
     /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
     public abstract string Engine { get; }
 
+    /// <summary>Acknowledged writes may lie in this host's page cache until a flush, for want of O_DIRECT.</summary>
+    public virtual bool IsBuffered => false;
+
     public abstract BlockDeviceInfo Info { get; }
 
     public int MaxQueues => int.MaxValue;
@@ -37,6 +45,12 @@ public abstract class Disk : IBlockDevice
     /// <exception cref="CbdException">The path, the disk or an option is not usable; one line for the operator.</exception>
     public static Disk Open(DiskOptions options)
     {
+        if (options.Path.Any(char.IsControl))
+        {
+            string shown = string.Concat(options.Path.Select(c => char.IsControl(c) ? '?' : c));
+            throw new CbdException(
+                CbdErrorKind.Invalid, $"the path of disk {shown} has a control character in it, shown as '?'; correct the path");
+        }
         if (options.LogicalBlockBytes is not (null or 512 or 4096))
         {
             throw new CbdException(
@@ -46,7 +60,16 @@ public abstract class Disk : IBlockDevice
             return new MemoryDisk(options);
         if (options.Path.StartsWith("null:", StringComparison.Ordinal))
             return new NullDisk(options);
-        throw new CbdException(CbdErrorKind.Unsupported, $"disk {options.Path} is neither memory:SIZE nor null:SIZE; use one of these");
+        OpenedDisk opened = DiskOpening.Open(options);
+        try
+        {
+            return opened.IsBlockDevice ? new BlockDisk(options, opened) : new FileDisk(options, opened);
+        }
+        catch
+        {
+            opened.File.Dispose();
+            throw;
+        }
     }
 
     /// <summary>The bytes of <c>kind:SIZE</c>, a multiple of the logical block.</summary>

@@ -4,7 +4,8 @@ namespace Cbd.Memory;
 
 /// <summary>
 /// Page-aligned private memory outside the managed heap: payload on its way to or from a disk or a socket. Zeroed at
-/// allocation; large ones take no memory until they are touched. Freed by <see cref="Dispose"/>, or by the finalizer; the owner must not dispose it while the kernel or
+/// allocation; large ones take no memory until they are touched. Freed by <see cref="Dispose"/>, or by the finalizer;
+/// the owner must not dispose it while the kernel or
 /// another thread still uses it.
 /// </summary>
 public sealed unsafe class NativeBuffer : IDisposable

@@ -95,7 +95,7 @@ internal sealed class NbdAcceptor : IDisposable
     {
         _resumeAt = long.MaxValue;
         if (!_listening)
-            _poll.Add(_listener.Socket, ListenerToken, PollEvents.Readable);
+            _poll.Add(_listener.Socket, ListenerToken, SocketEvents.Readable);
         _listening = true;
     }
 
@@ -138,7 +138,7 @@ internal sealed class NbdAcceptor : IDisposable
         _clients.Add(client.Token, client);
         try
         {
-            _poll.Add(socket, client.Token, PollEvents.Readable);
+            _poll.Add(socket, client.Token, SocketEvents.Readable);
         }
         catch (CbdException failure)
         {
@@ -178,7 +178,7 @@ internal sealed class NbdAcceptor : IDisposable
             SocketResult result = client.Socket.Receive(client.Room);
             if (result.WouldBlock)
             {
-                Watch(client, PollEvents.Readable);
+                Watch(client, SocketEvents.Readable);
                 return;
             }
 
@@ -200,7 +200,7 @@ internal sealed class NbdAcceptor : IDisposable
             SocketResult result = client.Socket.Send(client.Output.WrittenSpan[client.Sent..]);
             if (result.WouldBlock)
             {
-                Watch(client, PollEvents.Writable);
+                Watch(client, SocketEvents.Writable);
                 return false;
             }
 
@@ -218,7 +218,7 @@ internal sealed class NbdAcceptor : IDisposable
         return true;
     }
 
-    private void Watch(Client client, PollEvents events)
+    private void Watch(Client client, SocketEvents events)
     {
         if (client.Watched == events)
             return;
@@ -267,7 +267,7 @@ internal sealed class NbdAcceptor : IDisposable
         internal ArrayBufferWriter<byte> Output { get; } = new(256);
         internal int Sent;
         internal int InputEnd;
-        internal PollEvents Watched = PollEvents.Readable;
+        internal SocketEvents Watched = SocketEvents.Readable;
 
         internal ReadOnlySpan<byte> Received => _input.AsSpan(_inputStart..InputEnd);
 

@@ -7,7 +7,7 @@ namespace Cbd.Exports.Nbd;
 /// <content>From the socket to the device.</content>
 internal sealed partial class NbdPump
 {
-    private const PollEvents WatchInput = PollEvents.Readable | PollEvents.PeerClosed | PollEvents.EdgeTriggered;
+    private const SocketEvents WatchInput = SocketEvents.Readable | SocketEvents.PeerClosed | SocketEvents.EdgeTriggered;
 
     private readonly IoVectorList _vectors = new(MaxVectors);
 

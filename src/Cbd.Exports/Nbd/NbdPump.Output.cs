@@ -16,7 +16,7 @@ internal sealed partial class NbdPump
     /// <summary>Room for the header of a slot's reply; longer ones of later protocol versions fit too.</summary>
     private const int HeaderRoomBytes = 64;
 
-    private const PollEvents WatchBoth = WatchInput | PollEvents.Writable;
+    private const SocketEvents WatchBoth = WatchInput | SocketEvents.Writable;
 
     private readonly NativeBuffer _headers = new(SlotCount * HeaderRoomBytes);
 

@@ -222,7 +222,7 @@ internal sealed partial class NbdPump : IDisposable
     {
         for (int i = 0; i < count; i++)
         {
-            PollEvents events = _poll.GetEvent(i, out ulong token);
+            SocketEvents events = _poll.GetEvent(i, out ulong token);
             if (token == 0)
             {
                 _wake.Clear();
@@ -235,18 +235,18 @@ internal sealed partial class NbdPump : IDisposable
             NbdConnection? connection = _connections[token - 1];
             if (connection is null)
                 continue;
-            if ((events & (PollEvents.Error | PollEvents.HangUp | PollEvents.PeerClosed)) != 0)
+            if ((events & (SocketEvents.Error | SocketEvents.HangUp | SocketEvents.PeerClosed)) != 0)
             {
                 connection.HangUpSeen = true;
                 connection.Readable = true;
                 // While it is stalled nobody would read the end of it; while it is blocked nobody would send.
-                if ((events & (PollEvents.Error | PollEvents.HangUp)) != 0 && (connection.OutputBlocked || connection.Ending))
+                if ((events & (SocketEvents.Error | SocketEvents.HangUp)) != 0 && (connection.OutputBlocked || connection.Ending))
                     Break(connection);
             }
 
-            if ((events & PollEvents.Readable) != 0)
+            if ((events & SocketEvents.Readable) != 0)
                 connection.Readable = true;
-            if ((events & PollEvents.Writable) != 0 && connection.OutputBlocked)
+            if ((events & SocketEvents.Writable) != 0 && connection.OutputBlocked)
                 Unblock(connection);
             MakeReady(connection);
         }

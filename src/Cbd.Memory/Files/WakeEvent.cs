@@ -70,21 +70,21 @@ public sealed unsafe class WakeEvent : IDisposable
     }
 
     /// <summary>Announces a sleep; false if there is a signal already, and no reason to sleep.</summary>
-    internal bool PrepareSleep()
+    public bool PrepareSleep()
     {
         Interlocked.Exchange(ref _asleep, 1);
         return Volatile.Read(ref _signalled) == 0;
     }
 
     /// <summary>The sleep is over, or did not happen; what was signalled until now is taken.</summary>
-    internal void EndSleep()
+    public void EndSleep()
     {
         Volatile.Write(ref _asleep, 0);
         Interlocked.Exchange(ref _signalled, 0);
     }
 
     /// <summary>Makes the eventfd unreadable again.</summary>
-    internal void Drain()
+    public void Drain()
     {
         ulong count;
         // SAFETY: reads 8 bytes to the stack; the descriptor does not block.

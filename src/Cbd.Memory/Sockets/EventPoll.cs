@@ -4,7 +4,7 @@ namespace Cbd.Memory.Sockets;
 
 /// <summary>What a descriptor is ready for; the bits of Linux' epoll.h.</summary>
 [Flags]
-public enum PollEvents : uint
+public enum SocketEvents : uint
 {
     None = 0,
     Readable = 0x001,
@@ -51,16 +51,16 @@ public sealed unsafe class EventPoll : IDisposable
     ~EventPoll() => Free();
 
     /// <summary>Watches a socket; <paramref name="token"/> comes back with its events.</summary>
-    public void Add(StreamSocket socket, ulong token, PollEvents events) => Control(ControlAdd, socket.Descriptor, token, events);
+    public void Add(StreamSocket socket, ulong token, SocketEvents events) => Control(ControlAdd, socket.Descriptor, token, events);
 
     /// <summary>Watches a wake-up, level-triggered.</summary>
-    public void Add(PollWake wake, ulong token) => Control(ControlAdd, wake.Descriptor, token, PollEvents.Readable);
+    public void Add(PollWake wake, ulong token) => Control(ControlAdd, wake.Descriptor, token, SocketEvents.Readable);
 
     /// <summary>Changes what is watched; what is true already is reported again.</summary>
-    public void Modify(StreamSocket socket, ulong token, PollEvents events) => Control(ControlModify, socket.Descriptor, token, events);
+    public void Modify(StreamSocket socket, ulong token, SocketEvents events) => Control(ControlModify, socket.Descriptor, token, events);
 
     /// <summary>Watches a socket no more. Closing it does the same.</summary>
-    public void Remove(StreamSocket socket) => Control(ControlRemove, socket.Descriptor, 0, PollEvents.None);
+    public void Remove(StreamSocket socket) => Control(ControlRemove, socket.Descriptor, 0, SocketEvents.None);
 
     /// <summary>
     /// Returns the number of events that are there now, waiting up to <paramref name="timeoutNanoseconds"/> for the
@@ -94,14 +94,14 @@ public sealed unsafe class EventPoll : IDisposable
     }
 
     /// <summary>Event <paramref name="index"/> of the last <see cref="Wait"/>.</summary>
-    public PollEvents GetEvent(int index, out ulong token)
+    public SocketEvents GetEvent(int index, out ulong token)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)index, (uint)_capacity, nameof(index));
         ObjectDisposedException.ThrowIf(_events == null, this);
         // SAFETY: index < capacity was checked; the fields may be unaligned in the packed form.
         var bytes = new ReadOnlySpan<byte>(_events + ((nint)index * s_eventBytes), s_eventBytes);
         token = MemoryMarshal.Read<ulong>(bytes[s_dataOffset..]);
-        return (PollEvents)MemoryMarshal.Read<uint>(bytes);
+        return (SocketEvents)MemoryMarshal.Read<uint>(bytes);
     }
 
     public void Dispose()
@@ -113,7 +113,7 @@ public sealed unsafe class EventPoll : IDisposable
     private static CbdException Failed(string call) =>
         new(CbdErrorKind.Failed, $"{call} failed with errno {Marshal.GetLastPInvokeError()}");
 
-    private void Control(int operation, int descriptor, ulong token, PollEvents events)
+    private void Control(int operation, int descriptor, ulong token, SocketEvents events)
     {
         Span<byte> bytes = stackalloc byte[16];
         uint bits = (uint)events;

@@ -1,0 +1,57 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Cbd.Control.Json;
+
+/// <summary>
+/// How everything on the control socket is written: snake_case keys, numbers as numbers, repeated or missing keys
+/// refused. Unknown keys are refused in requests (a mistyped option must not be lost) and skipped in answers (a later
+/// daemon may add some). Generated at build time; nothing is reflected over.
+/// </summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    NumberHandling = JsonNumberHandling.Strict,
+    DefaultIgnoreCondition = JsonIgnoreCondition.Never,
+    RespectNullableAnnotations = true,
+    AllowDuplicateProperties = false)]
+[JsonSerializable(typeof(TransportInfo[]))]
+[JsonSerializable(typeof(HostInfo[]))]
+[JsonSerializable(typeof(BackendInfo[]))]
+[JsonSerializable(typeof(DeviceInfo[]))]
+[JsonSerializable(typeof(ChannelInfo[]))]
+[JsonSerializable(typeof(TransportRequest))]
+[JsonSerializable(typeof(BackendRequest))]
+[JsonSerializable(typeof(DeviceRequest))]
+[JsonSerializable(typeof(StopRequest))]
+[JsonSerializable(typeof(ClearRequest))]
+[JsonSerializable(typeof(TransportStarted))]
+[JsonSerializable(typeof(BackendStarted))]
+[JsonSerializable(typeof(DeviceStarted))]
+[JsonSerializable(typeof(ControlProblem))]
+public sealed partial class ControlJson : JsonSerializerContext
+{
+    /// <summary>The rules above for the options object of a host that serialises with its own.</summary>
+    public static void Apply(JsonSerializerOptions options)
+    {
+        var rules = Default.Options;
+        options.PropertyNamingPolicy = rules.PropertyNamingPolicy;
+        options.NumberHandling = rules.NumberHandling;
+        options.RespectNullableAnnotations = rules.RespectNullableAnnotations;
+        options.AllowDuplicateProperties = rules.AllowDuplicateProperties;
+        options.PropertyNameCaseInsensitive = false;
+        options.TypeInfoResolverChain.Insert(0, Default);
+    }
+
+    /// <summary>The same, indented: what the command line prints.</summary>
+    public static ControlJson Readable => Indented.Context;
+
+    /// <summary>Apart, because it is made from <see cref="Default"/>, which must be there first.</summary>
+    private static class Indented
+    {
+        public static readonly ControlJson Context = new(new JsonSerializerOptions(Default.Options)
+        {
+            WriteIndented = true,
+            Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+        });
+    }
+}

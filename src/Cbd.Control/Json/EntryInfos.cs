@@ -1,0 +1,154 @@
+using Cbd.Runtime;
+
+namespace Cbd.Control.Json;
+
+/// <summary>One host entry. <c>alive</c> is "alive", "dead" or "unknown".</summary>
+public sealed record HostInfo
+{
+    public required int HostId { get; init; }
+    public required string Hostname { get; init; }
+    public required string Alive { get; init; }
+    public required string State { get; init; }
+
+    /// <summary>It is the host that was asked.</summary>
+    public required bool Mine { get; init; }
+
+    public static HostInfo From(HostDescription host) => new()
+    {
+        HostId = host.HostId,
+        Hostname = host.HostName,
+        Alive = host.Alive,
+        State = host.State,
+        Mine = host.Mine,
+    };
+
+    public HostDescription ToDescription() => new(HostId, Hostname, Alive, State, Mine);
+}
+
+/// <summary>One backend entry.</summary>
+public sealed record BackendInfo
+{
+    public required int BackendId { get; init; }
+    public required int HostId { get; init; }
+    public required string BackendPath { get; init; }
+    public required string Alive { get; init; }
+    public required IReadOnlyList<int> Blkdevs { get; init; }
+    public required string State { get; init; }
+    public required long SizeBytes { get; init; }
+    public required int BlockSize { get; init; }
+    public required bool ReadOnly { get; init; }
+    public required int Handlers { get; init; }
+    public required string Engine { get; init; }
+
+    /// <summary>0, or the errno of the flush that failed and latched.</summary>
+    public required int FlushError { get; init; }
+
+    public static BackendInfo From(BackendDescription backend) => new()
+    {
+        BackendId = backend.BackendId,
+        HostId = backend.HostId,
+        BackendPath = backend.Path,
+        Alive = backend.Alive,
+        Blkdevs = backend.Blkdevs,
+        State = backend.State,
+        SizeBytes = backend.SizeBytes,
+        BlockSize = backend.BlockBytes,
+        ReadOnly = backend.ReadOnly,
+        Handlers = backend.Handlers,
+        Engine = backend.Engine,
+        FlushError = backend.FlushError,
+    };
+
+    public BackendDescription ToDescription() => new()
+    {
+        BackendId = BackendId,
+        HostId = HostId,
+        Path = BackendPath,
+        Alive = Alive,
+        State = State,
+        Blkdevs = Blkdevs,
+        SizeBytes = SizeBytes,
+        BlockBytes = BlockSize,
+        ReadOnly = ReadOnly,
+        Handlers = Handlers,
+        Engine = Engine,
+        FlushError = FlushError,
+    };
+}
+
+/// <summary>One blkdev entry. <c>dev_name</c> is its node or NBD URI, empty for those of other hosts.</summary>
+public sealed record DeviceInfo
+{
+    public required int BlkdevId { get; init; }
+    public required int HostId { get; init; }
+    public required int BackendId { get; init; }
+    public required string DevName { get; init; }
+    public required string Alive { get; init; }
+    public required string State { get; init; }
+    public required int Queues { get; init; }
+    public required long SizeBytes { get; init; }
+    public required bool ReadOnly { get; init; }
+
+    public static DeviceInfo From(DeviceDescription device) => new()
+    {
+        BlkdevId = device.BlkdevId,
+        HostId = device.HostId,
+        BackendId = device.BackendId,
+        DevName = device.Name,
+        Alive = device.Alive,
+        State = device.State,
+        Queues = device.Queues,
+        SizeBytes = device.SizeBytes,
+        ReadOnly = device.ReadOnly,
+    };
+
+    public DeviceDescription ToDescription() => new()
+    {
+        BlkdevId = BlkdevId,
+        HostId = HostId,
+        BackendId = BackendId,
+        Name = DevName,
+        Alive = Alive,
+        State = State,
+        Queues = Queues,
+        SizeBytes = SizeBytes,
+        ReadOnly = ReadOnly,
+    };
+}
+
+/// <summary>One channel in use. An id is −1 where it cannot be told.</summary>
+public sealed record ChannelInfo
+{
+    public required int ChannelId { get; init; }
+    public required int BlkdevId { get; init; }
+    public required int BackendId { get; init; }
+    public required string State { get; init; }
+    public required ulong Epoch { get; init; }
+    public required long Outstanding { get; init; }
+    public required bool Quarantined { get; init; }
+    public required int HostId { get; init; }
+
+    public static ChannelInfo From(ChannelDescription channel) => new()
+    {
+        ChannelId = channel.ChannelId,
+        BlkdevId = channel.BlkdevId,
+        BackendId = channel.BackendId,
+        State = channel.State,
+        Epoch = channel.Epoch,
+        Outstanding = channel.Outstanding,
+        Quarantined = channel.Quarantined,
+        HostId = channel.HostId,
+    };
+
+    public ChannelDescription ToDescription() => new()
+    {
+        ChannelId = ChannelId,
+        BlkdevId = BlkdevId,
+        BackendId = BackendId,
+        HostId = HostId,
+        State = State,
+        Epoch = Epoch,
+        Outstanding = Outstanding,
+        Quarantined = Quarantined,
+    };
+}

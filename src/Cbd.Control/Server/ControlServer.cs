@@ -1,0 +1,194 @@
+using System.Net.Sockets;
+using System.Text.Json;
+using Cbd.Control.Json;
+using Cbd.Memory;
+using Microsoft.AspNetCore.Builder;
+using Microsoft.AspNetCore.Connections;
+using Microsoft.AspNetCore.Connections.Features;
+using Microsoft.AspNetCore.Hosting;
+using Microsoft.AspNetCore.Http;
+using Microsoft.AspNetCore.Routing;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Control.Server;
+
+/// <summary>
+/// The control API on a Unix socket. Built from nothing: no configuration is read from files, the environment or the
+/// working directory. Start and stop are not thread-safe; requests are handled concurrently.
+/// </summary>
+public sealed class ControlServer : IAsyncDisposable
+{
+    public const string ProblemContentType = "application/problem+json";
+
+    /// <summary>Largest body of a request, bytes; the largest sensible one is a path and a few numbers.</summary>
+    public const int MaxBodyBytes = 64 << 10;
+
+    private readonly WebApplication _application;
+    private readonly string _socketPath;
+
+    private ControlServer(WebApplication application, string socketPath)
+    {
+        _application = application;
+        _socketPath = socketPath;
+    }
+
+    /// <summary>
+    /// Binds <paramref name="socketPath"/>, which must not exist, and answers on it. The socket's mode is 0600, with a
+    /// group 0660 and that group.
+    /// </summary>
+    public static async Task<ControlServer> StartAsync(
+        CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs)
+    {
+        var application = Build(node, socketPath, access, logs);
+        var server = new ControlServer(application, socketPath);
+        try
+        {
+            await application.StartAsync();
+            return server;
+        }
+        catch (Exception e) when (e is IOException or SocketException or CbdException)
+        {
+            await server.DisposeAsync();
+            throw e as CbdException
+                ?? new CbdException(CbdErrorKind.Failed, $"cannot listen on the control socket '{socketPath}': {e.Message}", e);
+        }
+    }
+
+    /// <summary>Ends what is under way (for a few seconds at most), and removes the socket.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(5));
+        await _application.StopAsync(patience.Token);
+        await _application.DisposeAsync();
+        File.Delete(_socketPath);
+    }
+
+    private static WebApplication Build(CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs)
+    {
+        var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions
+        {
+            ApplicationName = "cbdd",
+            EnvironmentName = Environments.Production,
+            ContentRootPath = "/",
+        });
+        builder.Logging.AddProvider(logs).SetMinimumLevel(LogLevel.Warning);
+        builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
+        builder.Services.AddRoutingCore();
+        builder.Services.ConfigureHttpJsonOptions(json => ControlJson.Apply(json.SerializerOptions));
+        builder.Services.Configure<RouteHandlerOptions>(routes => routes.ThrowOnBadRequest = true);
+        OpenApiDocument.Add(builder.Services);
+        builder.WebHost.UseKestrelCore();
+        builder.WebHost.ConfigureKestrel(kestrel =>
+        {
+            kestrel.AddServerHeader = false;
+            kestrel.Limits.MaxRequestBodySize = MaxBodyBytes;
+            kestrel.ListenUnixSocket(socketPath, listen => listen.Use(next => connection =>
+            {
+                connection.Items[typeof(PeerAccess)] = Refusal(connection, access);
+                return next(connection);
+            }));
+        });
+        builder.WebHost.UseSockets(sockets => sockets.CreateBoundListenSocket = endpoint => Bind(endpoint, access));
+
+        var application = builder.Build();
+        application.Use(next => context => AnswerProblems(context, next));
+        application.UseRouting();
+        ControlRoutes.Map(application, node);
+        application.MapOpenApi(OpenApiDocument.Route);
+        application.MapFallback(static context => throw new CbdException(
+            CbdErrorKind.NotFound,
+            $"there is no {context.Request.Method} {context.Request.Path}; {OpenApiDocument.Path} describes what there is"));
+        return application;
+    }
+
+    private static Socket Bind(System.Net.EndPoint endpoint, PeerAccess access)
+    {
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            var path = endpoint.ToString()!;
+            // Nobody can connect before listen(2), which comes later: the mode is right by then.
+            socket.Bind(endpoint);
+            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            if (access.Group is { } group)
+            {
+                ControlSyscalls.ChangeGroup(path, group.Id);
+                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite
+                    | UnixFileMode.GroupRead | UnixFileMode.GroupWrite);
+            }
+
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private static string? Refusal(ConnectionContext connection, PeerAccess access)
+    {
+        try
+        {
+            var socket = connection.Features.Get<IConnectionSocketFeature>()?.Socket
+                ?? throw new InvalidOperationException("a control connection has no socket");
+            return access.Refusal(Peer.Of(socket));
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            return $"control client without the right: the kernel does not say who it is ({e.Message})";
+        }
+    }
+
+    private static async Task AnswerProblems(HttpContext context, RequestDelegate next)
+    {
+        ControlProblem problem;
+        try
+        {
+            var items = context.Features.Get<IConnectionItemsFeature>()?.Items
+                ?? throw new InvalidOperationException("a control connection has no items");
+            if (items[typeof(PeerAccess)] is string refusal)
+                throw new CbdException(CbdErrorKind.Denied, refusal);
+            await next(context);
+            if (context.Response.StatusCode < 400 || context.Response.HasStarted)
+                return;
+            problem = ControlProblem.From(CbdErrorKind.Invalid,
+                $"{context.Request.Method} {context.Request.Path} was answered with status {context.Response.StatusCode}");
+        }
+        catch (CbdException e)
+        {
+            problem = ControlProblem.From(e.Kind, e.Message);
+        }
+        catch (BadHttpRequestException e)
+        {
+            problem = ControlProblem.From(CbdErrorKind.Invalid, $"the request is not right: {Reason(e)}");
+        }
+        catch (Exception e) when (!context.RequestAborted.IsCancellationRequested)
+        {
+            // A bug of ours in one request must not take the disks of others down, and must be seen.
+            context.RequestServices.GetRequiredService<ILoggerFactory>().CreateLogger("control")
+                .LogError(e, "{Method} {Path} failed inside", context.Request.Method, context.Request.Path);
+            problem = ControlProblem.From(CbdErrorKind.Failed,
+                $"this is a bug in cbdd, please report it: {e.GetType().Name}: {e.Message}");
+        }
+
+        if (context.Response.HasStarted)
+            return;
+        context.Response.StatusCode = problem.Status;
+        await context.Response.WriteAsJsonAsync(problem, ControlJson.Default.ControlProblem, ProblemContentType);
+    }
+
+    private static string Reason(BadHttpRequestException e) => e.InnerException is JsonException json
+        ? $"the body is not the JSON it must be: {json.Message}"
+        : e.Message;
+
+    /// <summary>Signals are the program's business, not the web host's.</summary>
+    private sealed class NoLifetime : IHostLifetime
+    {
+        public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+    }
+}

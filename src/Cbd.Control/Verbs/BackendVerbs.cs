@@ -1,0 +1,139 @@
+using System.CommandLine;
+using Cbd.Control.Json;
+using Cbd.Memory;
+using Cbd.Runtime;
+
+namespace Cbd.Control.Verbs;
+
+/// <summary>backend-start, backend-stop, backend-clear, backend-list, and the original's adm.</summary>
+internal static class BackendVerbs
+{
+    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), List(), Adm()];
+
+    private static Verb Start()
+    {
+        var transport = CommonOptions.Transport();
+        var path = VerbOptions.Text("--path", "-p", "the disk: a file, a block device, memory:SIZE or null:SIZE", "PATH", required: true);
+        var handlers = VerbOptions.NumberOr("--handlers", "-n", "handler threads, 1 to 128", 1);
+        var startDevice = VerbOptions.Flag("--start-dev", "-D", "start a device on it here, too; prints the device");
+        var backend = VerbOptions.Number("--backend", "-b", "take over this backend, whose session is gone");
+        var readOnly = VerbOptions.Flag("--read-only", null, "offer it read-only");
+        var engine = VerbOptions.Choice("--engine", null, "how the disk is driven", "auto", "auto", "io_uring", "pread");
+        var blockSize = VerbOptions.Number("--block-size", null, "logical block to offer: 512 or 4096; by itself the disk's own");
+        var cacheSize = VerbOptions.Text("--cache-size", "-c", "accepted for old scripts; there is no cache in this version", "SIZE");
+        var fenced = CommonOptions.Fenced();
+        var command = new Command("backend-start", "Offer a disk on a transport; prints the backend id")
+        {
+            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced,
+        };
+        return new Verb(command, (line, node, output) =>
+        {
+            if (line.GetValue(cacheSize) is { } size)
+                throw new CbdException(CbdErrorKind.Unsupported, $"no cache in this version; leave --cache-size {size} out");
+            var options = new StartBackendOptions
+            {
+                Transport = line.GetValue(transport),
+                Path = PathText.FromCaller(line.GetValue(path)!),
+                Handlers = line.GetValue(handlers),
+                Backend = line.GetValue(backend),
+                ReadOnly = line.GetValue(readOnly),
+                Engine = line.GetValue(engine)!,
+                BlockBytes = line.GetValue(blockSize),
+                Fenced = line.GetValue(fenced),
+            };
+            var id = node.StartBackend(options);
+            if (line.GetValue(startDevice))
+                output.Line(StartDeviceOn(node, options, id).Node);
+            else
+                output.Line(id);
+        });
+    }
+
+    /// <summary>-D: both or none. The backend that was started for it goes again if the device cannot be started.</summary>
+    private static StartedDevice StartDeviceOn(INode node, StartBackendOptions options, int backend)
+    {
+        try
+        {
+            return node.StartDevice(new StartDeviceOptions
+            {
+                Transport = options.Transport, Backend = backend, ReadOnly = options.ReadOnly,
+            });
+        }
+        catch (CbdException e)
+        {
+            try
+            {
+                node.StopBackend(options.Transport, backend, force: false);
+            }
+            catch (CbdException stop)
+            {
+                throw new CbdException(e.Kind, $"{e.Message}; backend {backend} was started and could not be stopped again: {stop.Message}", e);
+            }
+
+            throw;
+        }
+    }
+
+    private static Verb Stop()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var force = CommonOptions.Force("even if blkdevs use it");
+        var command = new Command("backend-stop", "Stop a backend of this host") { transport, backend, force };
+        return new Verb(command, (line, node, _) =>
+            node.StopBackend(line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force)));
+    }
+
+    private static Verb Clear()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var force = CommonOptions.Force("without proof that its owner is dead");
+        var fenced = CommonOptions.Fenced();
+        var command = new Command("backend-clear", "Clear a backend whose owner is gone, or a flush failure of this host's")
+        {
+            transport, backend, force, fenced,
+        };
+        return new Verb(command, (line, node, _) => node.ClearBackend(
+            line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force), line.GetValue(fenced)));
+    }
+
+    private static Verb List()
+    {
+        var transport = CommonOptions.Transport();
+        var all = CommonOptions.All();
+        var format = CommonOptions.Output();
+        var command = new Command("backend-list", "List the backends of this host, or of all hosts") { transport, all, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(
+                [.. node.ListBackends(line.GetValue(transport), line.GetValue(all)).Select(BackendInfo.From)],
+                ControlJson.Readable.BackendInfoArray,
+                ("ID", b => $"{b.BackendId}"),
+                ("HOST", b => $"{b.HostId}"),
+                ("PATH", b => b.BackendPath),
+                ("ALIVE", b => b.Alive),
+                ("STATE", b => b.State),
+                ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
+                ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
+                ("BLOCK", b => $"{b.BlockSize}"),
+                ("MODE", b => b.ReadOnly ? "ro" : "rw"),
+                ("HANDLERS", b => $"{b.Handlers}"),
+                ("ENGINE", b => b.Engine),
+                ("FLUSH ERROR", b => b.FlushError == 0 ? "" : $"errno {b.FlushError}"));
+        });
+    }
+
+    private static Verb Adm()
+    {
+        var transport = CommonOptions.Transport();
+        var text = new Argument<string>("COMMAND") { Description = "op=backend-start,path=… as written to the original's adm attribute" };
+        var command = new Command("adm", "Do a command of the original's adm attribute") { transport, text };
+        return new Verb(command, (line, node, output) =>
+        {
+            if (AdmCommand.Parse(line.GetValue(text)!).Execute(node, line.GetValue(transport)) is { } answer)
+                output.Line(answer);
+        });
+    }
+}

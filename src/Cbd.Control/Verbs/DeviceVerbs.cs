@@ -1,0 +1,79 @@
+using System.CommandLine;
+using Cbd.Control.Json;
+using Cbd.Runtime;
+
+namespace Cbd.Control.Verbs;
+
+/// <summary>dev-start, dev-stop, dev-clear, dev-list.</summary>
+internal static class DeviceVerbs
+{
+    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), List()];
+
+    private static Verb Start()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by itself one per CPU, at most 4");
+        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by itself <run-dir>/cbdN.nbd", "ADDRESS");
+        var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
+        var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
+        var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
+        {
+            transport, backend, queues, nbd, insecure, readOnly,
+        };
+        return new Verb(command, (line, node, output) => output.Line(node.StartDevice(new StartDeviceOptions
+        {
+            Transport = line.GetValue(transport),
+            Backend = line.GetValue(backend)!.Value,
+            Queues = line.GetValue(queues),
+            Nbd = line.GetValue(nbd) is { } address ? PathText.AddressFromCaller(address) : null,
+            Insecure = line.GetValue(insecure),
+            ReadOnly = line.GetValue(readOnly),
+        }).Node));
+    }
+
+    private static Verb Stop()
+    {
+        var transport = CommonOptions.Transport();
+        var device = VerbOptions.Number("--dev", "-d", "the device", required: true);
+        var force = CommonOptions.Force("even if clients are connected");
+        var command = new Command("dev-stop", "Stop a device of this host") { transport, device, force };
+        return new Verb(command, (line, node, _) =>
+            node.StopDevice(line.GetValue(transport), line.GetValue(device)!.Value, line.GetValue(force)));
+    }
+
+    private static Verb Clear()
+    {
+        var transport = CommonOptions.Transport();
+        var device = VerbOptions.Number("--dev", "-d", "the device", required: true);
+        var force = CommonOptions.Force("without proof that its host is dead");
+        var fenced = CommonOptions.Fenced();
+        var command = new Command("dev-clear", "Clear a device whose host is dead") { transport, device, force, fenced };
+        return new Verb(command, (line, node, _) => node.ClearDevice(
+            line.GetValue(transport), line.GetValue(device)!.Value, line.GetValue(force), line.GetValue(fenced)));
+    }
+
+    private static Verb List()
+    {
+        var transport = CommonOptions.Transport();
+        var all = CommonOptions.All();
+        var format = CommonOptions.Output();
+        var command = new Command("dev-list", "List the devices of this host, or of all hosts") { transport, all, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(
+                [.. node.ListDevices(line.GetValue(transport), line.GetValue(all)).Select(DeviceInfo.From)],
+                ControlJson.Readable.DeviceInfoArray,
+                ("ID", d => $"{d.BlkdevId}"),
+                ("HOST", d => $"{d.HostId}"),
+                ("BACKEND", d => $"{d.BackendId}"),
+                ("DEVICE", d => d.DevName),
+                ("ALIVE", d => d.Alive),
+                ("STATE", d => d.State),
+                ("QUEUES", d => $"{d.Queues}"),
+                ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
+                ("MODE", d => d.ReadOnly ? "ro" : "rw"));
+        });
+    }
+}

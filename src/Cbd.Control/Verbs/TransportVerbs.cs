@@ -1,0 +1,167 @@
+using System.CommandLine;
+using Cbd.Control.Json;
+using Cbd.Runtime;
+
+namespace Cbd.Control.Verbs;
+
+/// <summary>tp-reg, tp-unreg, tp-list, tp-info, host-list, host-clear, channel-list.</summary>
+internal static class TransportVerbs
+{
+    public static IEnumerable<Verb> All() =>
+        [Register(), Unregister(), ListTransports(), Info(), ListHosts(), ClearHost(), ListChannels()];
+
+    private static Verb Register()
+    {
+        var host = VerbOptions.Text("--host", "-H", "name of this host on the transport", "HOST", required: true);
+        var path = VerbOptions.Text("--path", "-p", "the shared region: a file, /dev/shm/…, /dev/daxX.Y, a PCI resource", "PATH", required: true);
+        var format = VerbOptions.Flag("--format", "-f", "format the region first");
+        var force = VerbOptions.Flag("--force", "-F", "format over what is there; never over a live host");
+        var size = VerbOptions.Size("--size", "size of a region file that is created, e.g. 512M");
+        var hosts = VerbOptions.Number("--hosts", null, "host entries to format");
+        var backends = VerbOptions.Number("--backends", null, "backend entries to format");
+        var blkdevs = VerbOptions.Number("--blkdevs", null, "blkdev entries to format");
+        var channels = VerbOptions.Number("--channels", null, "channels to format");
+        var channelSize = VerbOptions.Size("--channel-size", "bytes of one channel to format");
+        var ringSlots = VerbOptions.Number("--ring-slots", null, "commands in flight per channel to format");
+        var payloadCrc = VerbOptions.Choice("--payload-crc", null, "payload carries a CRC32C", "on", "on", "off");
+        var coherence = VerbOptions.Text("--coherence", null, "how caches of the hosts agree; needed for devdax and PCI BARs", "hardware");
+        var command = new Command("tp-reg", "Register this host on a region, formatting it first if asked; prints the transport id")
+        {
+            host, path, format, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence,
+        };
+        return new Verb(command, (line, node, output) => output.Line(node.RegisterTransport(new RegisterTransportOptions
+        {
+            Host = line.GetValue(host)!,
+            Path = PathText.FromCaller(line.GetValue(path)!),
+            Format = line.GetValue(format),
+            Force = line.GetValue(force),
+            SizeBytes = line.GetValue(size),
+            Hosts = line.GetValue(hosts),
+            Backends = line.GetValue(backends),
+            Blkdevs = line.GetValue(blkdevs),
+            Channels = line.GetValue(channels),
+            ChannelSizeBytes = line.GetValue(channelSize),
+            RingSlots = line.GetValue(ringSlots),
+            PayloadCrc = line.GetValue(payloadCrc) == "on",
+            Coherence = line.GetValue(coherence),
+        })));
+    }
+
+    private static Verb Unregister()
+    {
+        var transport = CommonOptions.Transport();
+        var command = new Command("tp-unreg", "Leave a transport") { transport };
+        return new Verb(command, (line, node, _) => node.UnregisterTransport(line.GetValue(transport)));
+    }
+
+    private static Verb ListTransports()
+    {
+        var format = CommonOptions.Output();
+        var command = new Command("tp-list", "List the transports this host is registered on") { format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(
+                [.. node.ListTransports().Select(TransportInfo.From)],
+                ControlJson.Readable.TransportInfoArray,
+                ("ID", t => $"{t.TransportId}"),
+                ("HOST", t => $"{t.MyHostId} {t.Hostname}"),
+                ("PATH", t => t.Path),
+                ("SIZE", t => VerbOutput.Size(t.SizeBytes)),
+                ("HOSTS", t => $"{t.HostNum}"),
+                ("BACKENDS", t => $"{t.BackendNum}"),
+                ("BLKDEVS", t => $"{t.BlkdevNum}"),
+                ("CHANNELS", t => $"{t.ChannelNum} × {VerbOutput.Size(t.BytesPerChannel)}"),
+                ("CRC", t => t.PayloadCrc ? "on" : "off"),
+                ("FAILURE", t => t.Failure));
+        });
+    }
+
+    private static Verb Info()
+    {
+        var transport = CommonOptions.Transport();
+        var format = CommonOptions.Output();
+        var command = new Command("tp-info", "Show one transport: magic, version, flags, areas") { transport, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.Object(TransportInfo.From(node.GetTransport(line.GetValue(transport))), ControlJson.Readable.TransportInfo);
+        });
+    }
+
+    private static Verb ListHosts()
+    {
+        var transport = CommonOptions.Transport();
+        var format = CommonOptions.Output();
+        var command = new Command("host-list", "List the hosts of a transport") { transport, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(
+                [.. node.ListHosts(line.GetValue(transport)).Select(HostInfo.From)],
+                ControlJson.Readable.HostInfoArray,
+                ("ID", h => $"{h.HostId}"),
+                ("NAME", h => h.Hostname),
+                ("ALIVE", h => h.Alive),
+                ("STATE", h => h.State),
+                ("MINE", h => h.Mine ? "yes" : "no"));
+        });
+    }
+
+    private static Verb ClearHost()
+    {
+        var transport = CommonOptions.Transport();
+        var host = VerbOptions.Number("--host-id", null, "the host entry", required: true);
+        var force = VerbOptions.Flag("--force", "-F", "without proof of death: what it had is quarantined; a local process is killed");
+        var fenced = CommonOptions.Fenced();
+        var command = new Command("host-clear", "Clear what a dead host left") { transport, host, force, fenced };
+        return new Verb(command, (line, node, _) => node.ClearHost(
+            line.GetValue(transport), line.GetValue(host)!.Value, line.GetValue(force), line.GetValue(fenced)));
+    }
+
+    private static Verb ListChannels()
+    {
+        var transport = CommonOptions.Transport();
+        var format = CommonOptions.Output();
+        var command = new Command("channel-list", "List the channels in use") { transport, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(
+                [.. node.ListChannels(line.GetValue(transport)).Select(ChannelInfo.From)],
+                ControlJson.Readable.ChannelInfoArray,
+                ("ID", c => $"{c.ChannelId}"),
+                ("BLKDEV", c => $"{c.BlkdevId}"),
+                ("BACKEND", c => $"{c.BackendId}"),
+                ("HOST", c => $"{c.HostId}"),
+                ("STATE", c => c.State),
+                ("EPOCH", c => $"{c.Epoch}"),
+                ("OUTSTANDING", c => $"{c.Outstanding}"),
+                ("QUARANTINED", c => c.Quarantined ? "yes" : "no"));
+        });
+    }
+}
+
+/// <summary>Options that many verbs have.</summary>
+internal static class CommonOptions
+{
+    public static Option<int> Transport() => VerbOptions.NumberOr("--transport", "-t", "the transport", 0);
+
+    public static Option<string?> Output()
+    {
+        var option = VerbOptions.Text("--output", "-o", "json or table; by itself a table on a terminal, else JSON", "json|table");
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens.Count == 1 && result.Tokens[0].Value is not ("json" or "table"))
+                result.AddError($"--output is '{result.Tokens[0].Value}'; use json or table");
+        });
+        return option;
+    }
+
+    public static Option<bool> Fenced() =>
+        VerbOptions.Flag("--fenced", null, "you vouch that the other machine is off or cut off from the region and the disk");
+
+    public static Option<bool> Force(string description) => VerbOptions.Flag("--force", "-F", description);
+
+    public static Option<bool> All() => VerbOptions.Flag("--all", "-a", "of all hosts, not only of this one");
+}

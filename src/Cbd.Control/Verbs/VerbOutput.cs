@@ -1,0 +1,87 @@
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+using Cbd.Control.Json;
+
+namespace Cbd.Control.Verbs;
+
+/// <summary>Where a verb's result goes, and whether a person reads it. Single-threaded.</summary>
+public sealed class VerbOutput(TextWriter writer, bool toTerminal)
+{
+    /// <summary>"json", "table", or null: a table on a terminal, else JSON.</summary>
+    public string? Format { get; set; }
+
+    public void Line(string text) => writer.Write(OneLine.From(text) + "\n");
+
+    public void Line(int number) => Line(number.ToString(CultureInfo.InvariantCulture));
+
+    /// <summary>A list: JSON of <paramref name="items"/>, or a table with one row for each.</summary>
+    public void List<T>(T[] items, JsonTypeInfo<T[]> json, params (string Header, Func<T, string> Cell)[] columns)
+    {
+        if (IsJson)
+            writer.Write(JsonSerializer.Serialize(items, json) + "\n");
+        else
+            WriteTable(columns.Select(c => c.Header), items.Select(item => columns.Select(c => c.Cell(item)).ToArray()));
+    }
+
+    /// <summary>One thing: its JSON, or a table of its keys and values.</summary>
+    public void Object<T>(T item, JsonTypeInfo<T> json)
+    {
+        var text = JsonSerializer.Serialize(item, json);
+        if (IsJson)
+        {
+            writer.Write(text + "\n");
+            return;
+        }
+
+        using var document = JsonDocument.Parse(text);
+        WriteTable(null, document.RootElement.EnumerateObject().Select(p => new[] { p.Name, p.Value.ToString() }));
+    }
+
+    /// <summary>Bytes as a person reads them, exact: 512M, or the number itself.</summary>
+    public static string Size(long bytes)
+    {
+        const string units = "KMGTPE";
+        var unit = -1;
+        while (bytes != 0 && bytes % 1024 == 0 && unit < units.Length - 1)
+        {
+            bytes /= 1024;
+            unit++;
+        }
+
+        return bytes.ToString(CultureInfo.InvariantCulture) + (unit < 0 ? "" : units[unit]);
+    }
+
+    private bool IsJson => Format is null ? !toTerminal : Format == "json";
+
+    private void WriteTable(IEnumerable<string>? headers, IEnumerable<string[]> rows)
+    {
+        var lines = new List<string[]>();
+        if (headers is not null)
+            lines.Add([.. headers]);
+        foreach (var row in rows)
+            lines.Add([.. row.Select(cell => cell.Length == 0 ? "-" : OneLine.From(cell))]);
+        if (lines.Count == 0)
+            return;
+        var widths = new int[lines[0].Length];
+        foreach (var line in lines)
+        {
+            for (var i = 0; i < widths.Length; i++)
+                widths[i] = Math.Max(widths[i], line[i].Length);
+        }
+
+        var text = new StringBuilder();
+        foreach (var line in lines)
+        {
+            var start = text.Length;
+            for (var i = 0; i < widths.Length; i++)
+                text.Append(line[i].PadRight(widths[i] + 2));
+            while (text.Length > start && text[^1] == ' ')
+                text.Length--;
+            text.Append('\n');
+        }
+
+        writer.Write(text.ToString());
+    }
+}

@@ -1,0 +1,23 @@
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Cbd.Disks;
+
+/// <summary>Hashes of what a disk is.</summary>
+internal static class DiskIdentity
+{
+    /// <summary>
+    /// The same for the same text as long as the system is not booted anew: what the kernel had taken for a disk, it
+    /// still has.
+    /// </summary>
+    public static Guid ForThisBoot(string identity)
+    {
+        string bootId = System.IO.File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
+        return new Guid(Hash($"{bootId} {identity}").AsSpan(0, 16));
+    }
+
+    /// <summary>16 hexadecimal digits that stand for a text of any length.</summary>
+    public static string Shorten(string text) => Convert.ToHexStringLower(Hash(text).AsSpan(0, 8));
+
+    private static byte[] Hash(string text) => SHA256.HashData(Encoding.UTF8.GetBytes(text));
+}

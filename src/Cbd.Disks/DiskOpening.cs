@@ -1,0 +1,211 @@
+using System.Diagnostics;
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Disks;
+
+/// <summary>A file or block device that was checked, locked and measured.</summary>
+internal sealed record OpenedDisk
+{
+    public required DiskFile File { get; init; }
+    public required bool IsBlockDevice { get; init; }
+    public required bool IsDirect { get; init; }
+    public required int DirectMemoryAlignmentBytes { get; init; }
+    public required string Identity { get; init; }
+    public required BlockDeviceInfo Info { get; init; }
+}
+
+/// <summary>Opens files and block devices as disks; every refusal names the path, the value and the remedy.</summary>
+internal static class DiskOpening
+{
+    private const int EPERM = 1;
+    private const int ENOENT = 2;
+    private const int ENXIO = 6;
+    private const int EACCES = 13;
+    private const int EBUSY = 16;
+    private const int ENODEV = 19;
+    private const int ENOTDIR = 20;
+    private const int EINVAL = 22;
+    private const int ETXTBSY = 26;
+    private const int EROFS = 30;
+    private const int LockPollMs = 20;
+
+    /// <summary>
+    /// A block device that was just closed may be held a moment longer, by the kernel's threads of an io_uring, and
+    /// there is no call that gives it back earlier.
+    /// </summary>
+    private const int BlockDeviceGraceMs = 500;
+
+    public static OpenedDisk Open(DiskOptions options)
+    {
+        string path = options.Path;
+        int error = DiskFile.TryGetStatus(path, out DiskFileStatus status);
+        if (error != 0)
+            throw OpenError(options, -error);
+        CheckKind(options, status);
+        DiskFile file = OpenLocked(options, status.Kind == FileKind.BlockDevice);
+        try
+        {
+            return Measure(options, file);
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private static OpenedDisk Measure(DiskOptions options, DiskFile file)
+    {
+        int error = file.TryGetStatus(out DiskFileStatus status);
+        if (error != 0)
+            throw OpenError(options, -error);
+        // Once more, of what was really opened.
+        CheckKind(options, status);
+        bool isBlockDevice = status.Kind == FileKind.BlockDevice;
+        BlockDeviceInfo info = isBlockDevice
+            ? BlockDisk.Measure(options, file, status)
+            : FileDisk.Measure(options, file, status);
+        if (info.SizeBytes <= 0)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid,
+                isBlockDevice
+                    ? $"disk {options.Path} has a size of 0 bytes; attach a medium to it"
+                    : $"disk {options.Path} has a size of 0 bytes; give it one (truncate -s 10G {options.Path})");
+        }
+        if (info.SizeBytes % info.LogicalBlockBytes != 0)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid,
+                $"disk {options.Path}: its size of {info.SizeBytes} bytes is not a multiple of the block size {info.LogicalBlockBytes}; " +
+                (isBlockDevice || info.LogicalBlockBytes != 512
+                    ? "use a block size of 512"
+                    : $"grow it (truncate -s {(info.SizeBytes + 511) / 512 * 512} {options.Path})"));
+        }
+        string identity = isBlockDevice ? BlockDisk.Identify(status) : FileDisk.Identify(file, status);
+        string life = isBlockDevice ? BlockDisk.IdentifyLife(file) : "";
+        return new OpenedDisk
+        {
+            File = file,
+            IsBlockDevice = isBlockDevice,
+            IsDirect = TrySetDirect(file, status, info.LogicalBlockBytes),
+            DirectMemoryAlignmentBytes = status.DirectMemoryAlignmentBytes is > 0 and int bytes ? bytes : info.LogicalBlockBytes,
+            Identity = identity,
+            Info = info with { DurabilityId = DiskIdentity.ForThisBoot($"{identity} {life}") },
+        };
+    }
+
+    private static void CheckKind(DiskOptions options, in DiskFileStatus status)
+    {
+        if (status.Kind == FileKind.Directory)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid, $"disk {options.Path} is a directory; name a regular file or a block device");
+        }
+        if (status.Kind == FileKind.Other)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid,
+                $"disk {options.Path} is neither a regular file nor a block device; name one of these, memory:SIZE or null:SIZE");
+        }
+        if (options.Regions.Contains(new FileIdentity(status.Device, status.Inode)))
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid, $"disk {options.Path} is the shared region itself; name another file");
+        }
+    }
+
+    /// <summary>Opens the disk and takes its lock, waiting for it as long as the options say.</summary>
+    private static DiskFile OpenLocked(DiskOptions options, bool isBlockDevice)
+    {
+        long start = Stopwatch.GetTimestamp();
+        int waitMs = isBlockDevice ? Math.Max(options.LockWaitMs, BlockDeviceGraceMs) : options.LockWaitMs;
+        DiskFile? file = null;
+        try
+        {
+            while (true)
+            {
+                int error = 0;
+                if (file is null)
+                    error = DiskFile.TryOpen(options.Path, options.ReadOnly, exclusive: isBlockDevice, out file);
+                if (error == 0 && !isBlockDevice)
+                {
+                    error = file!.TryLock(write: !options.ReadOnly);
+                    if (error is not (0 or -Errno.EAGAIN or -EACCES))
+                    {
+                        throw new CbdException(
+                            CbdErrorKind.Unsupported,
+                            $"disk {options.Path} cannot be locked (errno {-error}); move it to a file system that has locks");
+                    }
+                }
+                if (error == 0)
+                {
+                    DiskFile opened = file!;
+                    file = null;
+                    return opened;
+                }
+                bool isInUse = file is not null || error is -EBUSY or -ETXTBSY;
+                if (!isInUse)
+                    throw OpenError(options, -error);
+                if (Stopwatch.GetElapsedTime(start).TotalMilliseconds >= waitMs)
+                    throw InUse(options, isBlockDevice);
+                Thread.Sleep(LockPollMs);
+            }
+        }
+        finally
+        {
+            file?.Dispose();
+        }
+    }
+
+    private static CbdException InUse(DiskOptions options, bool isBlockDevice)
+    {
+        string waited = options.LockWaitMs > 0 ? $" after {options.LockWaitMs} ms" : "";
+        return new CbdException(
+            CbdErrorKind.Busy,
+            isBlockDevice
+                ? $"disk {options.Path} is already in use{waited}: it is mounted, or held by another backend or program; unmount or stop that first (lsblk, fuser)"
+                : $"disk {options.Path} is already in use{waited}: another backend or program holds a lock on it; stop that first (lslocks, fuser)");
+    }
+
+    private static CbdException OpenError(DiskOptions options, int errno)
+    {
+        string path = options.Path;
+        return errno switch
+        {
+            ENOENT or ENOTDIR => new CbdException(
+                CbdErrorKind.NotFound, $"disk {path} does not exist; create it (truncate -s 10G {path}) or correct the path"),
+            ENXIO or ENODEV => new CbdException(
+                CbdErrorKind.NotFound, $"disk {path} is a node without a device behind it; attach the device or correct the path"),
+            EROFS => new CbdException(
+                CbdErrorKind.Denied, $"disk {path} can only be read; start it read-only"),
+            EACCES or EPERM when !options.ReadOnly => new CbdException(
+                CbdErrorKind.Denied, $"no permission to read and write disk {path}; change its mode or owner, or start it read-only"),
+            EACCES or EPERM => new CbdException(
+                CbdErrorKind.Denied, $"no permission to read disk {path}; change its mode or owner"),
+            _ => new CbdException(
+                CbdErrorKind.Failed, $"disk {path} cannot be opened (errno {errno}); check the path and the file system"),
+        };
+    }
+
+    /// <summary>
+    /// Switches O_DIRECT on where it works with the block size on offer. On the description that is open already,
+    /// since a second one would not hold the lock.
+    /// </summary>
+    private static bool TrySetDirect(DiskFile file, in DiskFileStatus status, int logicalBlockBytes)
+    {
+        if (status.DirectOffsetAlignmentBytes is 0 || status.DirectOffsetAlignmentBytes > logicalBlockBytes ||
+            status.DirectMemoryAlignmentBytes > NativeBuffer.AlignmentBytes)
+        {
+            return false;
+        }
+        if (file.SetDirect(true) != 0)
+            return false;
+        using var block = new NativeBuffer(logicalBlockBytes);
+        if (file.Read(new BufferSlice(block, 0, logicalBlockBytes), 0) != -EINVAL)
+            return true;
+        file.SetDirect(false);
+        return false;
+    }
+}

@@ -1,0 +1,269 @@
+using Microsoft.Win32.SafeHandles;
+using static Cbd.Memory.IoUringCalls;
+
+namespace Cbd.Memory;
+
+/// <summary>
+/// One io_uring over one <see cref="DiskFile"/>. Entries are prepared, then submitted together; completions are reaped
+/// from shared memory. One thread uses it at a time, but not always the same: the ring is not bound to a thread, since
+/// a queue may be drained by another one than drove it. The memory of a request belongs to the kernel until its
+/// completion was reaped: reap all of them before <see cref="Dispose"/>.
+/// </summary>
+public sealed unsafe class IoUring : IDisposable
+{
+    private const uint NeededFeatures = FeatureSingleMap | FeatureNoDrop | FeatureExtendedArgument;
+    private const long MaxRegisteredBytes = 1L << 30;
+
+    private readonly SafeFileHandle _ring;
+    private readonly uint* _submissionHead;
+    private readonly uint* _submissionTail;
+    private readonly uint* _submissionFlags;
+    private readonly uint* _completionHead;
+    private readonly uint* _completionTail;
+    private readonly uint _submissionMask;
+    private readonly uint _submissionCount;
+    private readonly uint _completionMask;
+    private readonly SubmissionEntry* _submissions;
+    private readonly CompletionEntry* _completions;
+    private readonly nuint _ringBytes;
+    private readonly nuint _entryBytes;
+    private byte* _rings;
+    private uint _preparedTail;
+    private uint _reapedHead;
+    private NativeBuffer? _registered;
+
+    private IoUring(SafeFileHandle ring, in Parameters parameters, byte* rings, nuint ringBytes, byte* entries, nuint entryBytes)
+    {
+        // SAFETY: the offsets were stored by the kernel for these two mappings, which live until Dispose.
+        _ring = ring;
+        _rings = rings;
+        _ringBytes = ringBytes;
+        _entryBytes = entryBytes;
+        _submissionHead = (uint*)(rings + parameters.Submission.Head);
+        _submissionTail = (uint*)(rings + parameters.Submission.Tail);
+        _submissionFlags = (uint*)(rings + parameters.Submission.Flags);
+        _completionHead = (uint*)(rings + parameters.Completion.Head);
+        _completionTail = (uint*)(rings + parameters.Completion.Tail);
+        _submissionMask = *(uint*)(rings + parameters.Submission.RingMask);
+        _submissionCount = *(uint*)(rings + parameters.Submission.RingEntries);
+        _completionMask = *(uint*)(rings + parameters.Completion.RingMask);
+        _submissions = (SubmissionEntry*)entries;
+        _completions = (CompletionEntry*)(rings + parameters.Completion.Entries);
+        // Slot i of the indirection array is always entry i, so that it is never touched again.
+        uint* array = (uint*)(rings + parameters.Submission.Array);
+        for (uint i = 0; i < _submissionCount; i++)
+            array[i] = i;
+        _preparedTail = *_submissionTail;
+        _reapedHead = *_completionHead;
+    }
+
+    ~IoUring() => Free();
+
+    /// <summary>Entries that were prepared and not submitted.</summary>
+    public int PreparedCount => (int)(_preparedTail - Volatile.Read(ref *_submissionHead));
+
+    /// <summary>A completion can be reaped now.</summary>
+    public bool HasCompletion => Volatile.Read(ref *_completionTail) != _reapedHead;
+
+    /// <summary>The kernel has completions that it stores in the ring when it is entered.</summary>
+    public bool NeedsEnter => (Volatile.Read(ref *_submissionFlags) & (SubmissionTaskRun | SubmissionOverflow)) != 0;
+
+    /// <summary>
+    /// Sets up a ring with room for <paramref name="entries"/> prepared and twice as many completed requests. Returns 0
+    /// or a negative errno: EPERM or ENOSYS where io_uring is forbidden or missing, EOPNOTSUPP where the kernel's is older than 5.11.
+    /// </summary>
+    public static int TryCreate(int entries, out IoUring? ring)
+    {
+        ring = null;
+        // Cooperative task running (5.19) spares an interrupt per completion, and its flag tells when to enter.
+        // Older kernels refuse what they do not know with EINVAL.
+        Parameters parameters = new() { Flags = SetupClamp | SetupSubmitAll | SetupCooperativeTaskRun | SetupTaskRunFlag };
+        int descriptor = IoUringCalls.Setup((uint)entries, &parameters);
+        if (descriptor < 0 && FileCalls.LastErrno == FileCalls.EINVAL)
+        {
+            parameters = new() { Flags = SetupClamp };
+            descriptor = IoUringCalls.Setup((uint)entries, &parameters);
+        }
+        if (descriptor < 0)
+            return -FileCalls.LastErrno;
+        var handle = new SafeFileHandle(descriptor, ownsHandle: true);
+        if ((parameters.Features & NeededFeatures) != NeededFeatures)
+        {
+            handle.Dispose();
+            return -FileCalls.EOPNOTSUPP;
+        }
+        nuint ringBytes = Math.Max(
+            parameters.Submission.Array + parameters.SubmissionCount * sizeof(uint),
+            parameters.Completion.Entries + parameters.CompletionCount * (uint)sizeof(CompletionEntry));
+        nuint entryBytes = parameters.SubmissionCount * (uint)sizeof(SubmissionEntry);
+        nint rings = Map(descriptor, ringBytes, MapRings);
+        nint submissions = rings == -1 ? -1 : Map(descriptor, entryBytes, MapEntries);
+        if (submissions == -1)
+        {
+            int error = FileCalls.LastErrno;
+            if (rings != -1)
+                _ = FileCalls.munmap(rings, ringBytes);
+            handle.Dispose();
+            return -error;
+        }
+        ring = new IoUring(handle, parameters, (byte*)rings, ringBytes, (byte*)submissions, entryBytes);
+        return 0;
+    }
+
+    /// <summary>Registers the file that all requests go to; once, before the first. Returns 0 or a negative errno.</summary>
+    public int RegisterFile(DiskFile file)
+    {
+        // SAFETY: the kernel reads one int and takes its own reference to the file.
+        int descriptor = file.Descriptor;
+        return Check(IoUringCalls.Register(Descriptor, RegisterFiles, &descriptor, 1));
+    }
+
+    /// <summary>
+    /// Registers the memory that payloads lie in, which spares the kernel pinning its pages for each request. Returns 0
+    /// or a negative errno (ENOMEM: over the limit of locked memory); then, and for other memory, requests still work.
+    /// </summary>
+    public int RegisterBuffer(NativeBuffer buffer)
+    {
+        if (buffer.SizeBytes > MaxRegisteredBytes)
+            return -FileCalls.EOVERFLOW;
+        // SAFETY: the kernel pins the pages itself; the vector is read during the call.
+        var vector = new FileCalls.IoVector { Start = (void*)buffer.Address, Length = (nuint)buffer.SizeBytes };
+        int error = Check(IoUringCalls.Register(Descriptor, RegisterBuffers, &vector, 1));
+        if (error == 0)
+            _registered = buffer;
+        return error;
+    }
+
+    /// <summary>Prepares a read of the slice; false if the ring is full.</summary>
+    public bool PrepareRead(BufferSlice data, long offset, ulong userData)
+    {
+        bool registered = _registered is not null && ReferenceEquals(data.Buffer, _registered);
+        return Prepare(
+            registered ? OperationReadFixed : OperationRead, offset, (ulong)data.Address, (uint)data.Length, 0, userData);
+    }
+
+    /// <summary>Prepares a write of the slice, onto the medium if <paramref name="durable"/>.</summary>
+    public bool PrepareWrite(BufferSlice data, long offset, bool durable, ulong userData)
+    {
+        bool registered = _registered is not null && ReferenceEquals(data.Buffer, _registered);
+        return Prepare(
+            registered ? OperationWriteFixed : OperationWrite, offset, (ulong)data.Address, (uint)data.Length,
+            durable ? (uint)FileCalls.WriteDataSync : 0, userData);
+    }
+
+    /// <summary>Prepares an fdatasync.</summary>
+    public bool PrepareSyncData(ulong userData) => Prepare(OperationSync, 0, 0, 0, SyncDataOnly, userData);
+
+    /// <summary>Prepares an fallocate of the range.</summary>
+    public bool PrepareAllocate(DiskAllocateMode mode, long offset, long length, ulong userData) =>
+        Prepare(OperationAllocate, offset, (ulong)length, (uint)mode, 0, userData);
+
+    /// <summary>Prepares one completion for the next signal of the event that reaches its descriptor.</summary>
+    public bool PreparePoll(WakeEvent wake, ulong userData)
+    {
+        // The mask is 32 bits wide since 5.11, its halves swapped on big-endian machines only.
+        if (!Prepare(OperationPollAdd, 0, 0, 0, (uint)FileCalls.PollIn, userData))
+            return false;
+        SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
+        entry->Flags = 0;
+        entry->Descriptor = wake.Descriptor;
+        return true;
+    }
+
+    /// <summary>Hands what was prepared to the kernel, and lets it store what is complete. Does not block.</summary>
+    public void Enter() => EnterKernel(0, EnterGetEvents, null, 0);
+
+    /// <summary>Submits, then sleeps until there is a completion or the time is over; may end early.</summary>
+    public void EnterAndWait(int timeoutMicroseconds)
+    {
+        // SAFETY: both structures live on this stack frame for the length of the call.
+        var timeout = FileCalls.TimeSpec.FromMicroseconds(timeoutMicroseconds);
+        var argument = new WaitArgument { Timeout = (ulong)&timeout };
+        EnterKernel(1, EnterGetEvents | EnterExtendedArgument, &argument, (nuint)sizeof(WaitArgument));
+    }
+
+    /// <summary>Takes the oldest completion. <paramref name="result"/> is not negative, or a negative errno.</summary>
+    public bool TryReap(out ulong userData, out int result)
+    {
+        // Acquire: the entry below is loaded after the tail that published it, which the kernel stores with release.
+        if (Volatile.Read(ref *_completionTail) == _reapedHead)
+        {
+            userData = 0;
+            result = 0;
+            return false;
+        }
+        CompletionEntry* entry = _completions + (_reapedHead & _completionMask);
+        userData = entry->UserData;
+        result = entry->Result;
+        // Release: the kernel may overwrite the entry when it sees the head, so it was loaded before.
+        Volatile.Write(ref *_completionHead, ++_reapedHead);
+        return true;
+    }
+
+    public void Dispose()
+    {
+        Free();
+        GC.SuppressFinalize(this);
+    }
+
+    private int Descriptor => (int)_ring.DangerousGetHandle();
+
+    private bool Prepare(byte operation, long offset, ulong address, uint length, uint operationFlags, ulong userData)
+    {
+        ObjectDisposedException.ThrowIf(_rings == null, this);
+        // Acquire: the kernel has copied an entry before it moves the head past it.
+        if (_preparedTail - Volatile.Read(ref *_submissionHead) == _submissionCount)
+            return false;
+        SubmissionEntry* entry = _submissions + (_preparedTail & _submissionMask);
+        *entry = new SubmissionEntry
+        {
+            Operation = operation,
+            Flags = EntryFixedFile,
+            Offset = (ulong)offset,
+            Address = address,
+            Length = length,
+            OperationFlags = operationFlags,
+            UserData = userData,
+        };
+        _preparedTail++;
+        return true;
+    }
+
+    private void EnterKernel(uint complete, uint flags, void* argument, nuint argumentBytes)
+    {
+        ObjectDisposedException.ThrowIf(_rings == null, this);
+        // Release: publishes the prepared entries; pairs with the kernel's acquire of the tail.
+        Volatile.Write(ref *_submissionTail, _preparedTail);
+        int result = IoUringCalls.Enter(Descriptor, (uint)PreparedCount, complete, flags, argument, argumentBytes);
+        if (result >= 0)
+            return;
+        // Interrupted, out of time, or no memory or room for the moment: the caller polls and comes again.
+        int error = FileCalls.LastErrno;
+        if (error is FileCalls.EINTR or FileCalls.EAGAIN or FileCalls.EBUSY or FileCalls.ETIME or FileCalls.ENOMEM)
+            return;
+        throw new InvalidOperationException($"io_uring_enter failed with errno {error}");
+    }
+
+    private void Free()
+    {
+        byte* rings = _rings;
+        _rings = null;
+        if (rings == null)
+            return;
+        // The kernel takes a closed ring apart later, on a thread of its own. What was registered is given back now:
+        // the file's reference would keep the disk locked, the buffer's its pages taken.
+        if (!_ring.IsClosed)
+        {
+            _ = IoUringCalls.Register(Descriptor, UnregisterFiles, null, 0);
+            _ = IoUringCalls.Register(Descriptor, UnregisterBuffers, null, 0);
+        }
+        _ = FileCalls.munmap((nint)rings, _ringBytes);
+        _ = FileCalls.munmap((nint)_submissions, _entryBytes);
+        _ring.Dispose();
+    }
+
+    private static nint Map(int descriptor, nuint length, long offset) => FileCalls.mmap(
+        0, length, FileCalls.ProtRead | FileCalls.ProtWrite, FileCalls.MapShared | FileCalls.MapPopulate, descriptor, offset);
+
+    private static int Check(int result) => result < 0 ? -FileCalls.LastErrno : 0;
+}

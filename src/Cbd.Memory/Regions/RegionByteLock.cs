@@ -1,0 +1,83 @@
+using System.Runtime.InteropServices;
+using static Cbd.Memory.KernelConstants;
+
+namespace Cbd.Memory;
+
+/// <summary>
+/// An exclusive OFD lock (fcntl(2)) of one byte of a file. It belongs to the open file description, not to the
+/// process: the kernel drops it when the last descriptor of that description is closed and the last mapping made of it
+/// is gone, so when its process has died, and not while that could still store into the region. Seen by all processes of this kernel that open the same inode, and by nobody else.
+/// </summary>
+public sealed unsafe class RegionByteLock : IDisposable
+{
+    /// <summary><c>struct flock</c> of 64-bit Linux, 32 bytes.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 32)]
+    internal struct FileLock
+    {
+        [FieldOffset(0)] internal short Type;
+        [FieldOffset(2)] internal short Whence;
+        [FieldOffset(8)] internal long Start;
+        [FieldOffset(16)] internal long Length;
+        [FieldOffset(24)] internal int ProcessId;
+    }
+
+    private readonly FileDescriptor _descriptor;
+    private bool _held = true;
+
+    private RegionByteLock(FileDescriptor descriptor, long offset)
+    {
+        _descriptor = descriptor;
+        Offset = offset;
+    }
+
+    /// <summary>The byte, from the start of the file. It may lie beyond the end.</summary>
+    public long Offset { get; }
+
+    /// <summary>
+    /// Locks the byte for the open file description of <paramref name="descriptor"/> (open for writing, and to be kept
+    /// open by the caller); null, at once, if another description holds it. A second lock of the same byte through
+    /// the same description succeeds: it is the same lock.
+    /// </summary>
+    public static RegionByteLock? TryAcquire(FileDescriptor descriptor, long offset)
+    {
+        int error = Set(descriptor, offset, LockWrite);
+        if (error == 0)
+            return new RegionByteLock(descriptor, offset);
+        return error is EAGAIN or EACCES ? null : throw new SystemCallException("fcntl F_OFD_SETLK", error, $"byte {offset}");
+    }
+
+    /// <summary>
+    /// Another open file description holds the byte. Locks of <paramref name="descriptor"/>'s own description do not
+    /// count.
+    /// </summary>
+    public static bool IsHeld(FileDescriptor descriptor, long offset)
+    {
+        var region = new FileLock { Type = LockWrite, Start = offset, Length = 1 };
+        while (LibC.FCntl(descriptor, FcntlOfdGetLock, &region) < 0)
+            descriptor.ThrowUnlessInterrupted("fcntl F_OFD_GETLK");
+        return region.Type != LockNone;
+    }
+
+    /// <summary>Unlocks. If the descriptor was closed before, the end of the description does it.</summary>
+    public void Dispose()
+    {
+        if (!_held)
+            return;
+        _held = false;
+        if (!_descriptor.IsClosed)
+            _ = Set(_descriptor, Offset, LockNone);
+    }
+
+    private static int Set(FileDescriptor descriptor, long offset, short type)
+    {
+        var region = new FileLock { Type = type, Start = offset, Length = 1 };
+        while (LibC.FCntl(descriptor, FcntlOfdSetLock, &region) < 0)
+        {
+            int error = Marshal.GetLastPInvokeError();
+            if (error != EINTR)
+                return error;
+        }
+
+        return 0;
+    }
+}

@@ -1,0 +1,113 @@
+using Cbd.Backends;
+using Cbd.Blkdevs;
+using Cbd.Channels;
+using Cbd.Disks;
+using Cbd.Format;
+using Cbd.Memory;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Runtime.Backends;
+
+/// <summary>One backend of this host: its disk, its claim, and the handler threads that serve its channels.</summary>
+internal sealed class BackendService
+{
+    private const int StopTimeoutMs = 20_000;
+
+    private readonly Disk _disk;
+    private readonly HandlerThread[] _threads;
+    private readonly ILogger _logger;
+
+    public BackendService(
+        MappedMemory memory,
+        RegionGeometry geometry,
+        BackendClaim<MappedMemory, SafePolicy> claim,
+        Disk disk,
+        Func<bool> isFenced,
+        ILogger logger)
+    {
+        Claim = claim;
+        _disk = disk;
+        _logger = logger;
+        bool readOnly = claim.Body.ReadOnly;
+        Served = new ServedBackend(
+            claim.Backend,
+            claim.Session,
+            disk,
+            claim.Body.FlushError,
+            error => claim.StoreFlushError(error),
+            (blkdev, epoch) => BlkdevRegistry<MappedMemory, SafePolicy>.IsEntitled(memory, geometry, claim.Backend, readOnly, blkdev, epoch));
+        var threads = new List<HandlerThread>(claim.Body.Handlers);
+        try
+        {
+            for (int i = 0; i < claim.Body.Handlers; i++)
+                threads.Add(new HandlerThread(memory, geometry, Served, i, isFenced, logger));
+        }
+        catch
+        {
+            threads.ForEach(t => t.Dispose());
+            throw;
+        }
+
+        _threads = [.. threads];
+        foreach (HandlerThread thread in _threads)
+            thread.Start();
+    }
+
+    public BackendClaim<MappedMemory, SafePolicy> Claim { get; }
+
+    public ServedBackend Served { get; }
+
+    public int Backend => Claim.Backend;
+
+    public string Engine => _disk.Engine;
+
+    /// <summary>Hands an offered channel to its thread: channel c runs on thread c mod n.</summary>
+    public void Offer(int channel) => _threads[channel % _threads.Length].Offer(channel);
+
+    /// <summary>
+    /// Drains, detaches, and gives the disk back. Throws if the disk does not finish; unless forced, the entry stays
+    /// CLOSING then, and stopping can be tried again.
+    /// </summary>
+    public void Stop(bool force)
+    {
+        foreach (HandlerThread thread in _threads)
+            thread.BeginStop();
+        bool ended = true;
+        foreach (HandlerThread thread in _threads)
+            ended &= thread.Join(StopTimeoutMs);
+        if (!ended)
+        {
+            if (!force)
+                throw new CbdException(CbdErrorKind.TimedOut, $"backend {Backend}: the disk did not finish its requests within {StopTimeoutMs / 1000} s: try again, or stop it with --force");
+            _logger.LogError("backend {Backend}: the disk does not finish; its requests are left to the kernel, and the entry to the end of this process", Backend);
+            foreach (HandlerThread thread in _threads)
+                thread.Abandon();
+            // The entry stays ours, CLOSING, and the disk locked: what is in flight may still land.
+            return;
+        }
+
+        foreach (HandlerThread thread in _threads)
+            thread.Dispose();
+        _disk.Dispose();
+        Claim.EndClose();
+    }
+
+    /// <summary>Ends after this host was cleared: nothing is stored into the region any more.</summary>
+    public void StopFenced()
+    {
+        foreach (HandlerThread thread in _threads)
+            thread.BeginStop();
+        foreach (HandlerThread thread in _threads)
+        {
+            if (!thread.Join(StopTimeoutMs))
+            {
+                thread.Abandon();
+                return;
+            }
+        }
+
+        foreach (HandlerThread thread in _threads)
+            thread.Dispose();
+        _disk.Dispose();
+    }
+}

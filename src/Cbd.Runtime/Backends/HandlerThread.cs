@@ -1,0 +1,212 @@
+using System.Collections.Concurrent;
+using Cbd.Blocks;
+using Cbd.Channels;
+using Cbd.Format;
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Runtime.Backends;
+
+/// <summary>
+/// One handler thread of a backend: drives the handlers of its channels and one queue of the disk; spins while there is
+/// work, then sleeps on the doorbells of its channels.
+/// </summary>
+internal sealed class HandlerThread : IDisposable
+{
+    private const int DiskDepth = 256;
+    private const long BufferBytes = 8 << 20;
+    private const int IdleSleepMicroseconds = 1_000_000;
+    private const int FirstDiskWaitMicroseconds = 50;
+    private const int LongestDiskWaitMicroseconds = 1_000;
+
+    private readonly MappedMemory _memory;
+    private readonly RegionGeometry _geometry;
+    private readonly ServedBackend _backend;
+    private readonly Func<bool> _isFenced;
+    private readonly ILogger _logger;
+    private readonly IBlockQueue _disk;
+    private readonly NativeBuffer _buffers;
+    private readonly HandlerGroup<MappedMemory, SafePolicy> _group;
+    private readonly DoorbellSleeper _sleeper = new();
+    private readonly ConcurrentQueue<int> _offers = new();
+    private readonly ConcurrentDictionary<int, bool> _served = new();
+    private readonly List<string> _failures = [];
+    private readonly Thread _thread;
+    private int _loggedFailures;
+    private volatile bool _stop;
+    private volatile bool _abandon;
+
+    /// <param name="isFenced">This host may not store into the region any more: leave everything as it is.</param>
+    public HandlerThread(
+        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, Func<bool> isFenced, ILogger logger)
+    {
+        _memory = memory;
+        _geometry = geometry;
+        _backend = backend;
+        _isFenced = isFenced;
+        _logger = logger;
+        _buffers = new NativeBuffer(Math.Max(BufferBytes, new ChannelLayout(geometry, 0).PoolBytes));
+        try
+        {
+            _disk = backend.Disk.OpenQueue(DiskDepth, _buffers);
+            _group = new HandlerGroup<MappedMemory, SafePolicy>(memory, geometry, backend, _disk, _buffers);
+        }
+        catch
+        {
+            _disk?.Dispose();
+            _buffers.Dispose();
+            throw;
+        }
+
+        _thread = new Thread(Run) { Name = $"cbd-be{backend.Backend}-h{number}", IsBackground = true };
+    }
+
+    public void Start() => _thread.Start();
+
+    /// <summary>Looks at an offered channel. Any thread; may be called again for one that is served already.</summary>
+    public void Offer(int channel)
+    {
+        if (_served.ContainsKey(channel) || _stop)
+            return;
+        _offers.Enqueue(channel);
+        _sleeper.Interrupt();
+    }
+
+    /// <summary>Finishes what was fetched and detaches all channels.</summary>
+    public void BeginStop()
+    {
+        _stop = true;
+        _sleeper.Interrupt();
+        _disk.Interrupt();
+    }
+
+    /// <summary>Waits for the thread to end; false if the disk did not finish in time.</summary>
+    public bool Join(int timeoutMs) => _thread.Join(timeoutMs);
+
+    /// <summary>Ends without waiting for the disk; for a disk that hangs. Its buffers stay until the process ends.</summary>
+    public void Abandon()
+    {
+        _abandon = true;
+        _disk.Interrupt();
+        _sleeper.Interrupt();
+    }
+
+    /// <summary>Frees what the thread used; it must have ended.</summary>
+    public void Dispose()
+    {
+        _disk.Dispose();
+        _buffers.Dispose();
+        _sleeper.Dispose();
+    }
+
+    private void Run()
+    {
+        try
+        {
+            PumpThread.UseExactTimers();
+            Pump();
+        }
+        catch (Exception e)
+        {
+            // A broken invariant of our own: going on could damage the disk. Die; the device's side waits and re-issues.
+            _logger.LogCritical(e, "backend {Backend}: handler thread failed", _backend.Backend);
+            Environment.FailFast($"backend {_backend.Backend}: handler thread failed", e);
+        }
+    }
+
+    private void Pump()
+    {
+        Span<long> doorbells = stackalloc long[DoorbellSleeper.MaximumDoorbells];
+        var spin = new SpinWindow();
+        int diskWait = FirstDiskWaitMicroseconds;
+        bool stopping = false;
+        while (!_abandon)
+        {
+            if (_isFenced())
+            {
+                DrainFenced();
+                return;
+            }
+
+            if (_stop && !stopping)
+            {
+                stopping = true;
+                _group.BeginStop();
+            }
+
+            if (!_offers.IsEmpty)
+                TakeOffers();
+            if (_group.Poll())
+            {
+                spin.Extend();
+                diskWait = FirstDiskWaitMicroseconds;
+                continue;
+            }
+
+            if (stopping && _group.Count == 0)
+                return;
+            if (spin.TrySpin())
+                continue;
+            if (_group.Outstanding > 0 || _group.IsStalled)
+            {
+                // New commands are looked for after each of these sleeps; they come mostly after completions anyway.
+                _disk.Wait(diskWait);
+                diskWait = Math.Min(2 * diskWait, LongestDiskWaitMicroseconds);
+                continue;
+            }
+
+            LogFailures();
+            ForgetGone();
+            if (!_group.TryAnnounceSleep(doorbells, out int count))
+                continue;
+            bool unwatched = count < _group.Count;
+            _sleeper.Wait(_memory, doorbells[..count], unwatched || stopping ? 1000 : IdleSleepMicroseconds);
+            _group.RetractSleep();
+        }
+    }
+
+    /// <summary>This host was cleared: what is at the disk ends, and nothing is stored into the region.</summary>
+    private void DrainFenced()
+    {
+        Span<BlockCompletion> completions = new BlockCompletion[64];
+        while (_disk.Outstanding > 0 && !_abandon)
+        {
+            if (_disk.Poll(completions) == 0)
+                _disk.Wait(LongestDiskWaitMicroseconds);
+        }
+    }
+
+    private void TakeOffers()
+    {
+        while (_offers.TryDequeue(out int channel))
+        {
+            if (_group.Serves(channel) || !_group.TryAttach(channel))
+                continue;
+            _served[channel] = true;
+            _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);
+        }
+    }
+
+    private void ForgetGone()
+    {
+        if (_served.Count == _group.Count)
+            return;
+        foreach (int channel in _served.Keys)
+        {
+            if (!_group.Serves(channel) && _served.TryRemove(channel, out _))
+                _logger.LogInformation("backend {Backend}: channel {Channel} detached", _backend.Backend, channel);
+        }
+    }
+
+    private void LogFailures()
+    {
+        _failures.Clear();
+        _group.CollectFailures(_failures);
+        if (_failures.Count == _loggedFailures)
+            return;
+        _loggedFailures = _failures.Count;
+        foreach (string failure in _failures)
+            _logger.LogWarning("backend {Backend}: {Failure}: waiting for the blkdev to reset it", _backend.Backend, failure);
+    }
+}

@@ -1,0 +1,80 @@
+using Cbd.Blkdevs;
+using Cbd.Blocks;
+using Cbd.Channels;
+using Cbd.Memory;
+
+namespace Cbd.Runtime.Blkdevs;
+
+/// <summary>
+/// A blkdev as a block device: what exports and in-process users drive. Its queues are attached channels; each is given
+/// out once, and comes back when it is disposed.
+/// </summary>
+internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue<MappedMemory, SafePolicy>[] queues, Func<bool> isFenced) : IBlockDevice
+{
+    private readonly Lock _lock = new();
+    private readonly bool[] _given = new bool[queues.Length];
+
+    public BlockDeviceInfo Info => state.Info;
+
+    public int MaxQueues => queues.Length;
+
+    public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
+    {
+        lock (_lock)
+        {
+            int index = Array.IndexOf(_given, false);
+            if (index < 0)
+                throw new CbdException(CbdErrorKind.Exhausted, $"all {queues.Length} queues of device {state.Blkdev} are in use: start it with more --queues");
+            _given[index] = true;
+            return new OpenQueueHandle(this, index, memory, queues[index], isFenced);
+        }
+    }
+
+    public void Dispose()
+    {
+    }
+
+    private void TakeBack(int index)
+    {
+        lock (_lock)
+            _given[index] = false;
+    }
+
+    /// <summary>One queue with a clock and a place to sleep.</summary>
+    private sealed class OpenQueueHandle(
+        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, Func<bool> isFenced) : IBlockQueue
+    {
+        private readonly DoorbellSleeper _sleeper = new();
+        private bool _disposed;
+
+        public int Outstanding => queue.Outstanding;
+
+        public bool TrySubmit(in BlockRequest request) => queue.TrySubmit(request);
+
+        public int Poll(Span<BlockCompletion> completions)
+        {
+            if (isFenced())
+                queue.Fence();
+            return queue.Poll(MonotonicClock.Microseconds, completions);
+        }
+
+        public void Wait(int timeoutMicroseconds)
+        {
+            if (!queue.TryAnnounceSleep())
+                return;
+            _sleeper.Wait(memory, [queue.DoorbellOffset], timeoutMicroseconds);
+            queue.RetractSleep();
+        }
+
+        public void Interrupt() => _sleeper.Interrupt();
+
+        public void Dispose()
+        {
+            if (_disposed)
+                return;
+            _disposed = true;
+            _sleeper.Dispose();
+            owner.TakeBack(index);
+        }
+    }
+}

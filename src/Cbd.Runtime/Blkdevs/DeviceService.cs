@@ -1,0 +1,189 @@
+using System.Diagnostics;
+using Cbd.Blkdevs;
+using Cbd.Blocks;
+using Cbd.Channels;
+using Cbd.Format;
+using Cbd.Hosts;
+using Cbd.Memory;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Runtime.Blkdevs;
+
+/// <summary>
+/// One device of this host: its claim, its queues, and the export that serves it. Driven by management threads; while
+/// the export serves, its threads alone drive the queues.
+/// </summary>
+internal sealed class DeviceService
+{
+    private const int AttachTimeoutMs = 10_000;
+    private const int CloseTimeoutMs = 10_000;
+    private const int PollIntervalMs = 1;
+
+    private readonly BlkdevClaim<MappedMemory, SafePolicy> _claim;
+    private readonly Queue<MappedMemory, SafePolicy>[] _queues;
+    private readonly BlkdevState _state;
+    private readonly BackendWatch<MappedMemory, SafePolicy> _watch;
+    private readonly BlkdevDevice _device;
+    private readonly IExport _export;
+    private readonly string _identity;
+    private readonly ILogger _logger;
+    private string _reported = "running";
+
+    public DeviceService(
+        MappedMemory memory,
+        RegionGeometry geometry,
+        BlkdevClaim<MappedMemory, SafePolicy> claim,
+        IReadOnlyList<(int Channel, ClaimWord Word)> channels,
+        string identity,
+        IExport export,
+        Action announceOffer,
+        Func<bool> isFenced,
+        ILogger logger)
+    {
+        _claim = claim;
+        _export = export;
+        _identity = identity;
+        _logger = logger;
+        BlockDeviceInfo info = claim.Session.Info with { ReadOnly = claim.Body.ReadOnly };
+        _state = new BlkdevState(claim.Blkdev, claim.Epoch, claim.Body.BackendId, claim.Session with { Info = info }, channels.Count);
+        _watch = new BackendWatch<MappedMemory, SafePolicy>(memory, geometry, claim.Body.BackendId);
+        _queues = new Queue<MappedMemory, SafePolicy>[channels.Count];
+        for (int i = 0; i < _queues.Length; i++)
+            _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions(), announceOffer);
+        _device = new BlkdevDevice(_state, memory, _queues, isFenced);
+    }
+
+    public int Device => _claim.Blkdev;
+
+    public int Backend => _claim.Body.BackendId;
+
+    public string Name => _export.Uri;
+
+    public int ClientCount => _export.ClientCount;
+
+    public int QueueCount => _queues.Length;
+
+    public BlockDeviceInfo Info => _state.Info;
+
+    public string State => _state.Failure is { } failure ? $"failed: {failure}" : _state.IsBackendLost ? "waiting" : "running";
+
+    /// <summary>Commands in flight on a channel of this device; −1 if it is not one. A glimpse for lists.</summary>
+    public int OutstandingOn(int channel)
+    {
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+        {
+            if (queue.Channel == channel)
+                return queue.InFlight;
+        }
+
+        return -1;
+    }
+
+    public bool Beat() => _claim.Beat();
+
+    /// <summary>
+    /// Offers all channels and answers when every one is attached; rolls back, and throws, if one is not in time.
+    /// </summary>
+    public void Attach()
+    {
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+            queue.Offer();
+        if (DriveUntil(q => q.Phase == QueuePhase.Attached, AttachTimeoutMs))
+            return;
+        string reason = _state.Failure ?? $"backend {Backend} did not attach all of {_queues.Length} queues within {AttachTimeoutMs / 1000} s: is its host alive (host-list)?";
+        CloseChannels(force: true);
+        _claim.End();
+        throw new CbdException(CbdErrorKind.TimedOut, $"device {Device} not started: {reason}");
+    }
+
+    /// <summary>Gives back the address of a device that did not start.</summary>
+    public void DisposeExport() => _export.Dispose();
+
+    /// <summary>Gives the attached queues to the export.</summary>
+    public void Serve() => _export.Serve(_device, _queues.Length);
+
+    /// <summary>
+    /// Ends the export, drains the channels and gives everything back. Throws, with the channels still CLOSING, if the
+    /// backend's host neither answers nor is proven dead; forced, they are quarantined then.
+    /// </summary>
+    public void Stop(bool force)
+    {
+        _export.Stop();
+        if (CloseChannels(force))
+            _claim.End();
+        else
+            _claim.Quarantine();
+        _export.Dispose();
+    }
+
+    /// <summary>Ends after this host was cleared: nothing is stored into the region any more.</summary>
+    public void StopFenced()
+    {
+        _state.Fail("this host was cleared by another: unregister the transport and register again");
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+            queue.Fence();
+        _export.Stop();
+        _export.Dispose();
+    }
+
+    public void Fail(string reason) => _state.Fail(reason);
+
+    /// <summary>
+    /// Looks at the backend: a new session is taken over, a lost one noted; one log line per change. Housekeeping's
+    /// thread only.
+    /// </summary>
+    public void WatchBackend(LivenessTracker<MappedMemory, SafePolicy> tracker)
+    {
+        if (_watch.TryRefresh(out BackendSession session))
+        {
+            if (_watch.Body!.Identity != _identity)
+                _state.Fail($"backend {Backend} is another disk now ({_watch.Body.Identity}, was {_identity}): stop the device");
+            else
+                _state.Adopt(session with { Info = session.Info with { ReadOnly = _claim.Body.ReadOnly } });
+        }
+
+        ClaimWord word = _watch.Word;
+        bool served = word.State == ClaimState.Active && word.Epoch == _state.SessionEpoch;
+        bool dead = word.State is ClaimState.Free or ClaimState.Orphaned || word.Epoch > _state.SessionEpoch ||
+            (_watch.Body is { } body && tracker.Of(body.HostId, body.HostEpoch) == Liveness.Dead);
+        _state.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
+        string state = State;
+        if (state == _reported)
+            return;
+        _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word})", Device, state, Backend, word);
+        _reported = state;
+    }
+
+    private bool CloseChannels(bool force)
+    {
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+            queue.BeginClose();
+        if (DriveUntil(q => q.Phase is QueuePhase.Closed or QueuePhase.Lost, CloseTimeoutMs))
+            return true;
+        if (!force)
+            throw new CbdException(CbdErrorKind.TimedOut, $"device {Device}: the host of backend {Backend} neither drains its channels nor is proven dead: try again, or stop it with --force, which quarantines them");
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+        {
+            if (queue.Phase == QueuePhase.Closing)
+                queue.Quarantine();
+        }
+
+        return false;
+    }
+
+    private bool DriveUntil(Predicate<Queue<MappedMemory, SafePolicy>> done, int timeoutMs)
+    {
+        var watch = Stopwatch.StartNew();
+        var completions = new BlockCompletion[64];
+        while (true)
+        {
+            foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+                queue.Poll(MonotonicClock.Microseconds, completions);
+            if (Array.TrueForAll(_queues, done))
+                return true;
+            if (watch.ElapsedMilliseconds > timeoutMs || _state.Failure is not null && Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
+                return false;
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+}

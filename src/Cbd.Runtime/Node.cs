@@ -1,0 +1,177 @@
+using Cbd.Disks;
+using Cbd.Memory;
+using Cbd.Runtime.Transports;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Runtime;
+
+/// <summary>A host in this process: see <see cref="INode"/>. Thread-safe.</summary>
+public sealed class Node(NodeOptions options, IExportFactory exports) : INode
+{
+    private readonly Lock _lock = new();
+    private readonly Dictionary<int, TransportService> _transports = [];
+    private bool _disposed;
+
+    /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
+    private readonly Dictionary<int, FileIdentity?> _opening = [];
+
+    public int RegisterTransport(RegisterTransportOptions request)
+    {
+        int id = TakeId();
+        try
+        {
+            OpenedTransport opened = TransportOpening.Open(request, options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
+            var service = new TransportService(id, request.Path, opened, options);
+            lock (_lock)
+                _transports.Add(id, service);
+            options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
+            return id;
+        }
+        finally
+        {
+            lock (_lock)
+                _opening.Remove(id);
+        }
+    }
+
+    public void UnregisterTransport(int transport)
+    {
+        TransportService service = Find(transport);
+        if (service.Failure is null && service.DescribeUse() is { Length: > 0 } use)
+            throw new CbdException(CbdErrorKind.Busy, $"transport {transport} has {use} of this host: stop {(use.Contains(' ', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
+        lock (_lock)
+        {
+            if (!_transports.Remove(transport))
+                throw Unknown(transport);
+        }
+
+        service.Close();
+        options.Logger.LogInformation("transport {Transport} unregistered", transport);
+    }
+
+    public IReadOnlyList<TransportDescription> ListTransports()
+    {
+        lock (_lock)
+            return [.. _transports.Values.OrderBy(t => t.Id).Select(Describe)];
+    }
+
+    public TransportDescription GetTransport(int transport) => Describe(Find(transport));
+
+    public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).ListHosts();
+
+    public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).ClearHost(host, force, fenced);
+
+    public int StartBackend(StartBackendOptions request) => Find(request.Transport).StartBackend(request, Regions());
+
+    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force);
+
+    public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
+
+    public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
+
+    public StartedDevice StartDevice(StartDeviceOptions request) => Find(request.Transport).StartDevice(
+        request,
+        device => exports.Open(request.Nbd ?? $"unix:{Path.Combine(options.RunDirectory, DefaultSocketName(request.Transport, device))}", request.Insecure));
+
+    public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
+
+    public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).ClearDevice(device, force, fenced);
+
+    public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).ListDevices(all);
+
+    public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).ListChannels();
+
+    public void Dispose()
+    {
+        TransportService[] services;
+        lock (_lock)
+        {
+            _disposed = true;
+            services = [.. _transports.Values];
+            _transports.Clear();
+        }
+
+        foreach (TransportService service in services)
+            service.Close();
+    }
+
+    /// <summary>Devices are numbered per transport; the first transport's have the plain names.</summary>
+    private static string DefaultSocketName(int transport, int device) =>
+        transport == 0 ? $"cbd{device}.nbd" : $"cbd{transport}.{device}.nbd";
+
+    private int TakeId()
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            for (int id = 0; id < options.MaxTransports; id++)
+            {
+                if (!_transports.ContainsKey(id) && _opening.TryAdd(id, null))
+                    return id;
+            }
+        }
+
+        throw new CbdException(CbdErrorKind.Exhausted, $"this daemon has {options.MaxTransports} transports already: unregister one, or start cbdd with a larger --max-transports");
+    }
+
+    private bool IsTaken(int id, FileIdentity region)
+    {
+        lock (_lock)
+        {
+            bool taken = _transports.Values.Any(t => Identify(t) == region) || _opening.Any(o => o.Key != id && o.Value == region);
+            if (!taken)
+                _opening[id] = region;
+            return taken;
+        }
+    }
+
+    private IReadOnlyList<FileIdentity> Regions()
+    {
+        lock (_lock)
+            return [.. _transports.Values.Select(Identify)];
+    }
+
+    private static FileIdentity Identify(TransportService transport) => new(transport.Region.Device, transport.Region.Inode);
+
+    private TransportService Find(int transport)
+    {
+        lock (_lock)
+            return _transports.TryGetValue(transport, out TransportService? service) ? service : throw Unknown(transport);
+    }
+
+    private static CbdException Unknown(int transport) =>
+        new(CbdErrorKind.NotFound, $"transport {transport} is not registered: register a region with tp-reg, or see tp-list");
+
+    private static TransportDescription Describe(TransportService transport)
+    {
+        Cbd.Format.RegionGeometry geometry = transport.Geometry;
+        return new TransportDescription
+        {
+            TransportId = transport.Id,
+            Magic = Cbd.Format.TransportInfo.Magic,
+            Version = transport.Info.Version,
+            Flags = (uint)transport.Info.Flags,
+            HostAreaOffset = geometry.HostAreaOffset,
+            BytesPerHost = geometry.BytesPerHost,
+            HostCount = geometry.HostCount,
+            BackendAreaOffset = geometry.BackendAreaOffset,
+            BytesPerBackend = geometry.BytesPerBackend,
+            BackendCount = geometry.BackendCount,
+            BlkdevAreaOffset = geometry.BlkdevAreaOffset,
+            BytesPerBlkdev = geometry.BytesPerBlkdev,
+            BlkdevCount = geometry.BlkdevCount,
+            ChannelAreaOffset = geometry.ChannelAreaOffset,
+            BytesPerChannel = geometry.BytesPerChannel,
+            ChannelCount = geometry.ChannelCount,
+            HostId = transport.Host.Host,
+            HostName = transport.Host.Name,
+            Path = transport.Path,
+            Coherence = transport.Info.Coherence.ToString().ToLowerInvariant(),
+            PayloadCrc = geometry.PayloadCrc,
+            RingSlots = geometry.RingSlots,
+            SizeBytes = geometry.SizeBytes,
+            Uuid = geometry.RegionId,
+            Failure = transport.Failure ?? "",
+        };
+    }
+}

@@ -1,0 +1,50 @@
+using System.Diagnostics;
+using Cbd.Memory.Sockets;
+
+namespace Cbd.Runtime;
+
+/// <summary>
+/// How long a pump thread goes on looking after the last event before it sleeps: long enough to spare a busy channel
+/// the wake-up, short enough to cost nothing when idle. Where other threads want the CPU it does not spin at all: one
+/// that sleeps and is woken is served better there than one that spins and yields. Single-threaded.
+/// </summary>
+internal struct SpinWindow
+{
+    /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
+    private const long SpinMicroseconds = 75;
+
+    /// <summary>A yield that took longer gave the CPU to somebody else: it is wanted.</summary>
+    private const long CrowdedMicroseconds = 15;
+
+    /// <summary>How long it sleeps without spinning first after that.</summary>
+    private const long CrowdedPauseMicroseconds = 20_000;
+
+    private static readonly long s_ticksPerMicrosecond = Math.Max(1, Stopwatch.Frequency / 1_000_000);
+
+    private long _until;
+    private long _notBefore;
+
+    /// <summary>Something happened: the window starts anew.</summary>
+    public void Extend()
+    {
+        long now = Stopwatch.GetTimestamp();
+        _until = now >= _notBefore ? now + SpinMicroseconds * s_ticksPerMicrosecond : 0;
+    }
+
+    /// <summary>Yields once and returns true while the window is open.</summary>
+    public bool TrySpin()
+    {
+        long start = Stopwatch.GetTimestamp();
+        if (start >= _until)
+            return false;
+        PumpThread.Yield();
+        long end = Stopwatch.GetTimestamp();
+        if (end - start > CrowdedMicroseconds * s_ticksPerMicrosecond)
+        {
+            _until = 0;
+            _notBefore = end + CrowdedPauseMicroseconds * s_ticksPerMicrosecond;
+        }
+
+        return true;
+    }
+}

@@ -1,0 +1,150 @@
+using Cbd.Backends;
+using Cbd.Blkdevs;
+using Cbd.Channels;
+using Cbd.Format;
+using Cbd.Hosts;
+using Cbd.Memory;
+using Cbd.Runtime.Backends;
+using Cbd.Runtime.Blkdevs;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Runtime.Transports;
+
+/// <summary>
+/// This host on one transport: its claim, its backends and devices there, and the housekeeping thread that beats, looks
+/// for offers, watches backends and clears the dead. The lock covers the registries and the tables; it is never held
+/// while another host is waited for.
+/// </summary>
+internal sealed partial class TransportService
+{
+    private readonly Lock _lock = new();
+    private readonly NodeOptions _node;
+    private readonly ILogger _logger;
+    private readonly OpenedTransport _opened;
+    private readonly MappedMemory _memory;
+    private readonly BackendRegistry<MappedMemory, SafePolicy> _backendRegistry;
+    private readonly BlkdevRegistry<MappedMemory, SafePolicy> _blkdevRegistry;
+    private readonly Dictionary<int, BackendService> _backends = [];
+    private readonly Dictionary<int, DeviceService> _devices = [];
+    private volatile string? _failure;
+
+    public TransportService(int id, string path, OpenedTransport opened, NodeOptions node)
+    {
+        Id = id;
+        Path = path;
+        _opened = opened;
+        _node = node;
+        _logger = node.Logger;
+        _memory = opened.Region.Memory;
+        _backendRegistry = new BackendRegistry<MappedMemory, SafePolicy>(_memory, opened.Host, opened.Tracker);
+        _blkdevRegistry = new BlkdevRegistry<MappedMemory, SafePolicy>(_memory, opened.Host, opened.Tracker);
+        _seenChanges = new ulong[Geometry.HostCount];
+        _housekeeping = new Thread(KeepHouse) { Name = $"cbd-tp{id}", IsBackground = true };
+        _housekeeping.Start();
+    }
+
+    public int Id { get; }
+
+    public string Path { get; }
+
+    public TransportInfo Info => _opened.Info;
+
+    public RegionGeometry Geometry => _opened.Info.Geometry;
+
+    public RegionMapping Region => _opened.Region;
+
+    public HostClaim<MappedMemory, SafePolicy> Host => _opened.Host;
+
+    /// <summary>Why this transport can only be unregistered; null while all is well.</summary>
+    public string? Failure => _failure;
+
+    private LivenessTracker<MappedMemory, SafePolicy> Tracker => _opened.Tracker;
+
+    private bool IsFenced() => _failure is not null;
+
+    /// <summary>Throws if this transport is not usable any more.</summary>
+    public void CheckUsable()
+    {
+        if (_failure is { } failure)
+            throw new CbdException(CbdErrorKind.Failed, $"transport {Id} failed: {failure}: unregister it (tp-unreg) and register again");
+    }
+
+    /// <summary>Names what keeps this transport from being unregistered; empty if nothing does.</summary>
+    public string DescribeUse()
+    {
+        lock (_lock)
+        {
+            var parts = new List<string>();
+            if (_backends.Count > 0)
+                parts.Add($"backend {string.Join(", ", _backends.Keys.Order())}");
+            if (_devices.Count > 0)
+                parts.Add($"device {string.Join(", ", _devices.Keys.Order())}");
+            return string.Join(" and ", parts);
+        }
+    }
+
+    /// <summary>
+    /// Leaves: what is still there is stopped, the claim given up, the region unmapped. Never throws for what other
+    /// hosts do; what could not be given back is cleared by them.
+    /// </summary>
+    public void Close()
+    {
+        bool fenced = IsFenced();
+        foreach (DeviceService device in Devices())
+            Try($"device {device.Device}", () => { if (fenced) device.StopFenced(); else device.Stop(force: true); });
+        foreach (BackendService backend in Backends())
+            Try($"backend {backend.Backend}", () => { if (fenced) backend.StopFenced(); else StopService(backend, force: true); });
+        lock (_lock)
+        {
+            _devices.Clear();
+            _backends.Clear();
+        }
+
+        StopHousekeeping();
+        if (!fenced)
+            Leave();
+        _opened.Region.Dispose();
+        _opened.Source.Dispose();
+    }
+
+    private void Leave()
+    {
+        long limit = MonotonicClock.Milliseconds + 5000;
+        while (Host.Leave(_opened.Clearing, MonotonicClock.Milliseconds) == StepResult.Again)
+        {
+            if (MonotonicClock.Milliseconds > limit)
+            {
+                _logger.LogWarning("transport {Transport}: another host does not let go of a channel; the entry is left to be cleared", Id);
+                return;
+            }
+
+            Thread.Sleep(5);
+        }
+
+        AnnounceChange();
+    }
+
+    private void Try(string what, Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (CbdException e)
+        {
+            _logger.LogError("transport {Transport}: stopping {What}: {Error}", Id, what, e.Message);
+        }
+    }
+
+    private DeviceService[] Devices()
+    {
+        lock (_lock)
+            return [.. _devices.Values];
+    }
+
+    private BackendService[] Backends()
+    {
+        lock (_lock)
+            return [.. _backends.Values];
+    }
+}

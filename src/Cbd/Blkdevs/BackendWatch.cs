@@ -1,0 +1,77 @@
+using Cbd.Blocks;
+using Cbd.Channels;
+using Cbd.Format;
+using Cbd.Memory;
+
+namespace Cbd.Blkdevs;
+
+/// <summary>
+/// A blkdev's view of its backend: two loads per look; the body is read only when the claim word or the change counter
+/// moved. One thread at a time.
+/// </summary>
+public sealed class BackendWatch<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    private readonly TMemory _memory;
+    private readonly RegionGeometry _geometry;
+    private readonly long _offset;
+    private ClaimWord _adopted;
+    private ulong _adoptedChanges;
+    private bool _hasAdopted;
+
+    public BackendWatch(TMemory memory, RegionGeometry geometry, int backend)
+    {
+        _memory = memory;
+        _geometry = geometry;
+        Backend = backend;
+        _offset = geometry.BackendOffset(backend);
+    }
+
+    /// <summary>Id of the backend.</summary>
+    public int Backend { get; }
+
+    /// <summary>The claim word at the last look.</summary>
+    public ClaimWord Word { get; private set; }
+
+    /// <summary>The body that was last returned; null before the first.</summary>
+    public BackendBody? Body { get; private set; }
+
+    /// <summary>Whether a session serves the backend, or may do so: its claim is active.</summary>
+    public bool IsServed => Word.State == ClaimState.Active;
+
+    /// <summary>
+    /// Looks at the backend. True if there is a session, or a property of it (its size), that was not returned before:
+    /// hand it to <see cref="BlkdevState.Adopt"/>.
+    /// </summary>
+    public bool TryRefresh(out BackendSession session)
+    {
+        session = default;
+        Word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset);
+        // Pairs with the release store of the counter after the owner published its body.
+        ulong changes = _memory.ReadAcquire(_offset + BackendEntry.ChangeCounterOffset);
+        if (!IsServed || (_hasAdopted && Word == _adopted && changes == _adoptedChanges))
+            return false;
+        // A body that cannot be read yet is looked for again next time.
+        if (!EntryBodies<TMemory>.TryReadBackend(_memory, _geometry, Backend, Word.Epoch, out BackendBody body, out _))
+            return false;
+        (_adopted, _adoptedChanges, _hasAdopted) = (Word, changes, true);
+        Body = body;
+        session = ToSession(Word.Epoch, body);
+        return true;
+    }
+
+    /// <summary>What a body says, as a block device.</summary>
+    public static BackendSession ToSession(ulong epoch, BackendBody body) => new(epoch, body.DurabilityId, new BlockDeviceInfo
+    {
+        SizeBytes = body.SizeBytes,
+        LogicalBlockBytes = body.LogicalBlockBytes,
+        PhysicalBlockBytes = body.PhysicalBlockBytes,
+        ReadOnly = body.ReadOnly,
+        CanDiscard = (body.Flags & BackendFlags.CanDiscard) != 0,
+        CanZeroFast = (body.Flags & BackendFlags.CanZeroFast) != 0,
+        DiscardGranularityBytes = body.DiscardGranularityBytes,
+        MaxTransferBytes = body.MaxTransferBytes,
+        DurabilityId = body.DurabilityId,
+    });
+}

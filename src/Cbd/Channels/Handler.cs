@@ -1,0 +1,416 @@
+using Cbd.Blocks;
+using Cbd.Format;
+using Cbd.Memory;
+
+namespace Cbd.Channels;
+
+/// <summary>
+/// The backend's side of one channel: fetches commands in order, copies each once, does them on the disk and posts
+/// completions in the order in which the disk finishes. Driven by its <see cref="HandlerGroup{TMemory, TPolicy}"/>.
+/// </summary>
+/// <remarks>
+/// Everything read from the region is untrusted. What a blkdev gets wrong about the disk (a range, an alignment) fails
+/// the command; what it gets wrong about the channel (a pool offset, the depth) fails the channel: nothing more is
+/// fetched until the blkdev resets it.
+/// </remarks>
+internal sealed class Handler<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    /// <summary>Commands fetched in one turn at most, so that channels of one thread share it.</summary>
+    private const int FetchBudget = 64;
+
+    private readonly TMemory _memory;
+    private readonly RegionGeometry _geometry;
+    private readonly ChannelLayout _layout;
+    private readonly ServedBackend _backend;
+    private readonly IBlockQueue _disk;
+    private readonly NativeBuffer _buffers;
+    private readonly PoolAllocator _bufferSpace;
+    private readonly ulong _cookieBase;
+    private readonly Slot[] _slots;
+    private readonly int[] _freeSlots;
+    private readonly uint _ringMask;
+    private int _freeCount;
+    private int _busy;
+
+    private ClaimWord _word;
+    private LineSeal _commandSeal;
+    private LineSeal _completionSeal;
+    private LineSeal _ctrlSeal;
+    private int _depth;
+    private ulong _fetched;
+    private ulong _posted;
+    private bool _changed;
+    private bool _stopping;
+    private bool _hasPending;
+    private CommandLine _pending;
+
+    private struct Slot
+    {
+        public ulong Epoch;
+        public ulong CommandSequence;
+        public long BufferOffset;
+        public uint PayloadOffset;
+        public uint PayloadLength;
+        public ushort Tag;
+        public BlockOperation Operation;
+        public BlockFlags Flags;
+        public bool HasBuffer;
+    }
+
+    /// <param name="number">Number within the group; comes back in the disk's cookies.</param>
+    public Handler(
+        in TMemory memory,
+        RegionGeometry geometry,
+        int channel,
+        ServedBackend backend,
+        IBlockQueue disk,
+        NativeBuffer buffers,
+        PoolAllocator bufferSpace,
+        int number)
+    {
+        _memory = memory;
+        _geometry = geometry;
+        _layout = new ChannelLayout(geometry, channel);
+        _backend = backend;
+        _disk = disk;
+        _buffers = buffers;
+        _bufferSpace = bufferSpace;
+        _cookieBase = (ulong)number << 32;
+        _ringMask = (uint)geometry.RingSlots - 1;
+        _slots = new Slot[geometry.RingSlots];
+        _freeSlots = new int[geometry.RingSlots];
+        for (int i = 0; i < _freeSlots.Length; i++)
+            _freeSlots[i] = _freeSlots.Length - 1 - i;
+        _freeCount = _freeSlots.Length;
+    }
+
+    public int Channel => _layout.Channel;
+
+    /// <summary>The channel is not served by this handler any more, and nothing of it is in flight.</summary>
+    public bool IsGone { get; private set; }
+
+    /// <summary>Commands fetched and not answered yet.</summary>
+    public int Outstanding => _busy;
+
+    /// <summary>Why the channel failed; null while it is served.</summary>
+    public string? Failure { get; private set; }
+
+    public long DoorbellOffset => _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset;
+
+    /// <summary>Something waits inside that time alone moves (a stalled command): do not sleep long.</summary>
+    public bool IsStalled => _hasPending;
+
+    /// <summary>
+    /// Attaches an offered channel: one compare-and-swap, which loses against a withdrawal. False, with nothing
+    /// stored, if there is no such offer for this session (any more).
+    /// </summary>
+    public bool TryAttach()
+    {
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        if (word.State != ClaimState.Offered || !TryReadOffer(word, out BlkdevCtrlLine offer))
+            return false;
+        ClaimWord attached = word.With(ClaimState.Attached);
+        if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, attached))
+            return false;
+        _word = attached;
+        _depth = offer.Depth;
+        _fetched = 0;
+        _posted = 0;
+        _hasPending = false;
+        Failure = null;
+        _commandSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Command, word.Epoch);
+        _completionSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Completion, word.Epoch);
+        _ctrlSeal = new LineSeal(_geometry.RegionId, Channel, LineKind.HandlerCtrl, word.Epoch);
+        StoreCtrl();
+        RingDoorbell();
+        return true;
+    }
+
+    /// <summary>No more fetching; what was fetched is finished and answered, then the channel is detached.</summary>
+    public void BeginStop() => _stopping = true;
+
+    /// <summary>One turn: life cycle, then new commands. Returns whether anything happened.</summary>
+    public bool Advance()
+    {
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        if (word != _word)
+            return Follow(word);
+        if (_stopping && !_hasPending)
+            return _busy == 0 && TryDetach(word);
+        if (Failure is not null)
+            return false;
+        return Fetch();
+    }
+
+    /// <summary>Whether a turn would find something; used between announcing sleep and sleeping.</summary>
+    public bool HasWork()
+    {
+        if (ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) != _word || _stopping || _hasPending)
+            return true;
+        if (Failure is not null)
+            return false;
+        ulong sequence = _fetched + 1;
+        uint slot = (uint)sequence & _ringMask;
+        _memory.ReadLine(_layout.CommandRingOffset + slot * 64L, out Line line);
+        return Arrival<TPolicy>.Holds(line, _commandSeal, _word.Epoch, sequence, slot);
+    }
+
+    /// <summary>The disk has finished a request whose cookie is of this handler.</summary>
+    public void Complete(in BlockCompletion done)
+    {
+        int index = (int)(uint)done.Cookie;
+        ref Slot slot = ref _slots[index];
+        // The blkdev has given up the epoch of the command, or is about to: its pools are stored to no more.
+        bool current = slot.Epoch == _word.Epoch &&
+            (!TPolicy.WaitForDrain || ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _word);
+        // The data of a failed flush is nobody's any more: the kernel may have dropped it and report success next time.
+        if (done.Error != 0 && slot.Operation == BlockOperation.Flush)
+            _backend.LatchFlushError(done.Error);
+        else if (done.Error == Errno.EIO && (slot.Flags & BlockFlags.ForceUnitAccess) != 0)
+            _backend.LatchFlushError(done.Error);
+        if (current && Failure is null)
+            Post(ref slot, done.Error, done.Result);
+        Release(index);
+    }
+
+    /// <summary>Ends a turn in which something happened: diagnosis and the blkdev's doorbell.</summary>
+    public void Publish()
+    {
+        if (!_changed)
+            return;
+        _changed = false;
+        StoreCtrl();
+        RingDoorbell();
+    }
+
+    /// <summary>The claim word is not ours as we left it: a reset, the end, or the channel was taken away.</summary>
+    private bool Follow(ClaimWord word)
+    {
+        if (word.State == ClaimState.Attached && word.Epoch == _word.Epoch)
+            throw new InvalidOperationException($"channel {Channel}: claim word {word} differs from our own {_word} in its host only");
+        _hasPending = false;
+        if (TPolicy.WaitForDrain && _busy > 0)
+            return false;
+        switch (word.State)
+        {
+            case ClaimState.Offered when word.Epoch > _word.Epoch:
+                if (_stopping)
+                {
+                    IsGone = true;
+                    return true;
+                }
+
+                if (TryAttach())
+                    return true;
+                // The offer names another session or backend: it is not for us. An unreadable one may still arrive.
+                IsGone = _busy == 0 &&
+                    BlkdevCtrlLine.TryLoad(_memory, _geometry, Channel, word.Epoch, out BlkdevCtrlLine other) &&
+                    (other.Backend != _backend.Backend || other.Session != _backend.Session);
+                return IsGone;
+            case ClaimState.Closing when word.Epoch == _word.Epoch && _busy == 0:
+                return TryDetach(word);
+            default:
+                IsGone = _busy == 0;
+                return IsGone;
+        }
+    }
+
+    private bool TryDetach(ClaimWord word)
+    {
+        if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.With(ClaimState.Detached)))
+            return false;
+        IsGone = true;
+        RingDoorbell();
+        return true;
+    }
+
+    private bool TryReadOffer(ClaimWord word, out BlkdevCtrlLine offer) =>
+        BlkdevCtrlLine.TryLoad(_memory, _geometry, Channel, word.Epoch, out offer) &&
+        offer.Backend == _backend.Backend &&
+        offer.Session == _backend.Session &&
+        offer.Depth >= 1 && offer.Depth <= _geometry.RingSlots &&
+        _backend.IsEntitled(offer.Blkdev, offer.BlkdevEpoch);
+
+    private bool Fetch()
+    {
+        bool any = false;
+        if (_hasPending)
+        {
+            if (!TryStart(_pending))
+                return false;
+            _hasPending = false;
+            any = true;
+        }
+
+        for (int budget = FetchBudget; budget > 0 && !_stopping; budget--)
+        {
+            ulong sequence = _fetched + 1;
+            uint slot = (uint)sequence & _ringMask;
+            long at = _layout.CommandRingOffset + slot * 64L;
+            _memory.ReadLine(at, out Line line);
+            if (!Arrival<TPolicy>.Holds(line, _commandSeal, _word.Epoch, sequence, slot))
+                break;
+            any = _changed = true;
+            _fetched = sequence;
+            CommandLine command = CommandLine.FromLine(line);
+            if (!Accept(command))
+                break;
+            if (!TPolicy.CopyOnce)
+            {
+                _memory.ReadLine(at, out line);
+                command = CommandLine.FromLine(line);
+            }
+
+            if (!TryStart(command))
+            {
+                _pending = command;
+                _hasPending = true;
+                break;
+            }
+        }
+
+        return any;
+    }
+
+    /// <summary>Validates what concerns the channel; the disk's own gate validates the rest.</summary>
+    private bool Accept(in CommandLine command)
+    {
+        if (TPolicy.KeepCredits && _fetched - _posted > (ulong)_depth)
+            return Fail($"command {command.Sequence} exceeds the depth {_depth}");
+        if (command.Operation is < BlockOperation.Read or > BlockOperation.Cache)
+            return Fail($"command {command.Sequence} has operation {(byte)command.Operation}, which does not exist");
+        if ((command.Flags & ~(BlockFlags.ForceUnitAccess | BlockFlags.NoUnmap | BlockFlags.FastZero)) != 0)
+            return Fail($"command {command.Sequence} has flags 0x{(byte)command.Flags:x2}, which do not exist");
+        bool fits = command.Operation switch
+        {
+            BlockOperation.Read or BlockOperation.Write =>
+                command.PayloadLength == command.Length && IsPiece(command),
+            BlockOperation.BlockStatus => command.PayloadLength >= BlockExtent.EncodedSizeBytes && IsPiece(command),
+            _ => command.PayloadLength == 0,
+        };
+        return fits || Fail($"command {command.Sequence} has payload {command.PayloadOffset}+{command.PayloadLength}, which does not fit its length {command.Length} or the pool of {_layout.PoolBytes} bytes");
+    }
+
+    private bool IsPiece(in CommandLine command) =>
+        command.PayloadLength > 0 &&
+        command.PayloadLength <= _layout.PoolBytes / 2 &&
+        command.PayloadOffset <= _layout.PoolBytes - command.PayloadLength;
+
+    private bool Fail(string why)
+    {
+        Failure = $"channel {Channel}: {why}";
+        _changed = true;
+        return false;
+    }
+
+    /// <summary>Starts a command on the disk, or answers it; false if buffers or the disk's queue have no room now.</summary>
+    private bool TryStart(in CommandLine command)
+    {
+        if (_freeCount == 0)
+            return false;
+        int index = _freeSlots[_freeCount - 1];
+        ref Slot slot = ref _slots[index];
+        slot = new Slot
+        {
+            Epoch = _word.Epoch,
+            CommandSequence = command.Sequence,
+            PayloadOffset = command.PayloadOffset,
+            PayloadLength = command.PayloadLength,
+            Tag = command.Tag,
+            Operation = command.Operation,
+            Flags = command.Flags,
+        };
+        int latched = _backend.FlushError;
+        if (latched != 0 && command.Operation is BlockOperation.Write or BlockOperation.Flush or BlockOperation.Discard or BlockOperation.WriteZeroes)
+        {
+            Post(ref slot, latched, 0);
+            return true;
+        }
+
+        BufferSlice data = default;
+        if (command.PayloadLength > 0)
+        {
+            if (!_bufferSpace.TryAllocate(command.PayloadLength, out slot.BufferOffset))
+                return false;
+            slot.HasBuffer = true;
+            data = new BufferSlice(_buffers, slot.BufferOffset, (int)command.PayloadLength);
+            if (command.Operation == BlockOperation.Write && !CopyPayload(command, data.Span))
+            {
+                _bufferSpace.Free(slot.BufferOffset, slot.PayloadLength);
+                Post(ref slot, Errno.EBADMSG, 0);
+                return true;
+            }
+        }
+
+        var request = new BlockRequest(_cookieBase | (uint)index, command.Operation, command.Flags, command.Offset, command.Length, data);
+        if (!_disk.TrySubmit(request))
+        {
+            if (slot.HasBuffer)
+                _bufferSpace.Free(slot.BufferOffset, slot.PayloadLength);
+            return false;
+        }
+
+        _freeCount--;
+        _busy++;
+        return true;
+    }
+
+    /// <summary>Copies the payload of a write once, into private memory, and checks it there.</summary>
+    private bool CopyPayload(in CommandLine command, Span<byte> destination)
+    {
+        long at = _layout.WritePoolOffset + command.PayloadOffset;
+        if (!_geometry.PayloadCrc)
+        {
+            _memory.Read(at, destination);
+            return true;
+        }
+
+        uint crc = _memory.ReadWithCrc(at, destination, uint.MaxValue);
+        if (TPolicy.CheckCrc && crc != command.PayloadCrc)
+            return false;
+        if (!TPolicy.CopyOnce)
+            _memory.Read(at, destination);
+        return true;
+    }
+
+    private void Post(ref Slot slot, int error, int result)
+    {
+        uint crc = 0;
+        uint length = 0;
+        if (error == 0 && slot.Operation is BlockOperation.Read or BlockOperation.BlockStatus && slot.HasBuffer)
+        {
+            length = slot.Operation == BlockOperation.Read ? slot.PayloadLength : (uint)result;
+            if (length > slot.PayloadLength)
+                throw new InvalidOperationException($"the disk answered {length} bytes for {slot.PayloadLength}");
+            ReadOnlySpan<byte> payload = _buffers.GetSpan(slot.BufferOffset, (int)length);
+            if (_geometry.PayloadCrc)
+                crc = _memory.WriteWithCrc(_layout.ReadPoolOffset + slot.PayloadOffset, payload, uint.MaxValue);
+            else
+                _memory.Write(_layout.ReadPoolOffset + slot.PayloadOffset, payload);
+        }
+
+        ulong sequence = ++_posted;
+        uint ringSlot = (uint)sequence & _ringMask;
+        Line line = new CompletionLine(sequence, _word.Epoch, slot.CommandSequence, slot.Tag, (ushort)Math.Clamp(error, 0, 4095), crc, length).ToLine();
+        _completionSeal.Seal(ref line, ringSlot);
+        _memory.WriteLine(_layout.CompletionRingOffset + ringSlot * 64L, line);
+        _changed = true;
+    }
+
+    private void Release(int index)
+    {
+        ref Slot slot = ref _slots[index];
+        if (slot.HasBuffer)
+            _bufferSpace.Free(slot.BufferOffset, slot.PayloadLength);
+        _freeSlots[_freeCount++] = index;
+        _busy--;
+    }
+
+    private void StoreCtrl() =>
+        new HandlerCtrlLine(_word.Epoch, Failure is null ? HandlerCondition.Serving : HandlerCondition.Failed, _backend.Session, _fetched, _posted)
+            .Store(_memory, _layout.HandlerCtrlLineOffset, _ctrlSeal);
+
+    private void RingDoorbell() => Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset);
+}

@@ -1,0 +1,191 @@
+using Cbd.Blocks;
+using Cbd.Format;
+using Cbd.Memory;
+
+namespace Cbd.Channels;
+
+/// <summary>
+/// The handlers that one handler thread drives, with the one disk queue and the private buffers that they share.
+/// Single-threaded; advances by <see cref="Poll"/>; no clock, no sleeping.
+/// </summary>
+public sealed class HandlerGroup<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    private readonly TMemory _memory;
+    private readonly RegionGeometry _geometry;
+    private readonly ServedBackend _backend;
+    private readonly IBlockQueue _disk;
+    private readonly NativeBuffer _buffers;
+    private readonly PoolAllocator _bufferSpace;
+    private readonly BlockCompletion[] _completions = new BlockCompletion[128];
+    private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];
+    private bool _stopping;
+
+    /// <param name="disk">A queue of the backend's disk; stays the caller's to dispose.</param>
+    /// <param name="buffers">Private payload memory, at least half a pool; stays the caller's to dispose.</param>
+    public HandlerGroup(in TMemory memory, RegionGeometry geometry, ServedBackend backend, IBlockQueue disk, NativeBuffer buffers)
+    {
+        _memory = memory;
+        _geometry = geometry;
+        _backend = backend;
+        _disk = disk;
+        _buffers = buffers;
+        _bufferSpace = new PoolAllocator(buffers.SizeBytes);
+        long piece = new ChannelLayout(geometry, 0).PoolBytes / 2;
+        ArgumentOutOfRangeException.ThrowIfLessThan(buffers.SizeBytes, piece);
+    }
+
+    /// <summary>Channels served now.</summary>
+    public int Count { get; private set; }
+
+    /// <summary>Requests at the disk now.</summary>
+    public int Outstanding => _disk.Outstanding;
+
+    /// <summary>A command waits for buffers or room at the disk.</summary>
+    public bool IsStalled
+    {
+        get
+        {
+            foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+            {
+                if (handler is { IsStalled: true })
+                    return true;
+            }
+
+            return false;
+        }
+    }
+
+    /// <summary>Attaches a channel that was offered to this session. False, with nothing stored, if it is not (any more).</summary>
+    public bool TryAttach(int channel)
+    {
+        if (_stopping)
+            return false;
+        int number = _handlers.IndexOf(null);
+        if (number < 0)
+        {
+            number = _handlers.Count;
+            _handlers.Add(null);
+        }
+
+        var handler = new Handler<TMemory, TPolicy>(_memory, _geometry, channel, _backend, _disk, _buffers, _bufferSpace, number);
+        if (!handler.TryAttach())
+            return false;
+        _handlers[number] = handler;
+        Count++;
+        return true;
+    }
+
+    /// <summary>Whether this group serves the channel.</summary>
+    public bool Serves(int channel)
+    {
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler?.Channel == channel)
+                return true;
+        }
+
+        return false;
+    }
+
+    /// <summary>Finishes and answers what was fetched, then detaches all channels. Poll until <see cref="Count"/> is 0.</summary>
+    public void BeginStop()
+    {
+        _stopping = true;
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+            handler?.BeginStop();
+    }
+
+    /// <summary>One turn of every channel and of the disk. Returns whether anything happened.</summary>
+    public bool Poll()
+    {
+        bool any = false;
+        for (int i = 0; i < _handlers.Count; i++)
+        {
+            Handler<TMemory, TPolicy>? handler = _handlers[i];
+            if (handler is not null)
+                any |= handler.Advance();
+        }
+
+        if (_disk.Outstanding > 0)
+        {
+            int count = _disk.Poll(_completions);
+            for (int i = 0; i < count; i++)
+            {
+                int number = (int)(_completions[i].Cookie >> 32);
+                Handler<TMemory, TPolicy> handler = _handlers[number]
+                    ?? throw new InvalidOperationException($"completion for handler {number}, which is gone");
+                handler.Complete(_completions[i]);
+            }
+
+            any |= count > 0;
+        }
+
+        for (int i = 0; i < _handlers.Count; i++)
+        {
+            Handler<TMemory, TPolicy>? handler = _handlers[i];
+            if (handler is null)
+                continue;
+            if (handler.IsGone)
+            {
+                _handlers[i] = null;
+                Count--;
+                continue;
+            }
+
+            handler.Publish();
+        }
+
+        return any;
+    }
+
+    /// <summary>
+    /// Announces sleep on all channels and looks once more. False, with the announcement taken back, if there is work;
+    /// else <paramref name="doorbells"/> holds the offsets of <paramref name="count"/> words that are 1 until somebody
+    /// rings. At most as many as fit are announced; sleep short if there are more channels than that.
+    /// </summary>
+    public bool TryAnnounceSleep(Span<long> doorbells, out int count)
+    {
+        count = 0;
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler is null || count == doorbells.Length)
+                continue;
+            doorbells[count++] = handler.DoorbellOffset;
+            _memory.WriteRelease(handler.DoorbellOffset, 1);
+        }
+
+        // One fence for all words: pairs with the fence of Doorbells.Ring.
+        _memory.FullFence();
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler is null || !handler.HasWork())
+                continue;
+            RetractSleep();
+            return false;
+        }
+
+        return true;
+    }
+
+    /// <summary>Says that the thread is awake.</summary>
+    public void RetractSleep()
+    {
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler is not null)
+                Doorbells.Retract(_memory, handler.DoorbellOffset);
+        }
+    }
+
+    /// <summary>Failures of channels since the last call, for the log.</summary>
+    public void CollectFailures(List<string> failures)
+    {
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler?.Failure is { } failure && !failures.Contains(failure))
+                failures.Add(failure);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+using Cbd.Blocks;
+using Cbd.Format;
+
+namespace Cbd.Channels;
+
+/// <summary>The part of a queue that follows the life of its channel: offer, attach, reset, re-issue, close.</summary>
+public sealed partial class Queue<TMemory, TPolicy>
+{
+    private ulong _session;
+    private ulong _attachedSession;
+    private int _generation;
+    private int _fruitlessResets;
+    private int _reissuesLeft;
+    private bool _holding;
+    private bool _handlerLeft;
+    private long _nextLook;
+    private long _aheadSince = long.MaxValue;
+    private ulong _aheadCopied;
+
+    /// <summary>Offers the claimed channel to the device's session.</summary>
+    public void Offer()
+    {
+        if (_phase != QueuePhase.Claimed)
+            throw new InvalidOperationException($"channel {Channel} is {_phase}");
+        TakeSession();
+        StoreCtrl();
+        ClaimWord offered = _word.With(ClaimState.Offered);
+        if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, _word, offered))
+        {
+            Lose();
+            return;
+        }
+
+        _word = offered;
+        _phase = QueuePhase.Offered;
+        _announceOffer();
+    }
+
+    /// <summary>
+    /// Ends the channel: what is still outstanding is answered with ESHUTDOWN, the offer is withdrawn or the handler
+    /// asked to drain. Poll until <see cref="Phase"/> is Closed or Lost.
+    /// </summary>
+    public void BeginClose()
+    {
+        AbandonAll(Errno.ESHUTDOWN);
+        while (_phase is QueuePhase.Claimed or QueuePhase.Offered or QueuePhase.Attached)
+        {
+            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+            if (!IsOurs(word))
+            {
+                Lose();
+                return;
+            }
+
+            bool served = word.State == ClaimState.Attached;
+            ClaimWord next = served ? word.With(ClaimState.Closing) : word.Freed();
+            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, next))
+                continue;
+            _word = next;
+            _phase = served ? QueuePhase.Closing : QueuePhase.Closed;
+            _announceOffer();
+            Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset);
+        }
+    }
+
+    /// <summary>
+    /// Gives up a channel whose handler does not answer: nobody may reuse it until there is proof of the handler's
+    /// death. For a forced stop.
+    /// </summary>
+    public void Quarantine()
+    {
+        if (_phase != QueuePhase.Closing)
+            throw new InvalidOperationException($"channel {Channel} is {_phase}");
+        if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, _word, _word.With(ClaimState.Quarantined)))
+            _phase = QueuePhase.Closed;
+    }
+
+    /// <summary>
+    /// This host may not store into the region any more: everything is answered with EIO, and the channel is left as it
+    /// is.
+    /// </summary>
+    public void Fence()
+    {
+        if (_phase is not (QueuePhase.Closed or QueuePhase.Lost))
+            Lose();
+    }
+
+    private bool IsOurs(ClaimWord word) =>
+        word.Host == _word.Host &&
+        word.Epoch == _word.Epoch &&
+        word.State is ClaimState.Claimed or ClaimState.Offered or ClaimState.Attached or ClaimState.Detached;
+
+    private void FollowClaim()
+    {
+        if (_phase is QueuePhase.Claimed or QueuePhase.Closed or QueuePhase.Lost)
+            return;
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        if (_phase == QueuePhase.Closing)
+        {
+            FollowClosing(word);
+            return;
+        }
+
+        if (!IsOurs(word))
+        {
+            Lose();
+            return;
+        }
+
+        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
+            Attach(word);
+        if (_phase == QueuePhase.Attached)
+            _handlerLeft = word.State == ClaimState.Detached;
+        if (_device.SessionEpoch != _session)
+            Reset();
+        else if (_phase == QueuePhase.Offered && _now >= _nextLook)
+            RepeatOffer();
+    }
+
+    /// <summary>Nobody came: the ctrl line or the announcement may have been lost on the way.</summary>
+    private void RepeatOffer()
+    {
+        _nextLook = _now + _options.DeadlineMicroseconds;
+        StoreCtrl();
+        _announceOffer();
+    }
+
+    private void FollowClosing(ClaimWord word)
+    {
+        bool drained = word == _word.With(ClaimState.Detached);
+        // A handler that is proven dead stores nothing any more; nor does one whose session has a successor, which
+        // could only start with the disk's lock.
+        bool orphaned = word == _word && (_device.IsBackendLost || _device.SessionEpoch != _session);
+        if (drained || orphaned)
+        {
+            if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.Freed()))
+                _phase = QueuePhase.Closed;
+        }
+        else if (word != _word)
+        {
+            Lose();
+        }
+    }
+
+    /// <summary>
+    /// Starts a new epoch of the channel: raised in the claim word first, then used. Everything in flight keeps its
+    /// credit and its pool space until the handler has acknowledged the new epoch.
+    /// </summary>
+    private void Reset()
+    {
+        if (!_holding)
+        {
+            _device.AddHold();
+            _holding = true;
+        }
+
+        while (true)
+        {
+            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+            if (!IsOurs(word) || word.Epoch == ClaimWord.MaxEpoch)
+            {
+                Lose();
+                return;
+            }
+
+            ClaimWord next = word.Next(ClaimState.Offered, word.Host);
+            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, next))
+                continue;
+            _word = next;
+            break;
+        }
+
+        ResetCount++;
+        _phase = QueuePhase.Offered;
+        TakeSession();
+        StoreCtrl();
+        _announceOffer();
+        _ring = true;
+    }
+
+    private void TakeSession()
+    {
+        do
+        {
+            _session = _device.SessionEpoch;
+            _generation = _device.DurabilityGeneration;
+        }
+        while (_session != _device.SessionEpoch);
+        _device.EnterGeneration(_queue, _generation);
+    }
+
+    /// <summary>
+    /// The handler has acknowledged the epoch: nothing of the older ones can happen any more. The rings start anew, and
+    /// what was in flight is issued again in its old order.
+    /// </summary>
+    private void Attach(ClaimWord word)
+    {
+        _word = word;
+        _phase = QueuePhase.Attached;
+        _handlerLeft = false;
+        _commandSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Command, word.Epoch);
+        _completionSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Completion, word.Epoch);
+        _posted = 0;
+        _copied = 0;
+        _aheadSince = long.MaxValue;
+        _fruitlessResets = _attachedSession == _session ? _fruitlessResets + 1 : 0;
+        _attachedSession = _session;
+        if (_fruitlessResets >= _options.FruitlessResets && InFlight > 0)
+        {
+            AbandonAll(Errno.EIO);
+            _fruitlessResets = 0;
+        }
+
+        if (InFlight > 0)
+            Reissue();
+        _nextLook = _now + _options.DeadlineMicroseconds / 8;
+        if (_reissuesLeft == 0)
+            ReleaseHold();
+    }
+
+    private void Reissue()
+    {
+        int[] busy = new int[InFlight];
+        int count = 0;
+        for (int tag = 0; tag < _pieces.Length; tag++)
+        {
+            if (!_pieces[tag].Busy)
+                continue;
+            // Answered to its user already: never issued again; its space is free now that the epoch is drained.
+            if (_pieces[tag].Request < 0)
+                FreePiece(tag);
+            else
+                busy[count++] = tag;
+        }
+
+        Span<int> tags = busy.AsSpan(0, count);
+        tags.Sort((a, b) => _pieces[a].Sequence.CompareTo(_pieces[b].Sequence));
+        _reissuesLeft = count;
+        foreach (int tag in tags)
+        {
+            _pieces[tag].Reissued = true;
+            Send(tag, ref _requests[_pieces[tag].Request]);
+        }
+    }
+
+    private void EndReissue()
+    {
+        if (_reissuesLeft > 0 && --_reissuesLeft == 0)
+            ReleaseHold();
+    }
+
+    private void ReleaseHold()
+    {
+        if (!_holding)
+            return;
+        _holding = false;
+        _device.ReleaseHold();
+    }
+
+    /// <summary>Somebody else has the channel: this host was cleared. Nothing of it is touched any more.</summary>
+    private void Lose()
+    {
+        _phase = QueuePhase.Lost;
+        _device.Fail($"channel {Channel} was taken away: this host was cleared by another; register again");
+        AbandonAll(Errno.EIO);
+    }
+
+    /// <summary>Answers every request; their commands keep credits and pool space until answered or drained.</summary>
+    private void AbandonAll(int error)
+    {
+        for (int tag = 0; tag < _pieces.Length; tag++)
+        {
+            if (_pieces[tag].Busy)
+            {
+                _pieces[tag].Request = -1;
+                _pieces[tag].Reissued = false;
+            }
+        }
+
+        _reissuesLeft = 0;
+        _requests.AnswerAll(error);
+        ReleaseHold();
+    }
+
+    private void StoreCtrl() =>
+        new BlkdevCtrlLine(_word.Epoch, _device.Backend, _device.Blkdev, _depth, _queue, _session, _device.BlkdevEpoch, _posted, _copied)
+            .Store(_memory, _geometry, Channel);
+}

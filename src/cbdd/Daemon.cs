@@ -1,0 +1,128 @@
+using System.Globalization;
+using Cbd.Control;
+using Cbd.Control.Client;
+using Cbd.Control.Server;
+using Cbd.Control.Verbs;
+using Cbd.Memory;
+using Cbd.Programs.Daemon.Logs;
+using Cbd.Programs.Daemon.State;
+using Cbd.Runtime;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Programs.Daemon;
+
+/// <summary>
+/// One life of a daemon: directories, node, restore, verbs, control socket, wait, drain. The socket comes last, so
+/// that a socket that answers means that everything asked for at start is up.
+/// </summary>
+public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOptions, INode> createNode)
+{
+    private readonly ILogger _logger = logs.CreateLogger("cbdd");
+
+    /// <summary>Runs until a signal; returns the exit code. Throws <see cref="CbdException"/> if it cannot start.</summary>
+    public async Task<int> RunAsync()
+    {
+        using var stop = new StopSignal();
+        var verbs = VerbSet.ForDaemon();
+        var lines = options.RunLines.Select(verbs.ParseLine).ToList();
+        var group = options.SocketGroup is null ? null : FindGroup(options.SocketGroup);
+        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
+        using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
+        var socketPath = Path.Combine(run.Path, RunDirectories.SocketName);
+        File.Delete(socketPath); // a leftover: the lock is ours
+
+        var file = new StateFile(state.Path);
+        var record = new StateRecord(file, _logger, options.Restore ? file.Read() : []);
+        using var node = createNode(new NodeOptions
+        {
+            RunDirectory = run.Path,
+            StateDirectory = state.Path,
+            HostUuid = HostIdentity.LoadOrCreate(state.Path),
+            Logger = logs.CreateLogger("node"),
+            BeatMs = options.BeatMs,
+            DeadMs = options.DeadMs,
+            FenceMs = options.FenceMs,
+            MaxTransports = options.MaxTransports,
+        });
+        var gate = new CheckedNode(new RecordingNode(node, record));
+        try
+        {
+            new Restore(gate, record, _logger).Run(() => stop.IsSet);
+            foreach (var line in lines)
+            {
+                if (!stop.IsSet)
+                    Do(line, gate);
+            }
+
+            var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
+            await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs);
+            _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
+            _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
+        }
+        catch (CbdException)
+        {
+            Drain(node);
+            throw;
+        }
+
+        return Drain(node) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+    }
+
+    private void Do(ParsedVerb verb, INode node)
+    {
+        var answer = new StringWriter();
+        verb.Execute(node, new VerbOutput(answer, toTerminal: false));
+        _logger.LogInformation("{Verb}: {Answer}", verb.Name, answer.ToString().TrimEnd('\n'));
+    }
+
+    /// <summary>
+    /// Stops devices, then backends, then leaves the transports, so that every entry is free again. The record keeps
+    /// them: they are what --restore starts again. True if all of it went.
+    /// </summary>
+    private bool Drain(INode node)
+    {
+        var isClean = true;
+        foreach (var transport in node.ListTransports())
+        {
+            var id = transport.TransportId;
+            foreach (var device in Try(() => node.ListDevices(id, all: false), ref isClean) ?? [])
+                isClean &= Try($"device {device.BlkdevId}", () => node.StopDevice(id, device.BlkdevId, force: true));
+            foreach (var backend in Try(() => node.ListBackends(id, all: false), ref isClean) ?? [])
+                isClean &= Try($"backend {backend.BackendId}", () => node.StopBackend(id, backend.BackendId, force: true));
+            isClean &= Try($"transport {id}", () => node.UnregisterTransport(id));
+        }
+
+        return isClean;
+    }
+
+    private bool Try(string what, Action stop)
+    {
+        try
+        {
+            stop();
+            return true;
+        }
+        catch (CbdException e)
+        {
+            _logger.LogError("{What} is not stopped: {Reason}", what, e.Message);
+            return false;
+        }
+    }
+
+    private T? Try<T>(Func<T> list, ref bool isClean)
+        where T : class
+    {
+        T? items = null;
+        isClean &= Try("a list", () => items = list());
+        return items;
+    }
+
+    private static SocketGroup FindGroup(string name)
+    {
+        if (uint.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var id))
+            return new SocketGroup(name, id);
+        return ControlSyscalls.FindGroupId(name) is { } found
+            ? new SocketGroup(name, found)
+            : throw new CbdException(CbdErrorKind.NotFound, $"there is no group '{name}' on this machine; make it with groupadd, or give another --socket-group");
+    }
+}

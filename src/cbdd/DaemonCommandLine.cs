@@ -1,0 +1,107 @@
+using System.CommandLine;
+using System.CommandLine.Help;
+using Cbd.Control.Client;
+using Cbd.Control.Verbs;
+using Cbd.Memory;
+using Cbd.Runtime;
+
+namespace Cbd.Programs.Daemon;
+
+/// <summary>cbdd's options. Nothing is taken from the environment but the XDG directories and HOME.</summary>
+public sealed class DaemonCommandLine
+{
+    private const int LeastBeatMs = 10;
+    private const int MostMs = 3_600_000;
+    private const int MostTransports = 1024;
+
+    private readonly Option<string?> _runDirectory = VerbOptions.Text(
+        "--run-dir", null, "lock, control socket and NBD sockets; by itself /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
+    private readonly Option<string?> _stateDirectory = VerbOptions.Text(
+        "--state-dir", null, "host uuid and record; by itself /var/lib/cbd for root, $XDG_STATE_HOME/cbd for others", "DIR");
+    private readonly Option<string?> _socketGroup = VerbOptions.Text(
+        "--socket-group", null, "members of this group may use the control socket, too", "GROUP");
+    private readonly Option<bool> _restore = VerbOptions.Flag(
+        "--restore", null, "start again what the record in the state directory has");
+    private readonly Option<string[]> _run = new("--run")
+    {
+        Description = "do this verb of cbdctrl at start, and exit if it fails; may be given many times",
+        HelpName = "'VERB …'",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<int> _beat = VerbOptions.NumberOr(
+        "--beat-ms", null, "period of the heartbeat", NodeOptions.DefaultBeatMs);
+    private readonly Option<int> _dead = VerbOptions.NumberOr(
+        "--dead-ms", null, "a heartbeat that stands still this long is a dead host's", NodeOptions.DefaultDeadMs);
+    private readonly Option<int> _fence = VerbOptions.NumberOr(
+        "--fence-ms", null, "stop serving when this host could not beat for so long", NodeOptions.DefaultFenceMs);
+    private readonly Option<int> _maxTransports = VerbOptions.NumberOr(
+        "--max-transports", null, "transports at once", NodeOptions.DefaultMaxTransports);
+    private readonly Option<string> _logFormat = VerbOptions.Choice(
+        "--log-format", null, "how logs are written to stderr", "text", "text", "json");
+    private readonly Option<bool> _version = VerbOptions.Flag("--version", null, "print the version");
+    private readonly RootCommand _root = VerbSet.NewRoot(
+        "The CBD daemon of one host: its transports, backends and block devices. Runs in the foreground; SIGTERM drains and ends it.");
+
+    public DaemonCommandLine()
+    {
+        _root.Directives.Clear();
+        foreach (var option in new Option[]
+        {
+            _runDirectory, _stateDirectory, _socketGroup, _restore, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+        })
+            _root.Options.Add(option);
+    }
+
+    public ParseResult Parse(IReadOnlyList<string> words) =>
+        _root.Parse(words, new ParserConfiguration { ResponseFileTokenReplacer = null });
+
+    public static bool AsksForHelp(ParseResult line) => line.Action is HelpAction;
+
+    public bool AsksForVersion(ParseResult line) => line.Errors.Count == 0 && line.GetValue(_version);
+
+    /// <summary>The options, or <see cref="CbdException"/> with one line.</summary>
+    public DaemonOptions Options(ParseResult line)
+    {
+        if (line.Errors.Count > 0)
+            throw Invalid($"{line.Errors[0].Message.TrimEnd('.')}; see 'cbdd --help'");
+        var options = new DaemonOptions
+        {
+            RunDirectory = FullPath(line.GetValue(_runDirectory), "--run-dir") ?? RunDirectories.DefaultRunDirectory(),
+            StateDirectory = FullPath(line.GetValue(_stateDirectory), "--state-dir") ?? RunDirectories.DefaultStateDirectory(),
+            SocketGroup = line.GetValue(_socketGroup),
+            Restore = line.GetValue(_restore),
+            RunLines = line.GetValue(_run) ?? [],
+            LogsAsJson = line.GetValue(_logFormat) == "json",
+            BeatMs = line.GetValue(_beat),
+            DeadMs = line.GetValue(_dead),
+            FenceMs = line.GetValue(_fence),
+            MaxTransports = line.GetValue(_maxTransports),
+        };
+        CheckTimes(options);
+        return options;
+    }
+
+    private static void CheckTimes(DaemonOptions options)
+    {
+        if (options.BeatMs is < LeastBeatMs or > MostMs)
+            throw Invalid($"--beat-ms is {options.BeatMs}; it must be {LeastBeatMs} to {MostMs}");
+        if (options.FenceMs <= options.BeatMs || options.FenceMs >= options.DeadMs)
+            throw Invalid($"--fence-ms is {options.FenceMs}; it must be above --beat-ms {options.BeatMs} and below --dead-ms {options.DeadMs}");
+        if (options.DeadMs < 4L * options.BeatMs || options.DeadMs > MostMs)
+            throw Invalid($"--dead-ms is {options.DeadMs}; it must be at least four beats ({4L * options.BeatMs}) and at most {MostMs}");
+        if (options.MaxTransports is < 1 or > MostTransports)
+            throw Invalid($"--max-transports is {options.MaxTransports}; it must be 1 to {MostTransports}");
+    }
+
+    private static string? FullPath(string? path, string option)
+    {
+        if (path is null)
+            return null;
+        return path.Length > 0 && !path.Contains('\0', StringComparison.Ordinal)
+            ? Path.TrimEndingDirectorySeparator(Path.GetFullPath(path))
+            : throw Invalid($"{option} is '{path}'; give a directory");
+    }
+
+    private static CbdException Invalid(string message) => new(CbdErrorKind.Invalid, message);
+}

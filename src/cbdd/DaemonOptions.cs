@@ -1,0 +1,22 @@
+using Cbd.Runtime;
+
+namespace Cbd.Programs.Daemon;
+
+/// <summary>The command line of cbdd, checked. Directories are absolute; times are milliseconds.</summary>
+public sealed record DaemonOptions
+{
+    public required string RunDirectory { get; init; }
+    public required string StateDirectory { get; init; }
+
+    /// <summary>A group's name or number, or null: only root and the own user may use the socket.</summary>
+    public string? SocketGroup { get; init; }
+    public bool Restore { get; init; }
+
+    /// <summary>Verbs to do at start, each one line.</summary>
+    public IReadOnlyList<string> RunLines { get; init; } = [];
+    public bool LogsAsJson { get; init; }
+    public int BeatMs { get; init; } = NodeOptions.DefaultBeatMs;
+    public int DeadMs { get; init; } = NodeOptions.DefaultDeadMs;
+    public int FenceMs { get; init; } = NodeOptions.DefaultFenceMs;
+    public int MaxTransports { get; init; } = NodeOptions.DefaultMaxTransports;
+}

@@ -1,0 +1,36 @@
+using System.Text;
+using Cbd.Memory;
+
+namespace Cbd.Programs.Daemon;
+
+/// <summary>
+/// The host uuid: random, made at the first start and kept in <c>&lt;state-dir&gt;/host-uuid</c>. With it a host
+/// recognises its own earlier lives. Machine ids cannot serve: cloned machines share them.
+/// </summary>
+public static class HostIdentity
+{
+    public static Guid LoadOrCreate(string stateDirectory)
+    {
+        var path = Path.Combine(stateDirectory, "host-uuid");
+        string text;
+        try
+        {
+            text = File.ReadAllText(path);
+        }
+        catch (FileNotFoundException)
+        {
+            var made = Guid.NewGuid();
+            AtomicFile.Write(path, Encoding.ASCII.GetBytes($"{made:D}\n"));
+            return made;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CbdException(CbdErrorKind.Failed, $"cannot read the host uuid '{path}': {e.Message}", e);
+        }
+
+        return Guid.TryParseExact(text.TrimEnd('\n'), "D", out var uuid) && uuid != Guid.Empty
+            ? uuid
+            : throw new CbdException(CbdErrorKind.Corrupt,
+                $"the host uuid in '{path}' is not a uuid; remove the file to get a new one (other hosts then need proof that the old one is dead)");
+    }
+}

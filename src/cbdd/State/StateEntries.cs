@@ -1,0 +1,72 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Cbd.Programs.Daemon.State;
+
+/// <summary>The record of what a daemon has started, in the order of starting.</summary>
+public sealed record StateDocument
+{
+    public const int CurrentVersion = 1;
+
+    public required int Version { get; init; }
+    public required IReadOnlyList<StateEntry> Entries { get; init; }
+}
+
+/// <summary>
+/// One started thing: exactly one of the three is there. Things name their transport by the region's path, which is
+/// registered once per daemon; transport ids change from run to run.
+/// </summary>
+public sealed record StateEntry
+{
+    public TransportEntry? Transport { get; init; }
+    public BackendEntry? Backend { get; init; }
+    public DeviceEntry? Device { get; init; }
+
+    /// <summary>Read from the file and not started in this run (yet).</summary>
+    [JsonIgnore]
+    public bool IsPending { get; init; }
+}
+
+/// <summary>Format options are left out on purpose: a restore must never format.</summary>
+public sealed record TransportEntry
+{
+    public required string Region { get; init; }
+    public required string Host { get; init; }
+    public string? Coherence { get; init; }
+}
+
+public sealed record BackendEntry
+{
+    public required string Region { get; init; }
+    public required int BackendId { get; init; }
+    public required string Path { get; init; }
+    public required int Handlers { get; init; }
+    public required bool ReadOnly { get; init; }
+    public required string Engine { get; init; }
+    public int? BlockSize { get; init; }
+}
+
+public sealed record DeviceEntry
+{
+    public required string Region { get; init; }
+    public required int BlkdevId { get; init; }
+    public required int BackendId { get; init; }
+
+    /// <summary>The disk behind the backend, so that a restore does not take another one under the same id.</summary>
+    public required string BackendPath { get; init; }
+    public int? Queues { get; init; }
+    public string? Nbd { get; init; }
+    public required bool Insecure { get; init; }
+    public required bool ReadOnly { get; init; }
+}
+
+/// <summary>How the record is written; unknown, repeated and missing keys are refused.</summary>
+[JsonSourceGenerationOptions(
+    WriteIndented = true,
+    PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower,
+    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
+    RespectNullableAnnotations = true,
+    AllowDuplicateProperties = false)]
+[JsonSerializable(typeof(StateDocument))]
+public sealed partial class StateJson : JsonSerializerContext;

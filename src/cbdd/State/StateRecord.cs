@@ -1,0 +1,96 @@
+using Cbd.Memory;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Programs.Daemon.State;
+
+/// <summary>
+/// What is to be running: what this run has started, and what an earlier run had and this one could not start yet
+/// (pending: a disk that is missing today is not forgotten). Saved with every change. Thread-safe.
+/// </summary>
+public sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
+{
+    private readonly Lock _gate = new();
+    private readonly List<StateEntry> _entries = [.. loaded];
+
+    public IReadOnlyList<StateEntry> Entries
+    {
+        get
+        {
+            lock (_gate)
+                return [.. _entries];
+        }
+    }
+
+    /// <summary>Something was started. It takes the place of what was pending for the same region or disk.</summary>
+    public void Add(StateEntry started)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(pending => pending.IsPending && IsSame(pending, started));
+            if (place < 0)
+            {
+                _entries.Add(started);
+            }
+            else
+            {
+                if (started.Backend is { } now && _entries[place].Backend is { } before)
+                    MoveDevices(before, now.BackendId);
+                _entries[place] = started;
+            }
+
+            Save();
+        }
+    }
+
+    /// <summary>The transport is left: it and everything on its region goes, pending or not.</summary>
+    public void RemoveRegion(string region) =>
+        Remove(entry => (entry.Transport?.Region ?? entry.Backend?.Region ?? entry.Device?.Region) == region);
+
+    public void RemoveBackend(string region, int backend) =>
+        Remove(entry => !entry.IsPending && entry.Backend is { } b && b.Region == region && b.BackendId == backend);
+
+    public void RemoveDevice(string region, int device) =>
+        Remove(entry => !entry.IsPending && entry.Device is { } d && d.Region == region && d.BlkdevId == device);
+
+    private void Remove(Predicate<StateEntry> which)
+    {
+        lock (_gate)
+        {
+            if (_entries.RemoveAll(which) > 0)
+                Save();
+        }
+    }
+
+    private static bool IsSame(StateEntry pending, StateEntry started) => (pending, started) switch
+    {
+        ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
+        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && a.Path == b.Path,
+        ({ Device: { } a }, { Device: { } b }) =>
+            a.Region == b.Region && a.BackendId == b.BackendId && a.BackendPath == b.BackendPath && a.Nbd == b.Nbd,
+        _ => false,
+    };
+
+    /// <summary>Pending devices follow their backend to its new id.</summary>
+    private void MoveDevices(BackendEntry before, int nowId)
+    {
+        for (var i = 0; i < _entries.Count; i++)
+        {
+            if (_entries[i] is { IsPending: true, Device: { } device }
+                && device.Region == before.Region && device.BackendId == before.BackendId && device.BackendPath == before.Path)
+                _entries[i] = _entries[i] with { Device = device with { BackendId = nowId } };
+        }
+    }
+
+    private void Save()
+    {
+        try
+        {
+            file.Write(_entries);
+        }
+        catch (CbdException e)
+        {
+            // The thing itself was done and is in use; undoing it would do more harm than an old record.
+            logger.LogError("the state file is out of date, a restore would miss changes: {Reason}", e.Message);
+        }
+    }
+}

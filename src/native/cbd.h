@@ -1,0 +1,59 @@
+/*
+ * What CBD needs and .NET cannot do: accesses of exactly one cache line, copies fused with a CRC32C in the widest
+ * form that this CPU has, and a guard against SIGBUS in mapped regions. Every function may be called from any thread.
+ */
+#ifndef CBD_H
+#define CBD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define CBD_EXPORT __attribute__((visibility("default")))
+
+/*
+ * Copies one line out of shared memory. `line` is aligned to 64 bytes, `destination` need not be. The copy may be torn
+ * where the CPU has no 64-byte load. Later loads of this thread are performed after it.
+ */
+CBD_EXPORT void cbd_line_load(void *destination, const void *line);
+
+/*
+ * Stores one line into shared memory, after all earlier stores of this thread. `line` is aligned to 64 bytes, `source`
+ * to 8.
+ */
+CBD_EXPORT void cbd_line_store(void *line, const void *source);
+
+/*
+ * Copies `length` bytes, reading each byte of the source once, and returns the CRC32C register `crc` continued over
+ * exactly the bytes that were copied. The register is not inverted, neither before nor after. The ranges must not
+ * overlap.
+ */
+CBD_EXPORT uint32_t cbd_copy_crc(void *destination, const void *source, size_t length, uint32_t crc);
+
+/*
+ * Forms of cbd_line_load/store and cbd_copy_crc, for tests, measurements and `--version`: count, name of form `index`
+ * (NULL: no such form), whether this CPU has it, and a call of it (undefined where it has it not). The chosen one is
+ * the last that this CPU has.
+ */
+CBD_EXPORT int cbd_line_forms(void);
+CBD_EXPORT const char *cbd_line_form_name(int index);
+CBD_EXPORT int cbd_line_form_available(int index);
+CBD_EXPORT void cbd_line_form_load(int index, void *destination, const void *line);
+CBD_EXPORT void cbd_line_form_store(int index, void *line, const void *source);
+CBD_EXPORT int cbd_crc_forms(void);
+CBD_EXPORT const char *cbd_crc_form_name(int index);
+CBD_EXPORT int cbd_crc_form_available(int index);
+CBD_EXPORT uint32_t cbd_crc_form_copy(int index, void *destination, const void *source, size_t length, uint32_t crc);
+
+/*
+ * Guards [start, start + length), which is a mapping, whole pages: a SIGBUS there (file truncated, memory broken)
+ * sets a poison flag and puts private zeroes in place of the whole mapping, and the access goes on. A SIGBUS anywhere
+ * else goes to the handler that was there before. Returns a number ≥ 0 for cbd_guard_remove, which must come before
+ * the mapping is unmapped, or -1 if too many mappings are guarded.
+ */
+CBD_EXPORT int cbd_guard_add(void *start, size_t length);
+CBD_EXPORT void cbd_guard_remove(int guard);
+
+/* Nonzero if the mapping was replaced. */
+CBD_EXPORT int cbd_guard_poisoned(int guard);
+
+#endif

@@ -1,0 +1,203 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Simulation;
+
+/// <summary>
+/// A disk with a volatile cache: operations take effect at a random time between submission and completion, in any
+/// order; a flush makes durable what had completed before it; a machine crash loses a random part of the rest.
+/// </summary>
+public sealed class SimulatedDisk
+{
+    public const int BlockBytes = 512;
+
+    private readonly byte[] _durable;
+    private readonly byte[] _cached;
+    private readonly HashSet<int> _dirty = [];
+    private readonly List<Operation> _operations = [];
+    private readonly Random _random;
+
+    internal sealed class Operation
+    {
+        public required BlockRequest Request { get; init; }
+        public required SimulatedDiskQueue? Queue { get; set; }
+        public required long EffectAt { get; init; }
+        public required long DoneAt { get; init; }
+        public byte[]? OwnData { get; set; }
+        public bool Effective { get; set; }
+        public bool Done { get; set; }
+    }
+
+    public SimulatedDisk(int blocks, Random random)
+    {
+        _durable = new byte[blocks * BlockBytes];
+        _cached = new byte[blocks * BlockBytes];
+        _random = random;
+        BlockCount = blocks;
+    }
+
+    public int BlockCount { get; }
+
+    public int MaxDelay { get; set; } = 50;
+
+    /// <summary>Share of the operations that take up to <see cref="MaxDelay"/>; the others take up to 50 µs.</summary>
+    public double SlowShare { get; set; } = 1;
+
+    /// <summary>Some operation of a process that is gone can still land: the disk's lock is not free.</summary>
+    public bool HasLeftovers => _operations.Exists(o => o.Queue is null);
+
+    public void Advance(long now)
+    {
+        foreach (Operation operation in _operations.ToArray())
+        {
+            if (!operation.Effective && operation.EffectAt <= now)
+            {
+                operation.Effective = true;
+                Perform(operation);
+            }
+
+            if (!operation.Effective || operation.DoneAt > now)
+                continue;
+            _operations.Remove(operation);
+            operation.Done = true;
+            operation.Queue?.Finished.Enqueue(new BlockCompletion(
+                operation.Request.Cookie, 0, operation.Request.Operation == BlockOperation.Read ? (int)operation.Request.Length : 0));
+        }
+    }
+
+    /// <summary>The process that owns the queue died: what the kernel has goes on, without it.</summary>
+    public void Abandon(SimulatedDiskQueue queue)
+    {
+        foreach (Operation operation in _operations.ToArray())
+        {
+            if (operation.Queue != queue)
+                continue;
+            operation.Queue = null;
+            // Half of the reads and writes never reached the device.
+            if (operation.Request.Operation == BlockOperation.Read || _random.Next(2) == 0)
+                _operations.Remove(operation);
+            else
+                operation.OwnData = operation.Request.Data.Span.ToArray();
+        }
+    }
+
+    /// <summary>The machine died: of what was not flushed, any part may be gone.</summary>
+    public void LoseCache()
+    {
+        _operations.Clear();
+        foreach (int block in _dirty)
+        {
+            Span<byte> cached = _cached.AsSpan(block * BlockBytes, BlockBytes);
+            Span<byte> durable = _durable.AsSpan(block * BlockBytes, BlockBytes);
+            if (_random.Next(2) == 0)
+                durable.CopyTo(cached);
+            else
+                cached.CopyTo(durable);
+        }
+
+        _dirty.Clear();
+    }
+
+    internal void Start(Operation operation) => _operations.Add(operation);
+
+    internal (long EffectAt, long DoneAt) Schedule(long now)
+    {
+        int limit = _random.NextDouble() < SlowShare ? MaxDelay : 50;
+        long effect = now + _random.Next(0, limit + 1);
+        return (effect, effect + _random.Next(0, limit + 1));
+    }
+
+    private void Perform(Operation operation)
+    {
+        BlockRequest request = operation.Request;
+        int offset = (int)request.Offset;
+        int length = (int)request.Length;
+        switch (request.Operation)
+        {
+            case BlockOperation.Read:
+                _cached.AsSpan(offset, length).CopyTo(request.Data.Span);
+                break;
+            case BlockOperation.Write:
+                ReadOnlySpan<byte> data = operation.OwnData ?? request.Data.Span;
+                data.CopyTo(_cached.AsSpan(offset, length));
+                for (int block = offset / BlockBytes; block < (offset + length) / BlockBytes; block++)
+                {
+                    if ((request.Flags & BlockFlags.ForceUnitAccess) != 0)
+                    {
+                        _dirty.Remove(block);
+                        data.Slice(block * BlockBytes - offset, BlockBytes).CopyTo(_durable.AsSpan(block * BlockBytes));
+                    }
+                    else
+                    {
+                        _dirty.Add(block);
+                    }
+                }
+
+                break;
+            case BlockOperation.Flush:
+                foreach (int block in _dirty)
+                    _cached.AsSpan(block * BlockBytes, BlockBytes).CopyTo(_durable.AsSpan(block * BlockBytes));
+                _dirty.Clear();
+                break;
+            default:
+                throw new InvalidOperationException($"the workload has no {request.Operation}");
+        }
+    }
+}
+
+/// <summary>One process's view of a <see cref="SimulatedDisk"/>, and its one queue.</summary>
+public sealed class SimulatedDiskQueue(SimulatedDisk disk, SimulatedRegion clock, Guid durabilityId) : IBlockDevice, IBlockQueue
+{
+    internal Queue<BlockCompletion> Finished { get; } = new();
+
+    public BlockDeviceInfo Info { get; } = new()
+    {
+        SizeBytes = (long)disk.BlockCount * SimulatedDisk.BlockBytes,
+        DurabilityId = durabilityId,
+    };
+
+    public int MaxQueues => 1;
+
+    public int Outstanding { get; private set; }
+
+    public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null) => this;
+
+    public bool TrySubmit(in BlockRequest request)
+    {
+        bool inside = request.Operation == BlockOperation.Flush ||
+            (request.Offset >= 0 && request.Length > 0 && request.Offset <= Info.SizeBytes - request.Length &&
+            request.Offset % SimulatedDisk.BlockBytes == 0 && request.Length % SimulatedDisk.BlockBytes == 0 &&
+            request.Data.Length == request.Length);
+        Outstanding++;
+        if (!inside)
+        {
+            Finished.Enqueue(new BlockCompletion(request.Cookie, Errno.EINVAL, 0));
+            return true;
+        }
+
+        (long effectAt, long doneAt) = disk.Schedule(clock.Now);
+        disk.Start(new SimulatedDisk.Operation { Request = request, Queue = this, EffectAt = effectAt, DoneAt = doneAt });
+        return true;
+    }
+
+    public int Poll(Span<BlockCompletion> completions)
+    {
+        int count = 0;
+        while (count < completions.Length && Finished.TryDequeue(out BlockCompletion done))
+            completions[count++] = done;
+        Outstanding -= count;
+        return count;
+    }
+
+    public void Wait(int timeoutMicroseconds)
+    {
+    }
+
+    public void Interrupt()
+    {
+    }
+
+    public void Dispose()
+    {
+    }
+}

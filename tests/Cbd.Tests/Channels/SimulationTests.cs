@@ -1,0 +1,63 @@
+using Cbd.Simulation;
+using Xunit;
+
+namespace Cbd.Tests.Channels;
+
+/// <summary>Fixed seeds of the simulator, and the mutation gate that proves that it can fail.</summary>
+public class SimulationTests
+{
+    public static TheoryData<string> Scenarios => [.. Simulations.Scenarios.Keys];
+
+    [Theory]
+    [MemberData(nameof(Scenarios))]
+    public void Every_history_is_legal(string scenario)
+    {
+        int requests = 0;
+        for (long seed = 1; seed <= 15; seed++)
+            requests += Simulations.Run("", seed, Simulations.Scenarios[scenario], 12_000).Requests;
+        Assert.True(requests > 10_000, $"the users sent {requests} requests only");
+    }
+
+    /// <summary>Where each safety rule shows; a rule that is off must be noticed in one of the seeds at least.</summary>
+    [Theory]
+    [InlineData("sequence", "calm")]
+    [InlineData("crc", "rough")]
+    [InlineData("epoch", "rough")]
+    [InlineData("credits", "calm")]
+    [InlineData("single-copy", "rough")]
+    [InlineData("claim-swap", "rivals")]
+    [InlineData("drain", "slow-disk")]
+    public void A_safety_rule_switched_off_is_caught(string rule, string scenario)
+    {
+        for (long seed = 1; seed <= 40; seed++)
+        {
+            try
+            {
+                Simulations.Run(rule, seed, Simulations.Scenarios[scenario], 20_000);
+            }
+            catch (SimulationException)
+            {
+                return;
+            }
+        }
+
+        Assert.Fail($"the simulator does not notice that the rule '{rule}' is off");
+    }
+
+    [Fact]
+    public void Every_safety_rule_has_a_mutant()
+    {
+        Assert.Equal(
+            typeof(Cbd.Channels.IProtocolPolicy).GetProperties().Length,
+            Simulations.MutantNames.Count);
+    }
+
+    [Fact]
+    public void A_seed_replays_the_same_run()
+    {
+        SimulationSummary first = Simulations.Run("", 7, Scenario.Crashing, 8_000);
+        SimulationSummary second = Simulations.Run("", 7, Scenario.Crashing, 8_000);
+        Assert.Equal(first, second);
+        Assert.NotEqual(first, Simulations.Run("", 8, Scenario.Crashing, 8_000) with { Seed = 7 });
+    }
+}

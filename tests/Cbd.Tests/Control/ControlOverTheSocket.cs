@@ -1,0 +1,275 @@
+using System.Diagnostics;
+using System.Net.Sockets;
+using System.Text;
+using System.Text.Json;
+using Cbd.Control.Client;
+using Cbd.Control.Server;
+using Cbd.Memory;
+using Cbd.Programs.Daemon.Logs;
+using Cbd.Runtime;
+using Xunit;
+
+namespace Cbd.Tests.Control;
+
+/// <summary>The real server and the real client, with lists instead of a node behind them.</summary>
+public sealed class ControlOverTheSocket : IAsyncLifetime
+{
+    private readonly TemporaryDirectory _directory = new();
+    private readonly ListedNode _node = new();
+    private readonly StringWriter _log = new();
+    private ControlServer _server = null!;
+
+    private string SocketPath => _directory.File("cbdd.sock");
+
+    private ControlClient Client => new(SocketPath);
+
+    public async ValueTask InitializeAsync() => _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId));
+
+    public async ValueTask DisposeAsync()
+    {
+        await _server.DisposeAsync();
+        _directory.Dispose();
+    }
+
+    private Task<ControlServer> StartAsync(PeerAccess access, INode? node = null) =>
+        ControlServer.StartAsync(new CheckedNode(node ?? _node), SocketPath, access, new StderrLogs(_log, asJson: false));
+
+    private (int Status, JsonElement Body) Ask(string method, string target, string? body = null)
+    {
+        var (status, answer) = HttpExchange.Send(SocketPath, method, target, body is null ? null : Encoding.UTF8.GetBytes(body));
+        return (status, JsonDocument.Parse(answer).RootElement);
+    }
+
+    [Fact]
+    public void Every_call_reaches_the_node_with_its_arguments_and_its_answer_comes_back()
+    {
+        var register = new RegisterTransportOptions
+        {
+            Host = "alpha", Path = "/dev/shm/r", Format = true, Force = true, SizeBytes = 1L << 40, Hosts = 2, Backends = 3,
+            Blkdevs = 4, Channels = 5, ChannelSizeBytes = 1 << 20, RingSlots = 64, PayloadCrc = false, Coherence = "hardware",
+        };
+        var backend = new StartBackendOptions
+        {
+            Path = "/dev/sdb", Handlers = 128, Backend = 9, ReadOnly = true, Engine = "pread", BlockBytes = 4096, Fenced = true,
+        };
+        var device = new StartDeviceOptions
+        {
+            Backend = 9, Queues = 128, Nbd = "unix:/run/x.nbd", Insecure = true, ReadOnly = true,
+        };
+        using var client = Client;
+        Assert.Equal(0, client.RegisterTransport(register));
+        Assert.Equal(9, client.StartBackend(backend));
+        Assert.Equal(new StartedDevice(0, "unix:/run/x.nbd"), client.StartDevice(device));
+        Assert.Equal(_node.ListTransports(), client.ListTransports());
+        Assert.Equal(_node.GetTransport(0), client.GetTransport(0));
+        Assert.Equal(_node.ListHosts(0), client.ListHosts(0));
+        Assert.Equivalent(_node.ListBackends(0, true), client.ListBackends(0, true), strict: true);
+        Assert.Equal(_node.ListDevices(0, true), client.ListDevices(0, true));
+        Assert.Equal(_node.ListChannels(0), client.ListChannels(0));
+        client.ClearHost(0, 1, force: true, fenced: false);
+        client.ClearBackend(0, 1, force: false, fenced: true);
+        client.ClearDevice(0, 1, force: true, fenced: true);
+        client.StopDevice(0, 0, force: true);
+        client.StopBackend(0, 9, force: false);
+        client.UnregisterTransport(0);
+        Assert.Equal(
+            [
+                $"{register}", $"{backend}", $"{device}", "clear host 0 1 True False", "clear backend 0 1 False True",
+                "clear device 0 1 True True", "stop device 0 0 True", "stop backend 0 9 False", "unregister 0",
+            ],
+            _node.Calls);
+    }
+
+    [Fact]
+    public void Lists_of_this_host_and_of_all_hosts_differ()
+    {
+        using var client = Client;
+        client.RegisterTransport(new RegisterTransportOptions { Host = "a", Path = "/r" });
+        _node.AddForeignBackend(0, 3, "/dev/sdz", "dead");
+        Assert.Empty(client.ListBackends(0, all: false));
+        Assert.Equal("dead", Assert.Single(client.ListBackends(0, all: true)).Alive);
+    }
+
+    [Theory]
+    [InlineData(CbdErrorKind.Busy)]
+    [InlineData(CbdErrorKind.Exhausted)]
+    [InlineData(CbdErrorKind.TimedOut)]
+    public void An_error_of_the_node_arrives_as_it_was_thrown(CbdErrorKind kind)
+    {
+        _node.Failure = new CbdException(kind, "host 'ä' is taken by a live host; choose another name");
+        using var client = Client;
+        var error = Assert.Throws<CbdException>(() =>
+            client.RegisterTransport(new RegisterTransportOptions { Host = "ä", Path = "/r" }));
+        Assert.Equal(kind, error.Kind);
+        Assert.Equal("host 'ä' is taken by a live host; choose another name", error.Message);
+    }
+
+    [Fact]
+    public void Errors_are_problem_details_with_a_kind()
+    {
+        var (status, problem) = Ask("GET", "/v1/transports/7");
+        Assert.Equal(404, status);
+        Assert.Equal("not_found", problem.GetProperty("kind").GetString());
+        Assert.Equal(404, problem.GetProperty("status").GetInt32());
+        Assert.Equal("there is no transport 7; tp-list shows those that are", problem.GetProperty("detail").GetString());
+    }
+
+    [Theory]
+    [InlineData("GET", "/v1/transports/x", null, 400, "Failed to bind parameter")]
+    [InlineData("GET", "/v1/transports/99999999999", null, 400, "Failed to bind parameter")]
+    [InlineData("GET", "/v1/transports/-1", null, 400, "transport id -1 is negative")]
+    [InlineData("GET", "/v1/transports/0/backends?all=perhaps", null, 400, "Failed to bind parameter")]
+    [InlineData("GET", "/v1/nothing", null, 404, "there is no GET /v1/nothing")]
+    [InlineData("GET", "/", null, 404, "there is no GET /")]
+    [InlineData("PUT", "/v1/transports", null, 405, "405")]
+    [InlineData("POST", "/v1/transports", null, 400, "the request is not right")]
+    [InlineData("POST", "/v1/transports", "{", 400, "not the JSON it must be")]
+    [InlineData("POST", "/v1/transports", "null", 400, "the request is not right")]
+    [InlineData("POST", "/v1/transports", """{"host":"a"}""", 400, "path")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","colour":1}""", 400, "colour")]
+    [InlineData("POST", "/v1/transports", """{"host":"","path":"/r"}""", 400, "the host name is empty")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"r"}""", 400, "the region path 'r' is relative")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","format":true,"channels":0}""", 400, "number of channels is 0; it must be 1 to 65535")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","size_bytes":4096}""", 400, "--size is chosen when a region is formatted")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","coherence":"software"}""", 400, "only 'hardware'")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","handlers":0}""", 400, "number of handlers is 0; it must be 1 to 128")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","handlers":129}""", 400, "number of handlers is 129")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","backend_id":-1}""", 400, "backend id -1 is negative")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","block_size":513}""", 400, "block size 513")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","engine":"aio"}""", 400, "engine 'aio'")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":""}""", 400, "the disk path is empty")]
+    [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":0,"queues":0}""", 400, "number of queues is 0; it must be 1 to 128")]
+    [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":0,"queues":129}""", 400, "number of queues is 129")]
+    [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":-5}""", 400, "backend id -5 is negative")]
+    [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":0,"nbd":"http://x"}""", 400, "NBD address 'http://x'")]
+    [InlineData("POST", "/v1/transports/0/devices/-1/stop", "{}", 400, "device id -1 is negative")]
+    [InlineData("POST", "/v1/transports/0/backends/-1/stop", "{}", 400, "backend id -1 is negative")]
+    [InlineData("POST", "/v1/transports/0/hosts/-1/clear", "{}", 400, "host id -1 is negative")]
+    public void A_wrong_request_is_answered_with_one_line_and_does_not_reach_the_node(
+        string method, string target, string? body, int status, string reason)
+    {
+        var (answered, problem) = Ask(method, target, body);
+        Assert.Equal(status, answered);
+        var detail = problem.GetProperty("detail").GetString()!;
+        Assert.Contains(reason, detail);
+        Assert.DoesNotContain('\n', detail);
+        Assert.Empty(_node.Calls);
+    }
+
+    [Fact]
+    public void A_body_over_the_limit_is_refused_and_the_daemon_goes_on()
+    {
+        var body = $$"""{"host":"a","path":"/{{new string('x', ControlServer.MaxBodyBytes)}}"}""";
+        Assert.Equal(400, Ask("POST", "/v1/transports", body).Status);
+        Assert.Empty(Client.ListTransports());
+    }
+
+    [Fact]
+    public void Garbage_ends_its_own_connection_only()
+    {
+        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        socket.Connect(new UnixDomainSocketEndPoint(SocketPath));
+        socket.Send("\0\u0001\u0002 not http\r\n\r\n"u8);
+        var answer = new byte[4096];
+        var length = 0;
+        for (int received; (received = socket.Receive(answer.AsSpan(length))) > 0;)
+            length += received;
+        Assert.StartsWith("HTTP/1.1 400", Encoding.ASCII.GetString(answer, 0, length), StringComparison.Ordinal);
+        Assert.Empty(Client.ListTransports());
+    }
+
+    [Fact]
+    public async Task A_bug_behind_a_route_is_an_answer_and_a_log_line_and_not_the_end()
+    {
+        await _server.DisposeAsync();
+        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new BuggyNode(_node));
+        using var client = Client;
+        client.RegisterTransport(new RegisterTransportOptions { Host = "a", Path = "/r" });
+        var error = Assert.Throws<CbdException>(() => client.StartBackend(new StartBackendOptions { Path = "/d" }));
+        Assert.Equal("this is a bug in cbdd, please report it: InvalidOperationException: the writer word is its own", error.Message);
+        Assert.Contains("error control: POST /v1/transports/0/backends failed inside: System.InvalidOperationException", _log.ToString());
+        Assert.Single(client.ListTransports());
+    }
+
+    [Fact]
+    public async Task A_client_without_the_right_is_refused_by_name()
+    {
+        Assert.SkipUnless(Environment.IsPrivilegedProcess, "needs root, to become another user");
+        await _server.DisposeAsync();
+        // A group that nobody is in, and a mode that lets everybody through: only the check of the peer is left.
+        _server = await StartAsync(new PeerAccess(0, new SocketGroup("storage", 54321)));
+        File.SetUnixFileMode(SocketPath, (UnixFileMode)0b110_110_110);
+        File.SetUnixFileMode(_directory.Path, (UnixFileMode)0b111_101_101);
+        var (exit, output) = AsNobody("python3", "-c",
+            "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
+            + "s.sendall(b'GET /v1/transports HTTP/1.0\\r\\n\\r\\n'); print(s.makefile().read())", SocketPath);
+        Assert.Equal(0, exit);
+        Assert.Contains("403 Forbidden", output);
+        Assert.Contains("control client without the right: uid 65534 may not use this daemon; run it as root, or add that user", output);
+        Assert.Empty(_node.Calls);
+    }
+
+    [Fact]
+    public async Task The_socket_is_0600_or_0660_with_a_group()
+    {
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(SocketPath));
+        if (!Environment.IsPrivilegedProcess)
+            return;
+        await _server.DisposeAsync();
+        _server = await StartAsync(new PeerAccess(0, new SocketGroup("storage", 54321)));
+        Assert.Equal(
+            UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.GroupWrite,
+            File.GetUnixFileMode(SocketPath));
+        Assert.Equal("54321", Output("stat", "-c", "%g", SocketPath).Trim());
+    }
+
+    [Fact]
+    public async Task The_socket_goes_with_the_server()
+    {
+        await _server.DisposeAsync();
+        Assert.False(File.Exists(SocketPath));
+        var error = Assert.Throws<NoDaemonException>(() => Client.ListTransports());
+        Assert.Equal(
+            $"no daemon answers on '{SocketPath}' (there is no socket); start one with: cbdd --run-dir {_directory.Path}", error.Message);
+        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId));
+    }
+
+    [Fact]
+    public void The_OpenAPI_document_is_the_one_in_docs()
+    {
+        var (status, body) = HttpExchange.Send(SocketPath, "GET", OpenApiDocument.Path, null);
+        Assert.Equal(200, status);
+        var served = Encoding.UTF8.GetString(body).ReplaceLineEndings("\n").TrimEnd('\n') + "\n";
+        var path = Path.Combine(RepositoryRoot(), "docs", "openapi.json");
+        if (Environment.GetEnvironmentVariable("CBD_UPDATE_SNAPSHOTS") == "1")
+            File.WriteAllText(path, served);
+        Assert.True(File.ReadAllText(path) == served,
+            "docs/openapi.json is not what the daemon serves; look at the change, then run this test with CBD_UPDATE_SNAPSHOTS=1");
+    }
+
+    private static string RepositoryRoot()
+    {
+        var directory = AppContext.BaseDirectory;
+        while (!File.Exists(Path.Combine(directory, "Cbd.slnx")))
+            directory = Path.GetDirectoryName(directory) ?? throw new InvalidOperationException("no Cbd.slnx above the tests");
+        return directory;
+    }
+
+    private static (int Exit, string Output) AsNobody(params string[] words) => Start("setpriv",
+        ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--", .. words]);
+
+    private static string Output(string program, params string[] words) => Start(program, words).Output;
+
+    private static (int Exit, string Output) Start(string program, string[] words)
+    {
+        using var process = Process.Start(new ProcessStartInfo(program, words) { RedirectStandardOutput = true })!;
+        var output = process.StandardOutput.ReadToEnd();
+        process.WaitForExit();
+        return (process.ExitCode, output);
+    }
+
+    private sealed class BuggyNode(INode inner) : ForwardingNode(inner)
+    {
+        public override int StartBackend(StartBackendOptions options) => throw new InvalidOperationException("the writer word is its own");
+    }
+}

@@ -1,0 +1,91 @@
+using System.Text.Json;
+using Cbd.Control.Json;
+using Cbd.Memory;
+using Cbd.Runtime;
+using Xunit;
+
+namespace Cbd.Tests.Control;
+
+/// <summary>Golden texts: keys may be added, none renamed.</summary>
+public sealed class JsonOfTheControlApi
+{
+    private static readonly ListedNode Node = NewNode();
+
+    private static ListedNode NewNode()
+    {
+        var node = new ListedNode();
+        node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/dev/shm/r" });
+        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+        node.StartDevice(new StartDeviceOptions { Backend = 0 });
+        return node;
+    }
+
+    [Fact]
+    public void A_transport() => Assert.Equal(
+        """
+        {"transport_id":0,"magic":"0x123456789abcdef0","version":1,"flags":"0x00000001","host_area_off":4096,
+        "bytes_per_host_info":512,"host_num":16,"backend_area_off":12288,"bytes_per_backend_info":4096,"backend_num":32,
+        "blkdev_area_off":143360,"bytes_per_blkdev_info":512,"blkdev_num":32,"channel_area_off":262144,
+        "bytes_per_channel":4194304,"channel_num":64,"host_id":3,"my_host_id":3,"path":"/dev/shm/r","coherence":"hardware",
+        "uuid":"00112233-4455-6677-8899-aabbccddeeff","hostname":"alpha","size_bytes":536870912,"ring_slots":128,
+        "payload_crc":true,"failure":""}
+        """.ReplaceLineEndings(""),
+        JsonSerializer.Serialize(TransportInfo.From(Node.GetTransport(0)), ControlJson.Default.TransportInfo));
+
+    [Fact]
+    public void Hosts() => Assert.Equal(
+        """
+        [{"host_id":3,"hostname":"alpha","alive":"alive","state":"ACTIVE","mine":true},
+        {"host_id":4,"hostname":"beta","alive":"unknown","state":"ACTIVE","mine":false}]
+        """.ReplaceLineEndings(""),
+        JsonSerializer.Serialize([.. Node.ListHosts(0).Select(HostInfo.From)], ControlJson.Default.HostInfoArray));
+
+    [Fact]
+    public void Backends() => Assert.Equal(
+        """
+        [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
+        "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0}]
+        """.ReplaceLineEndings(""),
+        JsonSerializer.Serialize([.. Node.ListBackends(0, true).Select(BackendInfo.From)], ControlJson.Default.BackendInfoArray));
+
+    [Fact]
+    public void Devices() => Assert.Equal(
+        """
+        [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","alive":"alive",
+        "state":"running","queues":2,"size_bytes":1073741824,"read_only":false}]
+        """.ReplaceLineEndings(""),
+        JsonSerializer.Serialize([.. Node.ListDevices(0, true).Select(DeviceInfo.From)], ControlJson.Default.DeviceInfoArray));
+
+    [Fact]
+    public void Channels() => Assert.Equal(
+        """
+        [{"channel_id":0,"blkdev_id":1,"backend_id":2,"state":"ATTACHED","epoch":1099511627775,"outstanding":17,
+        "quarantined":false,"host_id":3}]
+        """.ReplaceLineEndings(""),
+        JsonSerializer.Serialize([.. Node.ListChannels(0).Select(ChannelInfo.From)], ControlJson.Default.ChannelInfoArray));
+
+    [Fact]
+    public void A_transport_is_the_same_after_the_way_there_and_back() =>
+        Assert.Equal(Node.GetTransport(0), TransportInfo.From(Node.GetTransport(0)).ToDescription());
+
+    [Fact]
+    public void A_magic_that_is_no_number_is_refused()
+    {
+        var info = TransportInfo.From(Node.GetTransport(0)) with { Magic = "0x12" };
+        Assert.Equal(CbdErrorKind.Corrupt, Assert.Throws<CbdException>(info.ToDescription).Kind);
+    }
+
+    [Theory]
+    [InlineData("""{"path":"/d","colour":1}""")]
+    [InlineData("""{"path":"/d","path":"/e"}""")]
+    [InlineData("""{"handlers":2}""")]
+    [InlineData("""{"path":null}""")]
+    [InlineData("""{"path":"/d","handlers":"2"}""")]
+    [InlineData("""{"path":"/d","handlers":99999999999}""")]
+    public void A_request_with_an_unknown_repeated_missing_or_mistyped_key_is_refused(string body) =>
+        Assert.Throws<JsonException>(() => JsonSerializer.Deserialize(body, ControlJson.Default.BackendRequest));
+
+    [Fact]
+    public void An_answer_may_have_keys_of_a_later_version() => Assert.Equal(
+        5, JsonSerializer.Deserialize("""{"backend_id":5,"later":true}""", ControlJson.Default.BackendStarted)!.BackendId);
+}

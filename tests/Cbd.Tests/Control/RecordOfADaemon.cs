@@ -1,0 +1,262 @@
+using Cbd.Memory;
+using Cbd.Programs.Daemon;
+using Cbd.Programs.Daemon.State;
+using Cbd.Runtime;
+using Microsoft.Extensions.Logging;
+using Xunit;
+
+namespace Cbd.Tests.Control;
+
+public sealed class RecordOfADaemon : IDisposable
+{
+    private readonly TemporaryDirectory _directory = new();
+    private readonly StringWriter _log = new();
+    private readonly ILogger _logger;
+
+    public RecordOfADaemon() => _logger = new Programs.Daemon.Logs.StderrLogs(_log, asJson: false).CreateLogger("cbdd");
+
+    private StateFile File => new(_directory.Path);
+
+    public void Dispose() => _directory.Dispose();
+
+    private RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
+
+    private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
+
+    private static void StartAll(INode node)
+    {
+        node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
+        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
+        node.StartBackend(new StartBackendOptions { Path = "memory:64M" });
+        node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true });
+        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true });
+    }
+
+    [Fact]
+    public void A_restore_starts_the_same_things_in_the_same_order_and_never_formats()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var node = new ListedNode();
+        var record = NewRecord(restore: true);
+        Assert.Equal(0, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(
+            [
+                $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware" }}",
+                $"{new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
+                $"{new StartBackendOptions { Path = "memory:64M" }}",
+                $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true }}",
+                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true }}",
+            ],
+            node.Calls);
+        Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
+    }
+
+    [Fact]
+    public void What_was_stopped_is_not_restored()
+    {
+        var node = Recorded(new ListedNode(), NewRecord());
+        StartAll(node);
+        node.StopDevice(0, 0, force: false);
+        node.StopBackend(0, 1, force: false);
+        Assert.Equal(3, File.Read().Count);
+        node.UnregisterTransport(0);
+        Assert.Empty(File.Read());
+    }
+
+    [Fact]
+    public void What_failed_to_start_or_stop_changes_nothing_in_the_record()
+    {
+        var inner = new ListedNode();
+        var node = Recorded(inner, NewRecord());
+        StartAll(node);
+        var before = System.IO.File.ReadAllText(File.FilePath);
+        inner.Failure = new CbdException(CbdErrorKind.Busy, "in use");
+        Assert.Throws<CbdException>(() => node.StopBackend(0, 0, force: false));
+        inner.Failure = new CbdException(CbdErrorKind.NotFound, "no disk");
+        Assert.Throws<CbdException>(() => node.StartBackend(new StartBackendOptions { Path = "/dev/sdx" }));
+        Assert.Equal(before, System.IO.File.ReadAllText(File.FilePath));
+    }
+
+    [Fact]
+    public void What_cannot_be_restored_is_reported_in_one_line_each_and_kept_for_the_next_time()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var record = NewRecord(restore: true);
+        var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
+        Assert.Equal(5, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        var lines = _log.ToString().TrimEnd('\n').Split('\n');
+        Assert.Equal(5, lines.Length);
+        Assert.EndsWith("error cbdd: not restored: transport on /r: region '/r' is missing", lines[0]);
+        Assert.EndsWith("error cbdd: not restored: backend 0 (/dev/sdb) on /r: the transport on '/r' is not registered", lines[1]);
+        Assert.Equal(5, File.Read().Count);
+    }
+
+    [Fact]
+    public void A_thing_started_by_hand_takes_the_place_of_its_failed_restore()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var record = NewRecord(restore: true);
+        var inner = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
+        var node = Recorded(inner, record);
+        new Restore(node, record, _logger).Run(() => false);
+        node.RegisterTransport(new RegisterTransportOptions { Host = "beta", Path = "/r" });
+        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+        Assert.Equal(5, record.Entries.Count);
+        Assert.Equal("beta", record.Entries[0].Transport!.Host);
+        Assert.Equal(1, record.Entries[1].Backend!.Handlers);
+        Assert.Equal([false, false, true, true, true], record.Entries.Select(e => e.IsPending));
+    }
+
+    [Fact]
+    public void Devices_follow_their_backend_to_its_new_id()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var record = NewRecord(restore: true);
+        var node = new ShiftedBackends(new ListedNode());
+        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
+        Assert.Equal([11, 10], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendId));
+    }
+
+    [Fact]
+    public void A_device_is_not_started_on_another_disk_that_has_its_backends_id_now()
+    {
+        var first = new ListedNode();
+        var recorded = Recorded(first, NewRecord());
+        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        first.AddForeignBackend(0, 5, "/dev/sdq", "alive");
+        recorded.StartDevice(new StartDeviceOptions { Backend = 5 });
+
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 5, "/dev/other", "alive");
+        var record = NewRecord(restore: true);
+        Assert.Equal(1, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Contains("backend 5 is '/dev/other' now and was '/dev/sdq'", _log.ToString());
+        Assert.Empty(node.ListDevices(0, all: true));
+    }
+
+    [Theory]
+    [InlineData("dead", 0)]
+    [InlineData("alive", null)]
+    public void A_backend_that_a_killed_self_left_is_taken_over_and_a_live_one_is_not(string alive, int? taken)
+    {
+        var recorded = Recorded(new ListedNode(), NewRecord());
+        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 0, "/dev/sdb", alive);
+        var record = NewRecord(restore: true);
+        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", Backend = taken }}", node.Calls);
+    }
+
+    [Fact]
+    public void A_restore_ends_between_two_things_when_the_daemon_is_to_stop()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var node = new ListedNode();
+        var record = NewRecord(restore: true);
+        new Restore(Recorded(node, record), record, _logger).Run(() => node.Calls.Count == 2);
+        Assert.Equal(2, node.Calls.Count);
+        Assert.Equal(5, File.Read().Count);
+    }
+
+    [Theory]
+    [InlineData("", "is not right")]
+    [InlineData("null", "it is null")]
+    [InlineData("[]", "is not right")]
+    [InlineData("""{"version":1,"entries":[""", "is not right")]
+    [InlineData("""{"version":2,"entries":[]}""", "its version is 2")]
+    [InlineData("""{"version":1,"entries":[{}]}""", "entry 0 is 0 things")]
+    [InlineData("""{"version":1,"entries":[null]}""", "entry 0 is null")]
+    [InlineData("""{"version":1,"entries":[{"transport":{"region":"/r"}}]}""", "host")]
+    [InlineData("""{"version":1,"entries":[{"transport":{"region":"/r","host":"a"},"backend":{"region":"/r","backend_id":0,"path":"/d","handlers":1,"read_only":false,"engine":"auto"}}]}""", "entry 0 is 2 things")]
+    [InlineData("""{"version":1,"entries":[],"more":1}""", "more")]
+    [InlineData("""{"version":1,"version":1,"entries":[]}""", "is not right")]
+    public void A_state_file_that_is_not_right_is_refused_by_name(string text, string reason)
+    {
+        System.IO.File.WriteAllText(File.FilePath, text);
+        var error = Assert.Throws<CbdException>(() => File.Read());
+        Assert.Equal(CbdErrorKind.Corrupt, error.Kind);
+        Assert.Contains(File.FilePath, error.Message);
+        Assert.Contains(reason, error.Message);
+        Assert.EndsWith("repair it, move it away, or start without --restore", error.Message);
+    }
+
+    [Fact]
+    public void A_state_file_cut_off_anywhere_is_refused()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        var whole = System.IO.File.ReadAllBytes(File.FilePath);
+        for (var length = 0; length < whole.Length - 2; length++)
+        {
+            System.IO.File.WriteAllBytes(File.FilePath, whole[..length]);
+            Assert.Throws<CbdException>(() => File.Read());
+        }
+    }
+
+    [Fact]
+    public void No_state_file_is_an_empty_record() => Assert.Empty(File.Read());
+
+    [Fact]
+    public void The_file_is_replaced_as_a_whole_and_readable_by_its_owner_only()
+    {
+        StartAll(Recorded(new ListedNode(), NewRecord()));
+        Assert.Equal([File.FilePath], Directory.GetFiles(_directory.Path));
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, System.IO.File.GetUnixFileMode(File.FilePath));
+    }
+
+    [Fact]
+    public void A_host_uuid_is_made_once_and_kept()
+    {
+        var made = HostIdentity.LoadOrCreate(_directory.Path);
+        Assert.NotEqual(Guid.Empty, made);
+        Assert.Equal(made, HostIdentity.LoadOrCreate(_directory.Path));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("not a uuid\n")]
+    [InlineData("00000000-0000-0000-0000-000000000000\n")]
+    public void A_host_uuid_that_is_none_is_refused_by_name(string text)
+    {
+        System.IO.File.WriteAllText(_directory.File("host-uuid"), text);
+        var error = Assert.Throws<CbdException>(() => HostIdentity.LoadOrCreate(_directory.Path));
+        Assert.Equal(CbdErrorKind.Corrupt, error.Kind);
+        Assert.Contains(_directory.File("host-uuid"), error.Message);
+    }
+
+    [Fact]
+    public void A_directory_belongs_to_one_daemon_and_the_second_learns_its_pid()
+    {
+        var path = _directory.File("run");
+        using (OwnedDirectory.Take(path, "run directory", "--run-dir"))
+        {
+            var error = Assert.Throws<CbdException>(() => OwnedDirectory.Take(path, "run directory", "--run-dir"));
+            Assert.Equal(CbdErrorKind.Busy, error.Kind);
+            Assert.Contains($"belongs to a running cbdd, pid {Environment.ProcessId};", error.Message);
+        }
+
+        using var again = OwnedDirectory.Take(path, "run directory", "--run-dir");
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, System.IO.File.GetUnixFileMode(path));
+    }
+
+    [Fact]
+    public void A_directory_that_cannot_be_made_is_named_with_the_option()
+    {
+        System.IO.File.WriteAllText(_directory.File("file"), "");
+        var error = Assert.Throws<CbdException>(() => OwnedDirectory.Take(_directory.File("file/run"), "run directory", "--run-dir"));
+        Assert.Contains($"'{_directory.File("file/run")}'", error.Message);
+        Assert.Contains("--run-dir", error.Message);
+    }
+
+    /// <summary>A node that gives backends ids from 10 on.</summary>
+    private sealed class ShiftedBackends(ListedNode inner) : ForwardingNode(inner)
+    {
+        private int _next = 10;
+
+        public override int StartBackend(StartBackendOptions options) =>
+            base.StartBackend(options with { Backend = _next++ });
+    }
+}

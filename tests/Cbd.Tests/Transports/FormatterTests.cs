@@ -1,0 +1,189 @@
+using System.Text;
+using Cbd.Channels;
+using Cbd.Format;
+using Cbd.Hosts;
+using Cbd.Memory;
+using Cbd.Simulation;
+using Cbd.Tests.Hosts;
+using Cbd.Transports;
+using Xunit;
+
+namespace Cbd.Tests.Transports;
+
+public sealed class Formatting_a_region
+{
+    private static readonly RegionOptions s_small = new() { Hosts = 2, Backends = 2, Blkdevs = 2, Channels = 2, RingSlots = 2, ChannelSizeBytes = 24576 };
+
+    private static RegionGeometry Geometry() => RegionPlan.Create(RegionPlan.MinimumBytes(s_small), s_small, Guid.NewGuid());
+
+    private static Formatter<ArrayMemory, SafePolicy> Formatter(ArrayMemory memory, RegionGeometry geometry, bool force = false, LockTable? locks = null) =>
+        new(memory, new TransportInfo { Geometry = geometry, Coherence = RegionCoherence.Hardware }, TestRegion.Identity("f"), new TestLocks(locks ?? new LockTable()), force);
+
+    private static void Run(Formatter<ArrayMemory, SafePolicy> formatter)
+    {
+        for (long now = 0; now < 100_000; now += 1000)
+        {
+            if (formatter.Step(now) == StepResult.Done)
+                return;
+        }
+
+        Assert.Fail("formatting did not end");
+    }
+
+    [Fact]
+    public void Leaves_a_transport_that_can_be_read_with_nothing_but_free_entries()
+    {
+        RegionGeometry geometry = Geometry();
+        var memory = new ArrayMemory(geometry.SizeBytes);
+        Run(Formatter(memory, geometry));
+        Assert.Equal(geometry, TransportInfo.Read(memory, geometry.SizeBytes).Geometry);
+        Assert.True(memory.Bytes[4096..(int)geometry.ChannelAreaOffset].IndexOfAnyExcept((byte)0) < 0);
+    }
+
+    [Fact]
+    public void Is_refused_over_data_without_force_and_changes_nothing()
+    {
+        RegionGeometry geometry = Geometry();
+        var memory = new ArrayMemory(geometry.SizeBytes);
+        "XFSB"u8.CopyTo(memory.Bytes);
+        byte[] before = memory.Bytes.ToArray();
+        CbdException refused = Assert.Throws<CbdException>(() => Run(Formatter(memory, geometry)));
+        Assert.Contains("an xfs file system", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("--force", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(before, memory.Bytes.ToArray());
+        Run(Formatter(memory, geometry, force: true));
+        TransportInfo.Read(memory, geometry.SizeBytes);
+    }
+
+    [Fact]
+    public void Is_refused_while_a_host_lives_even_with_force()
+    {
+        var region = new TestRegion();
+        TestHost host = region.Host("web-1").Register();
+        byte[] before = region.Memory.Bytes.ToArray();
+        CbdException refused = Assert.Throws<CbdException>(() => Run(Formatter(region.Memory, Geometry(), force: true, region.Locks)));
+        Assert.Contains("'web-1'", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(before, region.Memory.Bytes.ToArray());
+        host.Kill();
+        Run(Formatter(region.Memory, Geometry(), force: true, region.Locks));
+    }
+
+    [Fact]
+    public void Is_refused_while_a_host_of_another_machine_may_live()
+    {
+        var region = new TestRegion();
+        region.Host(TestRegion.Identity("vm-9") with { BootId = TestRegion.OtherBootId, HostUuid = Guid.NewGuid() }).Register();
+        CbdException refused = Assert.Throws<CbdException>(() => Run(Formatter(region.Memory, Geometry(), force: true, region.Locks)));
+        Assert.Contains("'vm-9'", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("host-clear", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Goes_ahead_when_this_machine_was_rebooted_under_its_last_host()
+    {
+        var region = new TestRegion();
+        region.Host(TestRegion.Identity("me") with { BootId = TestRegion.OtherBootId }).Register();
+        Run(Formatter(region.Memory, Geometry(), force: true, region.Locks));
+        Assert.Equal(ClaimState.Free, region.HostWord(0).State);
+    }
+
+    [Fact]
+    public void Killed_before_any_store_leaves_what_was_there_or_something_not_formatted()
+    {
+        RegionGeometry geometry = Geometry();
+        for (int crashAt = 0; ; crashAt++)
+        {
+            var memory = new ArrayMemory(geometry.SizeBytes);
+            int stores = 0;
+            bool crashed = false;
+            ArrayMemory crashing = memory.With(access =>
+            {
+                if (access != MemoryAccess.Load && stores++ == crashAt)
+                    throw new CrashException();
+            });
+            try
+            {
+                Run(Formatter(crashing, geometry));
+            }
+            catch (CrashException)
+            {
+                crashed = true;
+            }
+
+            if (!crashed)
+            {
+                Assert.True(crashAt > 5, $"only {crashAt} stores");
+                TransportInfo.Read(memory, geometry.SizeBytes);
+                return;
+            }
+
+            CbdException refused = Assert.Throws<CbdException>(() => TransportInfo.Read(memory, geometry.SizeBytes));
+            Assert.Contains(crashAt == 0 ? "nothing but zeroes" : "formatting was interrupted", refused.Message, StringComparison.Ordinal);
+            // Whoever comes next needs no force.
+            Run(Formatter(memory, Geometry()));
+            TransportInfo.Read(memory, geometry.SizeBytes);
+        }
+    }
+
+    [Fact]
+    public void Does_not_take_over_from_a_formatter_that_is_at_work()
+    {
+        RegionGeometry geometry = Geometry();
+        var memory = new ArrayMemory(geometry.SizeBytes);
+        memory.WriteRelease(0, ((ulong)TransportInfo.FormattingMark << 32) | 7);
+        Formatter<ArrayMemory, SafePolicy> formatter = Formatter(memory, geometry);
+        for (long now = 0; now < 60_000; now += 1000)
+        {
+            Assert.Equal(StepResult.Again, formatter.Step(now));
+            memory.WriteRelease(0, memory.ReadAcquire(0) + 1);
+        }
+    }
+
+    [Fact]
+    public void A_formatter_that_was_overtaken_stops()
+    {
+        RegionGeometry geometry = Geometry();
+        var memory = new ArrayMemory(geometry.SizeBytes);
+        int stores = 0;
+        ArrayMemory disturbed = memory.With(access =>
+        {
+            if (access != MemoryAccess.Load && ++stores == 6)
+                memory.WriteRelease(0, ((ulong)TransportInfo.FormattingMark << 32) | 7);
+        });
+        CbdException refused = Assert.Throws<CbdException>(() => Run(Formatter(disturbed, geometry)));
+        Assert.Contains("another host", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_host_that_claims_between_the_two_looks_makes_the_formatter_step_back()
+    {
+        var region = new TestRegion();
+        TestHost? late = null;
+        int swaps = 0;
+        ArrayMemory raced = region.Memory.With(access =>
+        {
+            // Just before the formatter takes the magic, and after it has looked at the hosts.
+            if (access == MemoryAccess.Swap && swaps++ == 0)
+                late = region.Host("late").Register();
+        });
+        Formatter<ArrayMemory, SafePolicy> formatter = Formatter(raced, Geometry(), force: true, region.Locks);
+        Assert.Equal(StepResult.Again, formatter.Step(0));
+        Assert.True(late!.Claim.IsMine());
+        Assert.Equal(region.Geometry, TransportInfo.Read(region.Memory, region.Geometry.SizeBytes).Geometry);
+        Assert.Contains("'late'", Assert.Throws<CbdException>(() => formatter.Step(1000)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_host_that_claims_while_it_is_formatted_gives_up()
+    {
+        var region = new TestRegion();
+        TestHost host = region.Host("late");
+        region.Memory.WriteRelease(0, ((ulong)TransportInfo.FormattingMark << 32) | 7);
+        Assert.Contains("formatted", Assert.Throws<CbdException>(() => host.Register()).Message, StringComparison.Ordinal);
+        Assert.Equal(ClaimState.Free, region.HostWord(0).State);
+        Assert.False(region.Locks.IsHeld(0));
+    }
+}
+
+/// <summary>The process was killed at this access.</summary>
+internal sealed class CrashException : Exception;
