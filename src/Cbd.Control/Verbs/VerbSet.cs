@@ -67,11 +67,11 @@ public sealed class VerbSet
             throw Wrong($"'{word}' is not a known {what}", line);
         }
 
+        if (command is RootCommand && result.Errors.Count <= 1)
+            throw Wrong("no verb given", line);
         if (result.Errors.Count > 0)
             throw Wrong(result.Errors[0].Message.TrimEnd('.'), line);
-        if (!_verbs.TryGetValue(command, out var verb))
-            throw Wrong("no verb given", line);
-        return new ParsedVerb(verb, result);
+        return new ParsedVerb(_verbs[command], result);
     }
 
     /// <summary>Parses one line of words that must be a verb.</summary>
