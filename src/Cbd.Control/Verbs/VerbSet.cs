@@ -46,7 +46,7 @@ public sealed class VerbSet
     }
 
     /// <summary>The verbs for a line given to a daemon.</summary>
-    public static VerbSet ForDaemon() => new(NewRoot("verbs that cbdd --run takes"), "cbdd --run");
+    public static VerbSet ForDaemon() => new(NewRoot("verbs that cbdd --run takes"), "cbdctrl");
 
     public ParseResult Parse(IReadOnlyList<string> words) => _root.Parse(words, Configuration);
 
@@ -82,5 +82,5 @@ public sealed class VerbSet
     }
 
     private static CbdException Wrong(string what, string line) =>
-        new(CbdErrorKind.Invalid, $"{what}; see '{line.Replace(" --run", "", StringComparison.Ordinal)} --help'");
+        new(CbdErrorKind.Invalid, $"{what}; see '{line} --help'");
 }
