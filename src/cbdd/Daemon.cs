@@ -71,7 +71,15 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
     private void Do(ParsedVerb verb, INode node)
     {
         var answer = new StringWriter();
-        verb.Execute(node, new VerbOutput(answer, toTerminal: false));
+        try
+        {
+            verb.Execute(node, new VerbOutput(answer, toTerminal: false));
+        }
+        catch (CbdException e)
+        {
+            throw new CbdException(e.Kind, $"--run {verb.Name}: {e.Message}", e);
+        }
+
         _logger.LogInformation("{Verb}: {Answer}", verb.Name, answer.ToString().TrimEnd('\n'));
     }
 

@@ -1,3 +1,4 @@
+using System.Text.Encodings.Web;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 
@@ -28,6 +29,8 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(BackendStarted))]
 [JsonSerializable(typeof(DeviceStarted))]
 [JsonSerializable(typeof(ControlProblem))]
+[JsonSerializable(typeof(bool?))] // arguments in addresses, for the OpenAPI document
+[JsonSerializable(typeof(int))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>The rules above for the options object of a host that serialises with its own.</summary>
@@ -39,19 +42,27 @@ public sealed partial class ControlJson : JsonSerializerContext
         options.RespectNullableAnnotations = rules.RespectNullableAnnotations;
         options.AllowDuplicateProperties = rules.AllowDuplicateProperties;
         options.PropertyNameCaseInsensitive = false;
-        options.TypeInfoResolverChain.Insert(0, Default);
+        options.Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping;
+        // And no other: what is missing here must fail in tests too, where reflection would still help out.
+        options.TypeInfoResolver = Default;
     }
 
-    /// <summary>The same, indented: what the command line prints.</summary>
-    public static ControlJson Readable => Indented.Context;
+    /// <summary>Texts as they are: it is not HTML, so quotes and plus signs need no escapes.</summary>
+    public static ControlJson Plain => Variants.Plain;
 
-    /// <summary>Apart, because it is made from <see cref="Default"/>, which must be there first.</summary>
-    private static class Indented
+    /// <summary>The same, indented: what the command line prints.</summary>
+    public static ControlJson Readable => Variants.Readable;
+
+    /// <summary>Apart, because they are made from <see cref="Default"/>, which must be there first.</summary>
+    private static class Variants
     {
-        public static readonly ControlJson Context = new(new JsonSerializerOptions(Default.Options)
+        public static readonly ControlJson Plain = Make(indented: false);
+        public static readonly ControlJson Readable = Make(indented: true);
+
+        private static ControlJson Make(bool indented) => new(new JsonSerializerOptions(Default.Options)
         {
-            WriteIndented = true,
-            Encoder = System.Text.Encodings.Web.JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
+            WriteIndented = indented,
+            Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
         });
     }
 }

@@ -3,23 +3,26 @@ using Cbd.Runtime;
 
 namespace Cbd.Control.Json;
 
+// What may be left out has a setter and not an init: generated JSON code builds objects with init-only members in one
+// expression that names them all, and a default of ours would be lost when a key is not there.
+
 /// <summary>Body of tp-reg. Numbers left out are computed from the region's size. Sizes are bytes.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record TransportRequest
 {
     public required string Host { get; init; }
     public required string Path { get; init; }
-    public bool Format { get; init; }
-    public bool Force { get; init; }
-    public long? SizeBytes { get; init; }
-    public int? Hosts { get; init; }
-    public int? Backends { get; init; }
-    public int? Blkdevs { get; init; }
-    public int? Channels { get; init; }
-    public long? ChannelSizeBytes { get; init; }
-    public int? RingSlots { get; init; }
-    public bool PayloadCrc { get; init; } = true;
-    public string? Coherence { get; init; }
+    public bool Format { get; set; }
+    public bool Force { get; set; }
+    public long? SizeBytes { get; set; }
+    public int? Hosts { get; set; }
+    public int? Backends { get; set; }
+    public int? Blkdevs { get; set; }
+    public int? Channels { get; set; }
+    public long? ChannelSizeBytes { get; set; }
+    public int? RingSlots { get; set; }
+    public bool PayloadCrc { get; set; } = true;
+    public string? Coherence { get; set; }
 
     public static TransportRequest From(RegisterTransportOptions options) => new()
     {
@@ -61,12 +64,12 @@ public sealed record TransportRequest
 public sealed record BackendRequest
 {
     public required string Path { get; init; }
-    public int Handlers { get; init; } = 1;
-    public int? BackendId { get; init; }
-    public bool ReadOnly { get; init; }
-    public string Engine { get; init; } = "auto";
-    public int? BlockSize { get; init; }
-    public bool Fenced { get; init; }
+    public int Handlers { get; set; } = 1;
+    public int? BackendId { get; set; }
+    public bool ReadOnly { get; set; }
+    public string Engine { get; set; } = "auto";
+    public int? BlockSize { get; set; }
+    public bool Fenced { get; set; }
 
     public static BackendRequest From(StartBackendOptions options) => new()
     {
@@ -97,10 +100,10 @@ public sealed record BackendRequest
 public sealed record DeviceRequest
 {
     public required int BackendId { get; init; }
-    public int? Queues { get; init; }
-    public string? Nbd { get; init; }
-    public bool Insecure { get; init; }
-    public bool ReadOnly { get; init; }
+    public int? Queues { get; set; }
+    public string? Nbd { get; set; }
+    public bool Insecure { get; set; }
+    public bool ReadOnly { get; set; }
 
     public static DeviceRequest From(StartDeviceOptions options) => new()
     {
@@ -126,15 +129,15 @@ public sealed record DeviceRequest
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record StopRequest
 {
-    public bool Force { get; init; }
+    public bool Force { get; set; }
 }
 
 /// <summary>Body of the clear verbs. <c>fenced</c>: the operator vouches that the machine is off or cut off.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record ClearRequest
 {
-    public bool Force { get; init; }
-    public bool Fenced { get; init; }
+    public bool Force { get; set; }
+    public bool Fenced { get; set; }
 }
 
 public sealed record TransportStarted

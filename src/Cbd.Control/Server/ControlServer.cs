@@ -97,9 +97,6 @@ public sealed class ControlServer : IAsyncDisposable
         application.UseRouting();
         ControlRoutes.Map(application, node);
         application.MapOpenApi(OpenApiDocument.Route);
-        application.MapFallback(static context => throw new CbdException(
-            CbdErrorKind.NotFound,
-            $"there is no {context.Request.Method} {context.Request.Path}; {OpenApiDocument.Path} describes what there is"));
         return application;
     }
 
@@ -154,8 +151,7 @@ public sealed class ControlServer : IAsyncDisposable
             await next(context);
             if (context.Response.StatusCode < 400 || context.Response.HasStarted)
                 return;
-            problem = ControlProblem.From(CbdErrorKind.Invalid,
-                $"{context.Request.Method} {context.Request.Path} was answered with status {context.Response.StatusCode}");
+            problem = OfStatus(context.Request, context.Response.StatusCode);
         }
         catch (CbdException e)
         {
@@ -177,7 +173,24 @@ public sealed class ControlServer : IAsyncDisposable
         if (context.Response.HasStarted)
             return;
         context.Response.StatusCode = problem.Status;
-        await context.Response.WriteAsJsonAsync(problem, ControlJson.Default.ControlProblem, ProblemContentType);
+        await context.Response.WriteAsJsonAsync(problem, ControlJson.Plain.ControlProblem, ProblemContentType);
+    }
+
+    /// <summary>What routing and binding refuse without words.</summary>
+    private static ControlProblem OfStatus(HttpRequest request, int status)
+    {
+        var what = $"{request.Method} {request.Path}{request.QueryString}";
+        return status switch
+        {
+            404 => ControlProblem.From(CbdErrorKind.NotFound, $"there is no {what}; {OpenApiDocument.Path} describes what there is"),
+            405 => ControlProblem.From(CbdErrorKind.Invalid, $"{what} is not a method of it; {OpenApiDocument.Path} describes them"),
+            413 => ControlProblem.From(CbdErrorKind.Invalid, $"the body of {what} is longer than {MaxBodyBytes} bytes"),
+            415 => ControlProblem.From(CbdErrorKind.Invalid, $"the body of {what} is not application/json; send it with that content type"),
+            _ => ControlProblem.From(CbdErrorKind.Invalid, $"{what} has an argument that is not right; {OpenApiDocument.Path} describes them"),
+        } with
+        {
+            Status = status,
+        };
     }
 
     private static string Reason(BadHttpRequestException e) => e.InnerException is JsonException json

@@ -46,7 +46,7 @@ public sealed class VerbSet
     }
 
     /// <summary>The verbs for a line given to a daemon.</summary>
-    public static VerbSet ForDaemon() => new(NewRoot("verbs that cbdd --run takes"), "cbdd --run");
+    public static VerbSet ForDaemon() => new(NewRoot("verbs that cbdd --run takes"), "cbdctrl");
 
     public ParseResult Parse(IReadOnlyList<string> words) => _root.Parse(words, Configuration);
 
@@ -67,11 +67,11 @@ public sealed class VerbSet
             throw Wrong($"'{word}' is not a known {what}", line);
         }
 
+        if (command is RootCommand && result.Errors.Count <= 1)
+            throw Wrong("no verb given", line);
         if (result.Errors.Count > 0)
             throw Wrong(result.Errors[0].Message.TrimEnd('.'), line);
-        if (!_verbs.TryGetValue(command, out var verb))
-            throw Wrong("no verb given", line);
-        return new ParsedVerb(verb, result);
+        return new ParsedVerb(_verbs[command], result);
     }
 
     /// <summary>Parses one line of words that must be a verb.</summary>
@@ -82,5 +82,5 @@ public sealed class VerbSet
     }
 
     private static CbdException Wrong(string what, string line) =>
-        new(CbdErrorKind.Invalid, $"{what}; see '{line.Replace(" --run", "", StringComparison.Ordinal)} --help'");
+        new(CbdErrorKind.Invalid, $"{what}; see '{line} --help'");
 }

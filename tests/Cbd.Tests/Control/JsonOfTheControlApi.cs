@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
 using Cbd.Control.Json;
 using Cbd.Memory;
 using Cbd.Runtime;
@@ -20,6 +21,14 @@ public sealed class JsonOfTheControlApi
         return node;
     }
 
+    /// <summary>As the daemon's routes write it.</summary>
+    private static string Served<T>(T value)
+    {
+        var options = new JsonSerializerOptions();
+        ControlJson.Apply(options);
+        return JsonSerializer.Serialize(value, (JsonTypeInfo<T>)options.GetTypeInfo(typeof(T)));
+    }
+
     [Fact]
     public void A_transport() => Assert.Equal(
         """
@@ -30,7 +39,7 @@ public sealed class JsonOfTheControlApi
         "uuid":"00112233-4455-6677-8899-aabbccddeeff","hostname":"alpha","size_bytes":536870912,"ring_slots":128,
         "payload_crc":true,"failure":""}
         """.ReplaceLineEndings(""),
-        JsonSerializer.Serialize(TransportInfo.From(Node.GetTransport(0)), ControlJson.Default.TransportInfo));
+        Served<TransportInfo>(TransportInfo.From(Node.GetTransport(0))));
 
     [Fact]
     public void Hosts() => Assert.Equal(
@@ -38,7 +47,7 @@ public sealed class JsonOfTheControlApi
         [{"host_id":3,"hostname":"alpha","alive":"alive","state":"ACTIVE","mine":true},
         {"host_id":4,"hostname":"beta","alive":"unknown","state":"ACTIVE","mine":false}]
         """.ReplaceLineEndings(""),
-        JsonSerializer.Serialize([.. Node.ListHosts(0).Select(HostInfo.From)], ControlJson.Default.HostInfoArray));
+        Served<HostInfo[]>([.. Node.ListHosts(0).Select(HostInfo.From)]));
 
     [Fact]
     public void Backends() => Assert.Equal(
@@ -46,7 +55,7 @@ public sealed class JsonOfTheControlApi
         [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
         "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0}]
         """.ReplaceLineEndings(""),
-        JsonSerializer.Serialize([.. Node.ListBackends(0, true).Select(BackendInfo.From)], ControlJson.Default.BackendInfoArray));
+        Served<BackendInfo[]>([.. Node.ListBackends(0, true).Select(BackendInfo.From)]));
 
     [Fact]
     public void Devices() => Assert.Equal(
@@ -54,7 +63,7 @@ public sealed class JsonOfTheControlApi
         [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","alive":"alive",
         "state":"running","queues":2,"size_bytes":1073741824,"read_only":false}]
         """.ReplaceLineEndings(""),
-        JsonSerializer.Serialize([.. Node.ListDevices(0, true).Select(DeviceInfo.From)], ControlJson.Default.DeviceInfoArray));
+        Served<DeviceInfo[]>([.. Node.ListDevices(0, true).Select(DeviceInfo.From)]));
 
     [Fact]
     public void Channels() => Assert.Equal(
@@ -62,7 +71,7 @@ public sealed class JsonOfTheControlApi
         [{"channel_id":0,"blkdev_id":1,"backend_id":2,"state":"ATTACHED","epoch":1099511627775,"outstanding":17,
         "quarantined":false,"host_id":3}]
         """.ReplaceLineEndings(""),
-        JsonSerializer.Serialize([.. Node.ListChannels(0).Select(ChannelInfo.From)], ControlJson.Default.ChannelInfoArray));
+        Served<ChannelInfo[]>([.. Node.ListChannels(0).Select(ChannelInfo.From)]));
 
     [Fact]
     public void A_transport_is_the_same_after_the_way_there_and_back() =>
@@ -84,6 +93,20 @@ public sealed class JsonOfTheControlApi
     [InlineData("""{"path":"/d","handlers":99999999999}""")]
     public void A_request_with_an_unknown_repeated_missing_or_mistyped_key_is_refused(string body) =>
         Assert.Throws<JsonException>(() => JsonSerializer.Deserialize(body, ControlJson.Default.BackendRequest));
+
+    [Fact]
+    public void What_a_request_leaves_out_has_its_default()
+    {
+        Assert.Equal(
+            new StartBackendOptions { Transport = 4, Path = "/d" },
+            JsonSerializer.Deserialize("""{"path":"/d"}""", ControlJson.Default.BackendRequest)!.ToOptions(4));
+        Assert.Equal(
+            new RegisterTransportOptions { Host = "a", Path = "/r" },
+            JsonSerializer.Deserialize("""{"path":"/r","host":"a"}""", ControlJson.Default.TransportRequest)!.ToOptions());
+        Assert.Equal(
+            new StartDeviceOptions { Transport = 4, Backend = 1 },
+            JsonSerializer.Deserialize("""{"backend_id":1}""", ControlJson.Default.DeviceRequest)!.ToOptions(4));
+    }
 
     [Fact]
     public void An_answer_may_have_keys_of_a_later_version() => Assert.Equal(

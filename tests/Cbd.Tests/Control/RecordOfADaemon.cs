@@ -19,11 +19,11 @@ public sealed class RecordOfADaemon : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
-    private RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
+    private static RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
 
     private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
 
-    private static void StartAll(INode node)
+    private static void StartAll(RecordingNode node)
     {
         node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
         node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });

@@ -5,10 +5,12 @@ using Xunit;
 
 namespace Cbd.Tests.Control;
 
-public sealed class VerbsOnTheCommandLine
+public sealed class VerbsOnTheCommandLine : IDisposable
 {
     private readonly VerbSet _verbs = VerbSet.ForDaemon();
     private readonly ListedNode _node = new();
+
+    public void Dispose() => _node.Dispose();
 
     private string Run(string line, bool toTerminal = false)
     {
