@@ -11,23 +11,28 @@ public readonly struct ArrayMemory : ISharedMemory
 {
     private readonly byte[] _bytes;
     private readonly Action<MemoryAccess>? _hook;
+    private readonly bool _tearSwaps;
 
     public ArrayMemory(long sizeBytes, Action<MemoryAccess>? hook = null)
-        : this(new byte[sizeBytes], hook)
+        : this(new byte[sizeBytes], hook, false)
     {
     }
 
-    private ArrayMemory(byte[] bytes, Action<MemoryAccess>? hook)
+    private ArrayMemory(byte[] bytes, Action<MemoryAccess>? hook, bool tearSwaps)
     {
         _bytes = bytes;
         _hook = hook;
+        _tearSwaps = tearSwaps;
     }
 
     /// <summary>The same region, with another hook before every access.</summary>
-    public ArrayMemory With(Action<MemoryAccess>? hook) => new(_bytes, hook);
+    /// <param name="tearSwaps">
+    /// Broken hardware: the hook is called between the compare and the swap, too. For showing that a test can fail.
+    /// </param>
+    public ArrayMemory With(Action<MemoryAccess>? hook, bool tearSwaps = false) => new(_bytes, hook, tearSwaps);
 
     /// <summary>A region of its own with the same bytes and no hook.</summary>
-    public ArrayMemory Clone() => new((byte[])_bytes.Clone(), null);
+    public ArrayMemory Clone() => new((byte[])_bytes.Clone(), null, false);
 
     /// <summary>The bytes themselves, for a test to look at or to damage.</summary>
     public Span<byte> Bytes => _bytes;
@@ -51,6 +56,8 @@ public readonly struct ArrayMemory : ISharedMemory
         _hook?.Invoke(MemoryAccess.Swap);
         Span<byte> word = Range(offset, 8, 8);
         ulong before = BinaryPrimitives.ReadUInt64LittleEndian(word);
+        if (_tearSwaps)
+            _hook?.Invoke(MemoryAccess.Swap);
         if (before == comparand)
             BinaryPrimitives.WriteUInt64LittleEndian(word, value);
         return before;

@@ -96,8 +96,9 @@ public struct BodyWriter<TMemory>
     public void Publish(in TMemory memory, Span<byte> frame, int payloadBytes)
     {
         BodyFrame.Seal(frame, payloadBytes, _place, _epoch, checked(_generation + 1));
-        // Chosen before the store: if it throws half-way, the next try takes the same copy again.
-        Body<TMemory>.Store(memory, _place, _nextCopy, frame[..BodyFrame.SizeBytes]);
+        // Whole lines, as far as the payload goes: what follows is not read.
+        int storedBytes = (BodyFrame.PayloadOffset + payloadBytes + Line.SizeBytes - 1) / Line.SizeBytes * Line.SizeBytes;
+        Body<TMemory>.Store(memory, _place, _nextCopy, frame[..storedBytes]);
         _generation++;
         _nextCopy ^= 1;
     }

@@ -26,18 +26,13 @@ internal sealed class TestRegion
         Assert.Equal(StepResult.Done, formatter.Step(0));
     }
 
-    private TestRegion(TestRegion other)
-    {
-        Options = other.Options;
-        Geometry = other.Geometry;
-        Memory = other.Memory.Clone();
-        Locks = new LockTable(other.Locks);
-    }
-
     public RegionOptions Options { get; }
     public RegionGeometry Geometry { get; }
     public ArrayMemory Memory { get; }
     public LockTable Locks { get; } = new();
+
+    /// <summary>Every host that was made.</summary>
+    public List<TestHost> Started { get; } = [];
     public TransportInfo Info => new() { Geometry = Geometry, Coherence = RegionCoherence.Hardware };
 
     public static HostIdentity Identity(string name) => new()
@@ -65,11 +60,9 @@ internal sealed class TestRegion
         Path = "/disks/" + identity,
     };
 
-    public TestRegion Clone() => new(this);
+    public TestHost Host(string name, Action<MemoryAccess>? hook = null, bool tearSwaps = false) => new(this, Identity(name), hook, tearSwaps);
 
-    public TestHost Host(string name, Action<MemoryAccess>? hook = null) => new(this, Identity(name), hook);
-
-    public TestHost Host(HostIdentity identity, Action<MemoryAccess>? hook = null) => new(this, identity, hook);
+    public TestHost Host(HostIdentity identity, Action<MemoryAccess>? hook = null) => new(this, identity, hook, false);
 
     public ClaimWord HostWord(int host) => Word(Geometry.HostOffset(host));
 
@@ -112,11 +105,7 @@ internal sealed class TestRegion
 /// <summary>The byte locks of one file, by host entry, and which process holds each.</summary>
 internal sealed class LockTable
 {
-    private readonly Dictionary<int, object> _holders;
-
-    public LockTable() => _holders = [];
-
-    public LockTable(LockTable other) => _holders = new Dictionary<int, object>(other._holders);
+    private readonly Dictionary<int, object> _holders = [];
 
     public bool TryLock(int host, object process)
     {
@@ -176,10 +165,13 @@ internal sealed class TestLocks(LockTable table) : IHostLocks
 /// <summary>One process that is a host.</summary>
 internal sealed class TestHost
 {
-    public TestHost(TestRegion region, HostIdentity identity, Action<MemoryAccess>? hook)
+    public TestHost(TestRegion region, HostIdentity identity, Action<MemoryAccess>? hook, bool tearSwaps)
     {
         Region = region;
-        Memory = region.Memory.With(hook);
+        Name = identity.Name;
+        lock (region.Started)
+            region.Started.Add(this);
+        Memory = region.Memory.With(hook, tearSwaps);
         Locks = new TestLocks(region.Locks);
         Tracker = new LivenessTracker<ArrayMemory, SafePolicy>(Memory, region.Geometry, identity, Locks);
         Clearing = new Clearing<ArrayMemory, SafePolicy>(Memory, region.Geometry, Tracker);
@@ -187,6 +179,7 @@ internal sealed class TestHost
     }
 
     public TestRegion Region { get; }
+    public string Name { get; }
     public ArrayMemory Memory { get; }
     public TestLocks Locks { get; }
     public LivenessTracker<ArrayMemory, SafePolicy> Tracker { get; }

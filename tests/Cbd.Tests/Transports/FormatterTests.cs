@@ -1,4 +1,3 @@
-using System.Text;
 using Cbd.Channels;
 using Cbd.Format;
 using Cbd.Hosts;
