@@ -6,6 +6,7 @@ using Cbd.Hosts;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Cbd.Tests.Transports;
+using Cbd.Transports;
 using Xunit;
 
 namespace Cbd.Tests.Hosts;
@@ -103,8 +104,8 @@ public sealed class Hosts_at_once
                 {
                     for (int round = 0; round < 2; round++)
                     {
-                        if (number == 0 && round == 1)
-                            flow.CrashWithin(600);
+                        if (number < 2 && round == 1)
+                            flow.CrashWithin(800);
                         TestHost host = region.Host($"host-{number}", flow.Hook, tearSwaps).Register();
                         Own($"host {host.Id}");
                         host.ClearDead();
@@ -113,7 +114,11 @@ public sealed class Hosts_at_once
                         BlkdevClaim<ArrayMemory, SafePolicy> blkdev = host.StartBlkdev(backend.Backend);
                         Own($"blkdev {blkdev.Blkdev}");
                         Require(host.Claim.Beat() && backend.Beat() && blkdev.Beat(), "a live host lost an entry");
+                        Require(ChannelClaims<ArrayMemory, SafePolicy>.TryClaim(host.Memory, region.Geometry, host.Id, out int channel, out ClaimWord word), "no free channel");
+                        Own($"channel {channel}");
                         Require(backend.Blkdevs.SequenceEqual([blkdev.Blkdev]), "a device is on the wrong backend");
+                        Disown($"channel {channel}");
+                        ChannelClaims<ArrayMemory, SafePolicy>.Release(host.Memory, region.Geometry, channel, word);
                         Disown($"blkdev {blkdev.Blkdev}");
                         blkdev.End();
                         backend.BeginClose(force: false);
@@ -256,6 +261,118 @@ public sealed class Hosts_at_once
         Require(region.BackendWord(0).State == ClaimState.Active && region.BackendWord(1).State == ClaimState.Free, "the wrong backend was cleared");
         Require(region.Writer(0) == new WriterWord(blkdev.Blkdev, blkdev.Epoch) && blkdev.IsMine(), "the device of a live host was cleared");
         Require(region.ChannelWord(0).State == ClaimState.Free, "a channel was leaked");
+    });
+
+    [Fact]
+    public void A_host_that_was_cleared_by_mistake_takes_nothing_from_its_successor()
+    {
+        int met = 0;
+        ForEverySeed(seed =>
+        {
+            var region = new TestRegion();
+            using var run = new Interleaving(seed);
+            Action<MemoryAccess>? hook = null;
+            TestHost mistaken = region.ForeignHost("mistaken", access => hook?.Invoke(access)).Register();
+            Assert.Equal(0, mistaken.Id);
+            run.Add(flow =>
+            {
+                // It does not beat, and works on as if it owned everything, whoever says it is dead.
+                hook = flow.Hook;
+                for (int round = 0; round < 6; round++)
+                {
+                    BackendClaim<ArrayMemory, SafePolicy>? backend = null;
+                    BlkdevClaim<ArrayMemory, SafePolicy>? blkdev = null;
+                    try
+                    {
+                        backend = mistaken.Backends.Start(TestRegion.Disk("mistaken"));
+                        blkdev = mistaken.Blkdevs.Claim(backend.Backend, false);
+                        blkdev.Activate([], "x");
+                        backend.StoreFlushError(7);
+                    }
+                    catch (CbdException)
+                    {
+                        met++;
+                    }
+
+                    blkdev?.End();
+                    backend?.EndClose();
+                }
+            });
+            TestHost? successor = null;
+            BackendClaim<ArrayMemory, SafePolicy>? kept = null;
+            BlkdevClaim<ArrayMemory, SafePolicy>? device = null;
+            run.Add(flow =>
+            {
+                var judge = region.Host("judge", flow.Hook);
+                Require(judge.Clear(0, ClearAuthority.Fenced) == ClearResult.Cleared, "not cleared");
+                successor = region.Host("successor", flow.Hook).Register();
+                Require(successor.Id == 0, "not the same entry");
+                kept = successor.Backends.Start(TestRegion.Disk("successor"));
+                for (int attempt = 0; device is null; attempt++)
+                {
+                    try
+                    {
+                        device = successor.StartBlkdev(kept.Backend);
+                    }
+                    catch (CbdException damaged) when (attempt < 10 && damaged.Kind == CbdErrorKind.Corrupt)
+                    {
+                        // A store of the other that was on its way hit the body; the next beat heals it.
+                        Require(kept.Beat(), "the successor lost its backend");
+                    }
+                }
+
+                Require(kept.Beat() && device.Beat() && successor.Claim.Beat(), "the successor lost an entry");
+            });
+            run.Run();
+            Require(kept!.Beat() && device!.Beat() && successor!.Claim.Beat(), "the successor lost an entry");
+            Require(kept!.Beat() && device!.Beat(), "the successor lost an entry");
+            Require(successor!.Backends.ReadRecord(kept!.Backend) is { Identity: "successor", FlushError: 0 }, "the body is not the successor's");
+            Require(region.Writer(kept!.Backend) == new WriterWord(device!.Blkdev, device.Epoch), "the writer word is not the successor's");
+            Require(region.AllWords().Count(entry => entry.Word.State != ClaimState.Free) == 3, "an entry was leaked");
+        });
+        Assert.True(met > 0);
+    }
+
+    [Fact]
+    public void Of_a_formatter_and_a_host_that_registers_exactly_one_succeeds() => ForEverySeed(seed =>
+    {
+        var region = new TestRegion();
+        using var run = new Interleaving(seed);
+        bool registered = false, formatted = false;
+        RegionGeometry anew = region.Geometry with { RegionId = Guid.NewGuid() };
+        run.Add(flow =>
+        {
+            TestHost host = region.Host("host", flow.Hook);
+            try
+            {
+                host.Register();
+                registered = true;
+            }
+            catch (CbdException refused)
+            {
+                Require(refused.Message.Contains("formatt", StringComparison.Ordinal) || refused.Message.Contains("lost its entry", StringComparison.Ordinal), refused.Message);
+            }
+        });
+        run.Add(flow =>
+        {
+            var formatter = new Formatter<ArrayMemory, SafePolicy>(
+                region.Memory.With(flow.Hook), region.Info with { Geometry = anew }, TestRegion.Identity("formatter"), new TestLocks(region.Locks), force: true);
+            try
+            {
+                for (long now = 0; formatter.Step(now) != StepResult.Done; now += 1000)
+                    Require(now < 200_000, "formatting did not end");
+                formatted = true;
+            }
+            catch (CbdException refused)
+            {
+                Require(refused.Message.Contains("'host'", StringComparison.Ordinal), refused.Message);
+            }
+        });
+        run.Run();
+        Require(registered != formatted, $"registered {registered}, formatted {formatted}");
+        TransportInfo info = TransportInfo.Read(region.Memory, region.Geometry.SizeBytes);
+        Require(info.Geometry == (formatted ? anew : region.Geometry), "the wrong transport is there");
+        Require(region.HostWord(0).State == (registered ? ClaimState.Active : ClaimState.Free), $"the host entry is {region.HostWord(0)}");
     });
 
     [Fact]

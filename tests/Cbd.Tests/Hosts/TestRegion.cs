@@ -64,6 +64,10 @@ internal sealed class TestRegion
 
     public TestHost Host(HostIdentity identity, Action<MemoryAccess>? hook = null) => new(this, identity, hook, false);
 
+    /// <summary>A host on another machine: other boot id, a uuid of its own, and locks that nobody here sees.</summary>
+    public TestHost ForeignHost(string name, Action<MemoryAccess>? hook = null) =>
+        new(this, Identity(name) with { BootId = OtherBootId, HostUuid = Guid.NewGuid() }, hook, false, new LockTable());
+
     public ClaimWord HostWord(int host) => Word(Geometry.HostOffset(host));
 
     public ClaimWord BackendWord(int backend) => Word(Geometry.BackendOffset(backend));
@@ -165,14 +169,14 @@ internal sealed class TestLocks(LockTable table) : IHostLocks
 /// <summary>One process that is a host.</summary>
 internal sealed class TestHost
 {
-    public TestHost(TestRegion region, HostIdentity identity, Action<MemoryAccess>? hook, bool tearSwaps)
+    public TestHost(TestRegion region, HostIdentity identity, Action<MemoryAccess>? hook, bool tearSwaps, LockTable? locks = null)
     {
         Region = region;
         Name = identity.Name;
         lock (region.Started)
             region.Started.Add(this);
         Memory = region.Memory.With(hook, tearSwaps);
-        Locks = new TestLocks(region.Locks);
+        Locks = new TestLocks(locks ?? region.Locks);
         Tracker = new LivenessTracker<ArrayMemory, SafePolicy>(Memory, region.Geometry, identity, Locks);
         Clearing = new Clearing<ArrayMemory, SafePolicy>(Memory, region.Geometry, Tracker);
         Registration = new HostRegistration<ArrayMemory, SafePolicy>(Memory, region.Geometry, identity, Locks, Tracker, Clearing);
