@@ -236,11 +236,12 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
                 continue;
             }
 
-            bool handlerGone = !_backend.IsAlive ||
-                (BlkdevCtrlLine.TryLoad(_memory, _world.Geometry, channel, word.Epoch, out BlkdevCtrlLine ctrl) && ctrl.Session != _backend.Session.Epoch);
+            bool known = BlkdevCtrlLine.TryLoadLatest(_memory, _world.Geometry, channel, word.Epoch, out BlkdevCtrlLine ctrl);
+            bool handlerGone = !_backend.IsAlive || (known && ctrl.Session != _backend.Session.Epoch);
             ClaimWord next = word.State switch
             {
                 ClaimState.Attached => word.With(ClaimState.Closing),
+                ClaimState.Offered when known && ctrl.MayBeDraining && !handlerGone => word.With(ClaimState.Closing),
                 ClaimState.Closing when handlerGone => word.Freed(),
                 ClaimState.Claimed or ClaimState.Offered or ClaimState.Detached => word.Freed(),
                 _ => word,

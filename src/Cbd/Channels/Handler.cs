@@ -209,13 +209,23 @@ internal sealed class Handler<TMemory, TPolicy>
                     BlkdevCtrlLine.TryLoad(_memory, _geometry, Channel, word.Epoch, out BlkdevCtrlLine other) &&
                     (other.Backend != _backend.Backend || other.Session != _backend.Session);
                 return IsGone;
-            case ClaimState.Closing when word.Epoch == _word.Epoch && _busy == 0:
+            case ClaimState.Closing when _busy == 0 && IsOurEnd(word):
                 return TryDetach(word);
+            case ClaimState.Closing when word.Epoch > _word.Epoch && word.Host == _word.Host:
+                // Its ctrl line may still arrive.
+                return false;
             default:
                 IsGone = _busy == 0;
                 return IsGone;
         }
     }
+
+    /// <summary>The channel ends in the epoch that we serve, or in one that was offered to us after it.</summary>
+    private bool IsOurEnd(ClaimWord word) =>
+        word.Epoch == _word.Epoch ||
+        (word.Epoch > _word.Epoch &&
+        BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, Channel, word.Epoch, out BlkdevCtrlLine offer) &&
+        offer.Backend == _backend.Backend && offer.Session == _backend.Session);
 
     private bool TryDetach(ClaimWord word)
     {

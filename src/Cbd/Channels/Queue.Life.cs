@@ -52,7 +52,9 @@ public sealed partial class Queue<TMemory, TPolicy>
                 return;
             }
 
-            bool served = word.State == ClaimState.Attached;
+            // After a reset the handler may not have drained the older epoch yet: it is asked to, as if it were attached.
+            bool served = word.State == ClaimState.Attached ||
+                (word.State == ClaimState.Offered && _attachedSession != 0 && _attachedSession == _session);
             ClaimWord next = served ? word.With(ClaimState.Closing) : word.Freed();
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, next))
                 continue;
@@ -205,6 +207,8 @@ public sealed partial class Queue<TMemory, TPolicy>
         _aheadSince = long.MaxValue;
         _fruitlessResets = _attachedSession == _session ? _fruitlessResets + 1 : 0;
         _attachedSession = _session;
+        // From here on whoever clears this channel has to wait for the handler.
+        StoreCtrl();
         if (_fruitlessResets >= _options.FruitlessResets && InFlight > 0)
         {
             AbandonAll(Errno.EIO);
@@ -283,6 +287,6 @@ public sealed partial class Queue<TMemory, TPolicy>
     }
 
     private void StoreCtrl() =>
-        new BlkdevCtrlLine(_word.Epoch, _device.Backend, _device.Blkdev, _depth, _queue, _session, _device.BlkdevEpoch, _posted, _copied)
+        new BlkdevCtrlLine(_word.Epoch, _device.Backend, _device.Blkdev, _depth, _queue, _session, _device.BlkdevEpoch, _posted, _copied, _attachedSession)
             .Store(_memory, _geometry, Channel);
 }

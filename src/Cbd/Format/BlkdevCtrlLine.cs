@@ -14,7 +14,8 @@ namespace Cbd.Format;
 /// <item><term>+24, 8</term><description>epoch of the blkdev's claim</description></item>
 /// <item><term>+32, 8</term><description>commands posted in this epoch; diagnosis only</description></item>
 /// <item><term>+40, 8</term><description>completions copied in this epoch; diagnosis only</description></item>
-/// <item><term>+48, 8</term><description>zero</description></item>
+/// <item><term>+48, 8</term><description>last session whose handler attached in this life of the channel; 0 for none. If it
+/// is the session offered to, that session may still be draining an older epoch</description></item>
 /// <item><term>+56, 4</term><description>CRC32C (<see cref="LineSeal"/>, slot 0)</description></item>
 /// <item><term>+60, 4</term><description>zero</description></item>
 /// </list>
@@ -28,7 +29,8 @@ public readonly record struct BlkdevCtrlLine(
     ulong Session,
     ulong BlkdevEpoch,
     ulong Posted,
-    ulong Copied)
+    ulong Copied,
+    ulong AttachedSession)
 {
     /// <summary>Seals and stores the line.</summary>
     public void Store<TMemory>(in TMemory memory, RegionGeometry geometry, int channel)
@@ -42,6 +44,7 @@ public readonly record struct BlkdevCtrlLine(
             Word3 = BlkdevEpoch,
             Word4 = Posted,
             Word5 = Copied,
+            Word6 = AttachedSession,
         };
         new LineSeal(geometry.RegionId, channel, LineKind.BlkdevCtrl, Epoch).Seal(ref line, 0);
         memory.WriteLine(geometry.ChannelOffset(channel) + ChannelLayout.BlkdevCtrlOffset, line);
@@ -68,7 +71,21 @@ public readonly record struct BlkdevCtrlLine(
             line.Word2,
             line.Word3,
             line.Word4,
-            line.Word5);
+            line.Word5,
+            line.Word6);
         return true;
     }
+
+    /// <summary>
+    /// The line of <paramref name="epoch"/>, or of the epoch before: a blkdev raises the epoch first and stores its line
+    /// then, and may have died in between.
+    /// </summary>
+    public static bool TryLoadLatest<TMemory>(
+        in TMemory memory, RegionGeometry geometry, int channel, ulong epoch, out BlkdevCtrlLine ctrl)
+        where TMemory : struct, ISharedMemory =>
+        TryLoad(memory, geometry, channel, epoch, out ctrl) ||
+        (epoch > 1 && TryLoad(memory, geometry, channel, epoch - 1, out ctrl));
+
+    /// <summary>The session offered to has served this channel before, and may still store into it.</summary>
+    public bool MayBeDraining => AttachedSession != 0 && AttachedSession == Session;
 }

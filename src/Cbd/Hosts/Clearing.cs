@@ -141,6 +141,9 @@ public sealed partial class Clearing<TMemory, TPolicy>
             ClaimState? to;
             switch (word.State)
             {
+                case ClaimState.Offered when IsDraining(channel, word):
+                    to = ClaimState.Closing;
+                    break;
                 case ClaimState.Claimed or ClaimState.Offered or ClaimState.Detached:
                     to = claim.Dead ? ClaimState.Free : ClaimState.Quarantined;
                     break;
@@ -169,6 +172,10 @@ public sealed partial class Clearing<TMemory, TPolicy>
                 Doorbells.Ring(_memory, offset + ChannelLayout.HandlerDoorbellOffset);
         }
     }
+
+    /// <summary>A channel that was offered again after a reset: the handler may still store into it until it drained.</summary>
+    private bool IsDraining(int channel, ClaimWord word) =>
+        BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line) && line.MayBeDraining;
 
     /// <summary>Whether nothing is left to do for the blkdev. Its channels are free or quarantined.</summary>
     private bool ClearBlkdev(in HostUnderClearing claim, int blkdev)

@@ -28,7 +28,7 @@ public static class HandlerEnds<TMemory, TPolicy>
     /// <summary>Judges the session that the blkdev's ctrl line of this claim word names. An invalid line proves nothing.</summary>
     /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>
     public static HandlerEnd OfChannel(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int channel, ClaimWord word, int deadHost = -1) =>
-        BlkdevCtrlLine.TryLoad(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line)
+        BlkdevCtrlLine.TryLoadLatest(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line)
             ? OfSession(memory, geometry, tracker, line.Backend, line.Session, deadHost)
             : HandlerEnd.Unproven;
 

@@ -180,7 +180,7 @@ public sealed class The_offset_tables
         Assert.Equal(["0102030405060708", "0000001122334455", "2122232425262728", "4142434400053132"], Words(completion).Take(4));
 
         var region = new TestRegion();
-        new BlkdevCtrlLine(0x1122334455, 2, 3, 4, 5, 6, 7, 8, 9).Store(region.Memory, region.Geometry, 1);
+        new BlkdevCtrlLine(0x1122334455, 2, 3, 4, 5, 6, 7, 8, 9, 10).Store(region.Memory, region.Geometry, 1);
         region.Memory.ReadLine(region.Geometry.ChannelOffset(1) + 128, out Line ctrl);
         Assert.Equal(["0000001122334455", "0005000400030002", "0000000000000006", "0000000000000007", "0000000000000008", "0000000000000009", "0000000000000000"], Words(ctrl).Take(7));
         long handlerLine = region.Geometry.ChannelOffset(1) + 256;

@@ -99,7 +99,7 @@ internal sealed class TestRegion
     public ClaimWord MakeChannel(int channel, ClaimState state, int host, BlkdevClaim<ArrayMemory, SafePolicy> blkdev)
     {
         ClaimWord word = ChannelWord(channel).Next(state, host);
-        new BlkdevCtrlLine(word.Epoch, blkdev.Body.BackendId, blkdev.Blkdev, 2, 0, blkdev.Session.Epoch, blkdev.Epoch, 0, 0)
+        new BlkdevCtrlLine(word.Epoch, blkdev.Body.BackendId, blkdev.Blkdev, 2, 0, blkdev.Session.Epoch, blkdev.Epoch, 0, 0, 0)
             .Store(Memory, Geometry, channel);
         Store(Geometry.ChannelOffset(channel), word);
         return word;
