@@ -103,10 +103,10 @@ internal sealed partial class NbdPump : IDisposable
         _closing = new Queue<NbdConnection>(clientLimit);
         for (int index = 0; index < SlotCount; index++)
             _free.Append(_slots, index);
-        _wait = new PumpWait(_poll);
         try
         {
             _queue = device.OpenQueue(SlotCount, _pool.Buffer);
+            _wait = new PumpWait(_poll, _queue);
             _poll.Add(_wake, 0);
         }
         catch

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Cbd.Blocks;
 using Cbd.Memory.Sockets;
 
 namespace Cbd.Exports.Nbd;
@@ -7,8 +8,8 @@ namespace Cbd.Exports.Nbd;
 /// How a pump waits: spins as long as something happened lately, then sleeps. The one place to tune it. Single-threaded.
 /// </summary>
 /// <remarks>
-/// A queue has no descriptor, so while requests are at the device nothing announces their end to epoll: the pump looks
-/// again after short sleeps that grow. With nothing at the device it sleeps until a socket wakes it, or for the second
+/// While requests are at the device, a queue that can sleeps for their ends and for the sockets at once. Of any other
+/// queue nothing announces an end to epoll: the pump looks again after short sleeps that grow. With nothing at the device it sleeps until a socket wakes it, or for the second
 /// after which the queue must be polled. Where other threads want the CPU, a thread that spins and yields is served
 /// worse than one that sleeps and is woken, so a yield that takes long ends the spinning for a while.
 /// </remarks>
@@ -18,6 +19,9 @@ internal sealed class PumpWait
     private const long FirstSleepNanoseconds = 50_000;
     private const long LongestSleepNanoseconds = 1_000_000;
     private const long IdleSleepNanoseconds = 1_000_000_000;
+
+    /// <summary>Longest sleep while the device works and can wake us: its deadlines are looked after in between.</summary>
+    private const int DeviceSleepMicroseconds = 100_000;
 
     /// <summary>While the device works, sockets are looked at once in this many turns of the spin.</summary>
     private const int TurnsPerSocketCheck = 4;
@@ -36,7 +40,13 @@ internal sealed class PumpWait
     private long _sleepNanoseconds = FirstSleepNanoseconds;
     private int _turn;
 
-    internal PumpWait(EventPoll poll) => _poll = poll;
+    private readonly IDescriptorWait? _device;
+
+    internal PumpWait(EventPoll poll, IBlockQueue queue)
+    {
+        _poll = poll;
+        _device = queue as IDescriptorWait;
+    }
 
     /// <summary>
     /// Returns how many socket events there are, possibly after waiting. <paramref name="progressed"/>: something
@@ -65,6 +75,8 @@ internal sealed class PumpWait
 
         if (outstanding == 0)
             return _poll.Wait(IdleSleepNanoseconds);
+        if (_device is not null && _device.TryWait(_poll.Descriptor, DeviceSleepMicroseconds))
+            return _poll.Wait(0);
         long sleep = _sleepNanoseconds;
         _sleepNanoseconds = Math.Min(2 * sleep, LongestSleepNanoseconds);
         return _poll.Wait(sleep);

@@ -159,14 +159,32 @@ public sealed unsafe class IoUring : IDisposable
         Prepare(OperationAllocate, offset, (ulong)length, (uint)mode, 0, userData);
 
     /// <summary>Prepares one completion for the next signal of the event that reaches its descriptor.</summary>
-    public bool PreparePoll(WakeEvent wake, ulong userData)
+    public bool PreparePoll(WakeEvent wake, ulong userData) => PreparePollDescriptor(wake.Descriptor, userData);
+
+    /// <summary>Prepares one completion for when the descriptor is readable.</summary>
+    internal bool PreparePollDescriptor(int descriptor, ulong userData)
     {
         // The mask is 32 bits wide since 5.11, its halves swapped on big-endian machines only.
         if (!Prepare(OperationPollAdd, 0, 0, 0, (uint)FileCalls.PollIn, userData))
             return false;
         SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
         entry->Flags = 0;
-        entry->Descriptor = wake.Descriptor;
+        entry->Descriptor = descriptor;
+        return true;
+    }
+
+    /// <summary>
+    /// Prepares one completion for the next wake of a doorbell, or at once if it does not hold
+    /// <paramref name="expected"/>. Needs Linux 6.7; older kernels complete it with -EINVAL.
+    /// </summary>
+    internal bool PrepareFutexWait(in MappedMemory memory, long doorbell, uint expected, ulong userData)
+    {
+        if (!Prepare(OperationFutexWait, expected, (ulong)memory.DoorbellAddress(doorbell), 0, 0, userData))
+            return false;
+        SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
+        entry->Flags = 0;
+        entry->Descriptor = FutexSize32;
+        entry->FutexMask = uint.MaxValue;
         return true;
     }
 

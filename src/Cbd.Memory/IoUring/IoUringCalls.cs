@@ -39,6 +39,10 @@ internal static unsafe partial class IoUringCalls
     public const byte OperationRead = 22;
     public const byte OperationWrite = 23;
 
+    /// <summary>IORING_OP_FUTEX_WAIT of Linux 6.7: offset = expected value, descriptor = FUTEX2 flags.</summary>
+    public const byte OperationFutexWait = 51;
+    public const int FutexSize32 = 2;
+
     public const long MapRings = 0;
     public const long MapEntries = 0x10000000;
 
@@ -71,6 +75,7 @@ internal static unsafe partial class IoUringCalls
         [FieldOffset(28)] public uint OperationFlags;
         [FieldOffset(32)] public ulong UserData;
         [FieldOffset(40)] public ushort BufferIndex;
+        [FieldOffset(48)] public ulong FutexMask;
     }
 
     /// <summary>struct io_uring_cqe, 16 bytes.</summary>

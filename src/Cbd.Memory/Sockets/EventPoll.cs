@@ -50,6 +50,9 @@ public sealed unsafe class EventPoll : IDisposable
 
     ~EventPoll() => Free();
 
+    /// <summary>The number of the epoll descriptor, which is readable while there are events.</summary>
+    public int Descriptor => _descriptor;
+
     /// <summary>Watches a socket; <paramref name="token"/> comes back with its events.</summary>
     public void Add(StreamSocket socket, ulong token, SocketEvents events) => Control(ControlAdd, socket.Descriptor, token, events);
 

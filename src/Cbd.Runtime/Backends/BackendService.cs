@@ -4,6 +4,7 @@ using Cbd.Channels;
 using Cbd.Disks;
 using Cbd.Format;
 using Cbd.Memory;
+using Cbd.Runtime.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Runtime.Backends;
@@ -22,7 +23,7 @@ internal sealed class BackendService
         RegionGeometry geometry,
         BackendClaim<MappedMemory, SafePolicy> claim,
         Disk disk,
-        Func<bool> isFenced,
+        TransportCondition condition,
         ILogger logger)
     {
         Claim = claim;
@@ -40,7 +41,7 @@ internal sealed class BackendService
         try
         {
             for (int i = 0; i < claim.Body.Handlers; i++)
-                threads.Add(new HandlerThread(memory, geometry, Served, i, isFenced, logger));
+                threads.Add(new HandlerThread(memory, geometry, Served, i, condition, logger));
         }
         catch
         {

@@ -4,6 +4,7 @@ using Cbd.Channels;
 using Cbd.Format;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Runtime.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Runtime.Backends;
@@ -19,11 +20,12 @@ internal sealed class HandlerThread : IDisposable
     private const int IdleSleepMicroseconds = 1_000_000;
     private const int FirstDiskWaitMicroseconds = 50;
     private const int LongestDiskWaitMicroseconds = 1_000;
+    private const int LongestBlindSleepMicroseconds = 5_000;
 
     private readonly MappedMemory _memory;
     private readonly RegionGeometry _geometry;
     private readonly ServedBackend _backend;
-    private readonly Func<bool> _isFenced;
+    private readonly TransportCondition _condition;
     private readonly ILogger _logger;
     private readonly IBlockQueue _disk;
     private readonly NativeBuffer _buffers;
@@ -37,14 +39,14 @@ internal sealed class HandlerThread : IDisposable
     private volatile bool _stop;
     private volatile bool _abandon;
 
-    /// <param name="isFenced">This host may not store into the region any more: leave everything as it is.</param>
+    /// <param name="condition">When fenced, this host may not store into the region any more: everything is left as it is.</param>
     public HandlerThread(
-        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, Func<bool> isFenced, ILogger logger)
+        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, TransportCondition condition, ILogger logger)
     {
         _memory = memory;
         _geometry = geometry;
         _backend = backend;
-        _isFenced = isFenced;
+        _condition = condition;
         _logger = logger;
         _buffers = new NativeBuffer(Math.Max(BufferBytes, new ChannelLayout(geometry, 0).PoolBytes));
         try
@@ -120,10 +122,11 @@ internal sealed class HandlerThread : IDisposable
         Span<long> doorbells = stackalloc long[DoorbellSleeper.MaximumDoorbells];
         var spin = new SpinWindow();
         int diskWait = FirstDiskWaitMicroseconds;
+        int blindSleep = FirstDiskWaitMicroseconds;
         bool stopping = false;
         while (!_abandon)
         {
-            if (_isFenced())
+            if (_condition.IsFenced)
             {
                 DrainFenced();
                 return;
@@ -141,6 +144,7 @@ internal sealed class HandlerThread : IDisposable
             {
                 spin.Extend();
                 diskWait = FirstDiskWaitMicroseconds;
+                blindSleep = FirstDiskWaitMicroseconds;
                 continue;
             }
 
@@ -160,8 +164,15 @@ internal sealed class HandlerThread : IDisposable
             ForgetGone();
             if (!_group.TryAnnounceSleep(doorbells, out int count))
                 continue;
-            bool unwatched = count < _group.Count;
-            _sleeper.Wait(_memory, doorbells[..count], unwatched || stopping ? 1000 : IdleSleepMicroseconds);
+            int sleep = IdleSleepMicroseconds;
+            if (stopping || count < _group.Count || (_condition.HasRemoteHosts && _group.Count > 0))
+            {
+                // Nobody, or not everybody, can wake us: look again soon, and less often the longer nothing comes.
+                sleep = blindSleep;
+                blindSleep = Math.Min(blindSleep + blindSleep / 8 + 1, LongestBlindSleepMicroseconds);
+            }
+
+            _sleeper.Wait(_memory, doorbells[..count], sleep);
             _group.RetractSleep();
         }
     }

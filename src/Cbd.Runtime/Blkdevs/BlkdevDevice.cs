@@ -2,6 +2,7 @@ using Cbd.Blkdevs;
 using Cbd.Blocks;
 using Cbd.Channels;
 using Cbd.Memory;
+using Cbd.Runtime.Transports;
 
 namespace Cbd.Runtime.Blkdevs;
 
@@ -9,7 +10,7 @@ namespace Cbd.Runtime.Blkdevs;
 /// A blkdev as a block device: what exports and in-process users drive. Its queues are attached channels; each is given
 /// out once, and comes back when it is disposed.
 /// </summary>
-internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue<MappedMemory, SafePolicy>[] queues, Func<bool> isFenced) : IBlockDevice
+internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue<MappedMemory, SafePolicy>[] queues, TransportCondition condition) : IBlockDevice
 {
     private readonly Lock _lock = new();
     private readonly bool[] _given = new bool[queues.Length];
@@ -26,7 +27,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
             if (index < 0)
                 throw new CbdException(CbdErrorKind.Exhausted, $"all {queues.Length} queues of device {state.Blkdev} are in use: start it with more --queues");
             _given[index] = true;
-            return new OpenQueueHandle(this, index, memory, queues[index], isFenced);
+            return new OpenQueueHandle(this, index, memory, queues[index], condition);
         }
     }
 
@@ -42,9 +43,11 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
     /// <summary>One queue with a clock and a place to sleep.</summary>
     private sealed class OpenQueueHandle(
-        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, Func<bool> isFenced) : IBlockQueue
+        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait
     {
         private readonly DoorbellSleeper _sleeper = new();
+        private DoorbellPoll? _poll;
+        private bool _cannotPoll;
         private bool _disposed;
 
         public int Outstanding => queue.Outstanding;
@@ -53,7 +56,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
         public int Poll(Span<BlockCompletion> completions)
         {
-            if (isFenced())
+            if (condition.IsFenced)
                 queue.Fence();
             return queue.Poll(MonotonicClock.Microseconds, completions);
         }
@@ -66,6 +69,25 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
             queue.RetractSleep();
         }
 
+        public bool TryWait(int descriptor, int timeoutMicroseconds)
+        {
+            // A handler on another kernel cannot wake us.
+            if (_cannotPoll || condition.HasRemoteHosts)
+                return false;
+            _poll ??= memory.Wakes ? DoorbellPoll.TryCreate() : null;
+            if (_poll is null || _poll.IsUnsupported)
+            {
+                _cannotPoll = true;
+                return false;
+            }
+
+            if (!queue.TryAnnounceSleep())
+                return true;
+            _poll.Wait(memory, queue.DoorbellOffset, descriptor, timeoutMicroseconds);
+            queue.RetractSleep();
+            return true;
+        }
+
         public void Interrupt() => _sleeper.Interrupt();
 
         public void Dispose()
@@ -73,6 +95,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
             if (_disposed)
                 return;
             _disposed = true;
+            _poll?.Dispose();
             _sleeper.Dispose();
             owner.TakeBack(index);
         }

@@ -5,6 +5,7 @@ using Cbd.Channels;
 using Cbd.Format;
 using Cbd.Hosts;
 using Cbd.Memory;
+using Cbd.Runtime.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Runtime.Blkdevs;
@@ -37,7 +38,7 @@ internal sealed class DeviceService
         string identity,
         IExport export,
         Action announceOffer,
-        Func<bool> isFenced,
+        TransportCondition condition,
         ILogger logger)
     {
         _claim = claim;
@@ -50,7 +51,7 @@ internal sealed class DeviceService
         _queues = new Queue<MappedMemory, SafePolicy>[channels.Count];
         for (int i = 0; i < _queues.Length; i++)
             _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions(), announceOffer);
-        _device = new BlkdevDevice(_state, memory, _queues, isFenced);
+        _device = new BlkdevDevice(_state, memory, _queues, condition);
     }
 
     public int Device => _claim.Blkdev;

@@ -36,7 +36,7 @@ internal sealed partial class TransportService
         {
             BackendBody body = Describe(options, disk);
             claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
-            var service = new BackendService(_memory, Geometry, claim, disk, IsFenced, _logger);
+            var service = new BackendService(_memory, Geometry, claim, disk, _condition, _logger);
             lock (_lock)
                 _backends.Add(claim.Backend, service);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);

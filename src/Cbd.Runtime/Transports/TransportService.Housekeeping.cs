@@ -43,7 +43,7 @@ internal sealed partial class TransportService
         long nextBeatMs = lastBeatMs;
         long nextSampleMs = lastBeatMs;
         int sampleMs = Math.Max(10, Math.Min(_node.BeatMs / 2, 250));
-        while (!_stopping && !IsFenced())
+        while (!_stopping && !_condition.IsFenced)
         {
             try
             {
@@ -57,9 +57,9 @@ internal sealed partial class TransportService
                 bool sample = now >= nextSampleMs;
                 if (sample)
                     nextSampleMs = now + sampleMs;
-                if (!IsFenced())
+                if (!_condition.IsFenced)
                     Look(now, sample);
-                if (_stopping || IsFenced())
+                if (_stopping || _condition.IsFenced)
                     return;
                 Doorbells.Announce(_memory, doorbell);
                 if (!HasNews())
@@ -105,7 +105,7 @@ internal sealed partial class TransportService
     /// <summary>Nothing of this host is stored into the region from here on; users get EIO.</summary>
     private void Fail(string why)
     {
-        if (Interlocked.CompareExchange(ref _failure, why, null) is not null)
+        if (!_condition.TryFail(why))
             return;
         _logger.LogError("transport {Transport} failed: {Why}", Id, why);
         lock (_lock)
@@ -184,6 +184,7 @@ internal sealed partial class TransportService
                 _logger.LogWarning("transport {Transport}: host {Host} ('{Name}') is {Liveness}", Id, host.Host, host.Name, host.Liveness == Liveness.Dead ? "dead" : "not heard of, and not proven dead");
         }
 
+        _condition.HasRemoteHosts = Tracker.List().Any(h => h.Body is { } body && body.BootId != ProcessIdentity.BootId);
         foreach (int host in _reportedHosts.Keys)
         {
             if (Tracker.Get(host).Word.State == ClaimState.Free && _reportedHosts.Remove(host, out Liveness last))

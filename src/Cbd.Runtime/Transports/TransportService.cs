@@ -26,7 +26,7 @@ internal sealed partial class TransportService
     private readonly BlkdevRegistry<MappedMemory, SafePolicy> _blkdevRegistry;
     private readonly Dictionary<int, BackendService> _backends = [];
     private readonly Dictionary<int, DeviceService> _devices = [];
-    private volatile string? _failure;
+    private readonly TransportCondition _condition = new();
 
     public TransportService(int id, string path, OpenedTransport opened, NodeOptions node)
     {
@@ -56,16 +56,14 @@ internal sealed partial class TransportService
     public HostClaim<MappedMemory, SafePolicy> Host => _opened.Host;
 
     /// <summary>Why this transport can only be unregistered; null while all is well.</summary>
-    public string? Failure => _failure;
+    public string? Failure => _condition.Failure;
 
     private LivenessTracker<MappedMemory, SafePolicy> Tracker => _opened.Tracker;
-
-    private bool IsFenced() => _failure is not null;
 
     /// <summary>Throws if this transport is not usable any more.</summary>
     public void CheckUsable()
     {
-        if (_failure is { } failure)
+        if (_condition.Failure is { } failure)
             throw new CbdException(CbdErrorKind.Failed, $"transport {Id} failed: {failure}: unregister it (tp-unreg) and register again");
     }
 
@@ -89,7 +87,7 @@ internal sealed partial class TransportService
     /// </summary>
     public void Close()
     {
-        bool fenced = IsFenced();
+        bool fenced = _condition.IsFenced;
         foreach (DeviceService device in Devices())
             Try($"device {device.Device}", () => { if (fenced) device.StopFenced(); else device.Stop(force: true); });
         foreach (BackendService backend in Backends())

@@ -62,6 +62,16 @@ public interface IBlockQueue : IDisposable
     void Interrupt();
 }
 
+/// <summary>A queue whose sleep a descriptor can end too: for a pump that serves sockets with it.</summary>
+public interface IDescriptorWait
+{
+    /// <summary>
+    /// Sleeps like <see cref="IBlockQueue.Wait"/>, and no longer than until the descriptor is readable (always the same
+    /// one). False at once if that cannot be done here: use short sleeps then, and ask again later.
+    /// </summary>
+    bool TryWait(int descriptor, int timeoutMicroseconds);
+}
+
 /// <summary>What a block device is. Sizes and granularities in bytes.</summary>
 public sealed record BlockDeviceInfo
 {
