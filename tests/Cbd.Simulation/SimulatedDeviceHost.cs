@@ -142,7 +142,7 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
             _world.Trace($"device {_blkdev} host {_host} adopts session {_backend.Session.Epoch}");
         }
 
-        _device.IsBackendLost = !_backend.IsAlive;
+        _device.IsBackendLost = _device.IsBackendOver = !_backend.IsAlive;
         for (int i = 0; i < _queues.Length; i++)
         {
             if (!_stopping)

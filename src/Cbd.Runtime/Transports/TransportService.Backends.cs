@@ -140,6 +140,8 @@ internal sealed partial class TransportService
             flags |= BackendFlags.CanDiscard;
         if (info.CanZeroFast)
             flags |= BackendFlags.CanZeroFast;
+        if (disk.IsBuffered)
+            flags |= BackendFlags.Buffered;
         return new BackendBody
         {
             Flags = flags,

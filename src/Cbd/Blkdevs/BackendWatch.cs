@@ -73,5 +73,5 @@ public sealed class BackendWatch<TMemory, TPolicy>
         DiscardGranularityBytes = body.DiscardGranularityBytes,
         MaxTransferBytes = body.MaxTransferBytes,
         DurabilityId = body.DurabilityId,
-    });
+    }, (body.Flags & BackendFlags.Buffered) != 0);
 }

@@ -4,7 +4,11 @@ using Cbd.Blocks;
 namespace Cbd.Blkdevs;
 
 /// <summary>What a blkdev knows of the session of its backend.</summary>
-public readonly record struct BackendSession(ulong Epoch, Guid DurabilityId, BlockDeviceInfo Info);
+/// <param name="Epoch">Epoch of the backend's claim.</param>
+/// <param name="DurabilityId">Changes when acknowledged, unflushed writes may have been lost.</param>
+/// <param name="Info">Size and abilities.</param>
+/// <param name="IsBuffered">Writes go through the page cache of the backend's host.</param>
+public readonly record struct BackendSession(ulong Epoch, Guid DurabilityId, BlockDeviceInfo Info, bool IsBuffered = false);
 
 /// <summary>
 /// What the queues of one blkdev share: the session that they use, the holds on new I/O, the writes that no flush has
@@ -19,6 +23,7 @@ public sealed class BlkdevState
     private int _durabilityGeneration;
     private int _holds;
     private bool _backendLost;
+    private bool _backendOver;
     private string? _failure;
 
     /// <summary>Uncovered writes of one queue; two lines, so that neighbours do not share one.</summary>
@@ -71,6 +76,26 @@ public sealed class BlkdevState
         set => Volatile.Write(ref _backendLost, value);
     }
 
+    /// <summary>
+    /// It is proven that nothing of the session is left: no handler of it stores into a channel any more. Implies
+    /// <see cref="IsBackendLost"/>.
+    /// </summary>
+    public bool IsBackendOver
+    {
+        get => Volatile.Read(ref _backendOver);
+        set => Volatile.Write(ref _backendOver, value);
+    }
+
+    /// <summary>The session that the queues are to use goes through its host's page cache.</summary>
+    public bool IsBackendBuffered
+    {
+        get
+        {
+            lock (_adoptLock)
+                return _session.IsBuffered;
+        }
+    }
+
     /// <summary>New I/O waits while a queue repeats what was in flight.</summary>
     public bool IsHeld => Volatile.Read(ref _holds) != 0;
 
@@ -120,6 +145,7 @@ public sealed class BlkdevState
             _session = session;
             Volatile.Write(ref _sessionEpoch, session.Epoch);
             IsBackendLost = false;
+            IsBackendOver = false;
         }
     }
 

@@ -35,6 +35,9 @@ internal sealed class Handler<TMemory, TPolicy>
     private int _busy;
 
     private ClaimWord _word;
+
+    /// <summary>A claim word that was looked at and cannot be followed yet: to be looked at again, without hurry.</summary>
+    private ClaimWord _declined;
     private LineSeal _commandSeal;
     private LineSeal _completionSeal;
     private LineSeal _ctrlSeal;
@@ -43,6 +46,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private ulong _posted;
     private bool _changed;
     private bool _stopping;
+    private bool _mayTakeBuffers;
     private bool _hasPending;
     private CommandLine _pending;
 
@@ -99,8 +103,11 @@ internal sealed class Handler<TMemory, TPolicy>
 
     public long DoorbellOffset => _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset;
 
-    /// <summary>Something waits inside that time alone moves (a stalled command): do not sleep long.</summary>
-    public bool IsStalled => _hasPending;
+    /// <summary>Something waits inside that time alone moves (a stalled command, a half-told end): do not sleep long.</summary>
+    public bool IsStalled => _hasPending || _declined != default;
+
+    /// <summary>A fetched command waits for buffers.</summary>
+    public bool WantsBuffers => _hasPending && _pending.PayloadLength > 0;
 
     /// <summary>
     /// Attaches an offered channel: one compare-and-swap, which loses against a withdrawal. False, with nothing
@@ -115,6 +122,7 @@ internal sealed class Handler<TMemory, TPolicy>
         if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, attached))
             return false;
         _word = attached;
+        _declined = default;
         _depth = offer.Depth;
         _fetched = 0;
         _posted = 0;
@@ -132,8 +140,10 @@ internal sealed class Handler<TMemory, TPolicy>
     public void BeginStop() => _stopping = true;
 
     /// <summary>One turn: life cycle, then new commands. Returns whether anything happened.</summary>
-    public bool Advance()
+    /// <param name="mayTakeBuffers">No other channel of the thread waits for buffers longer than this one.</param>
+    public bool Advance(bool mayTakeBuffers)
     {
+        _mayTakeBuffers = mayTakeBuffers;
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
         if (word != _word)
             return Follow(word);
@@ -147,8 +157,11 @@ internal sealed class Handler<TMemory, TPolicy>
     /// <summary>Whether a turn would find something; used between announcing sleep and sleeping.</summary>
     public bool HasWork()
     {
-        if (ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) != _word || _stopping || _hasPending)
+        if (_stopping || _hasPending)
             return true;
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        if (word != _word)
+            return word != _declined;
         if (Failure is not null)
             return false;
         ulong sequence = _fetched + 1;
@@ -165,14 +178,28 @@ internal sealed class Handler<TMemory, TPolicy>
         // The blkdev has given up the epoch of the command, or is about to: its pools are stored to no more.
         bool current = slot.Epoch == _word.Epoch &&
             (!TPolicy.WaitForDrain || ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _word);
-        // The data of a failed flush is nobody's any more: the kernel may have dropped it and report success next time.
-        if (done.Error != 0 && slot.Operation == BlockOperation.Flush)
-            _backend.LatchFlushError(done.Error);
-        else if (done.Error == Errno.EIO && (slot.Flags & BlockFlags.ForceUnitAccess) != 0)
-            _backend.LatchFlushError(done.Error);
+        int error = JudgeFlush(slot, done.Error);
         if (current && Failure is null)
-            Post(ref slot, done.Error, done.Result);
+            Post(ref slot, error, done.Result);
         Release(index);
+    }
+
+    /// <summary>
+    /// Latches the failure of whatever was to reach the medium: the kernel may have dropped that data, and reports it
+    /// once only, to one of those that asked. So what succeeded while another failed has failed too.
+    /// </summary>
+    private int JudgeFlush(in Slot slot, int error)
+    {
+        bool writes = slot.Operation is BlockOperation.Write or BlockOperation.WriteZeroes or BlockOperation.Discard;
+        bool reachesMedium = slot.Operation == BlockOperation.Flush || (writes && (slot.Flags & BlockFlags.ForceUnitAccess) != 0);
+        if (!reachesMedium)
+            return error;
+        if (error == 0)
+            return _backend.FlushError;
+        // These say what is wrong with the request, and nothing about the medium.
+        if (error is not (Errno.EINVAL or Errno.EPERM or Errno.EOPNOTSUPP))
+            _backend.LatchFlushError(error);
+        return error;
     }
 
     /// <summary>Ends a turn in which something happened: diagnosis and the blkdev's doorbell.</summary>
@@ -188,11 +215,13 @@ internal sealed class Handler<TMemory, TPolicy>
     /// <summary>The claim word is not ours as we left it: a reset, the end, or the channel was taken away.</summary>
     private bool Follow(ClaimWord word)
     {
-        if (word.State == ClaimState.Attached && word.Epoch == _word.Epoch)
-            throw new InvalidOperationException($"channel {Channel}: claim word {word} differs from our own {_word} in its host only");
         _hasPending = false;
         if (TPolicy.WaitForDrain && _busy > 0)
+        {
+            _declined = word;
             return false;
+        }
+
         switch (word.State)
         {
             case ClaimState.Offered when word.Epoch > _word.Epoch:
@@ -208,11 +237,13 @@ internal sealed class Handler<TMemory, TPolicy>
                 IsGone = _busy == 0 &&
                     BlkdevCtrlLine.TryLoad(_memory, _geometry, Channel, word.Epoch, out BlkdevCtrlLine other) &&
                     (other.Backend != _backend.Backend || other.Session != _backend.Session);
+                _declined = word;
                 return IsGone;
             case ClaimState.Closing when _busy == 0 && IsOurEnd(word):
                 return TryDetach(word);
             case ClaimState.Closing when word.Epoch > _word.Epoch && word.Host == _word.Host:
                 // Its ctrl line may still arrive.
+                _declined = word;
                 return false;
             default:
                 IsGone = _busy == 0;
@@ -251,7 +282,7 @@ internal sealed class Handler<TMemory, TPolicy>
             if (!TryStart(_pending))
                 return false;
             _hasPending = false;
-            any = true;
+            any = _changed = true;
         }
 
         for (int budget = FetchBudget; budget > 0 && !_stopping; budget--)
@@ -276,7 +307,7 @@ internal sealed class Handler<TMemory, TPolicy>
             if (!TryStart(command))
             {
                 _pending = command;
-                _hasPending = true;
+                _hasPending = _changed = true;
                 break;
             }
         }
@@ -342,7 +373,7 @@ internal sealed class Handler<TMemory, TPolicy>
         BufferSlice data = default;
         if (command.PayloadLength > 0)
         {
-            if (!_bufferSpace.TryAllocate(command.PayloadLength, out slot.BufferOffset))
+            if (!_mayTakeBuffers || !_bufferSpace.TryAllocate(command.PayloadLength, out slot.BufferOffset))
                 return false;
             slot.HasBuffer = true;
             data = new BufferSlice(_buffers, slot.BufferOffset, (int)command.PayloadLength);
@@ -419,7 +450,7 @@ internal sealed class Handler<TMemory, TPolicy>
     }
 
     private void StoreCtrl() =>
-        new HandlerCtrlLine(_word.Epoch, Failure is null ? HandlerCondition.Serving : HandlerCondition.Failed, _backend.Session, _fetched, _posted)
+        new HandlerCtrlLine(_word.Epoch, Failure is not null ? HandlerCondition.Failed : _hasPending ? HandlerCondition.Stalled : HandlerCondition.Serving, _backend.Session, _fetched, _posted)
             .Store(_memory, _layout.HandlerCtrlLineOffset, _ctrlSeal);
 
     private void RingDoorbell() => Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset);

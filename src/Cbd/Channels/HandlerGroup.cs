@@ -20,6 +20,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     private readonly PoolAllocator _bufferSpace;
     private readonly BlockCompletion[] _completions = new BlockCompletion[128];
     private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];
+    private Handler<TMemory, TPolicy>? _bufferWaiter;
     private bool _stopping;
 
     /// <param name="disk">A queue of the backend's disk; stays the caller's to dispose.</param>
@@ -42,7 +43,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     /// <summary>Requests at the disk now.</summary>
     public int Outstanding => _disk.Outstanding;
 
-    /// <summary>A command waits for buffers or room at the disk.</summary>
+    /// <summary>A command waits for buffers or room at the disk, or a claim word for its ctrl line.</summary>
     public bool IsStalled
     {
         get
@@ -105,7 +106,10 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         {
             Handler<TMemory, TPolicy>? handler = _handlers[i];
             if (handler is not null)
-                any |= handler.Advance();
+                any |= handler.Advance(_bufferWaiter is null || _bufferWaiter == handler);
+            // A large payload that waits is not starved by the small ones of other channels.
+            if (handler is not null && (_bufferWaiter is null || _bufferWaiter == handler))
+                _bufferWaiter = handler.WantsBuffers ? handler : null;
         }
 
         if (_disk.Outstanding > 0)
@@ -131,6 +135,8 @@ public sealed class HandlerGroup<TMemory, TPolicy>
             {
                 _handlers[i] = null;
                 Count--;
+                if (_bufferWaiter == handler)
+                    _bufferWaiter = null;
                 continue;
             }
 

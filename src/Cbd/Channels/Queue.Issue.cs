@@ -148,6 +148,9 @@ public sealed partial class Queue<TMemory, TPolicy>
             ref Piece piece = ref _pieces[tag];
             if (!piece.Busy || piece.StoredAt > limit || (known && piece.Sequence <= ctrl.Fetched))
                 continue;
+            // It would fetch if it could: a slow disk.
+            if (known && ctrl.Condition == HandlerCondition.Stalled)
+                continue;
             bool slotIsStillIts = _posted - piece.Sequence < (ulong)_geometry.RingSlots;
             if (piece.Repeats >= _options.RepeatLimit || !slotIsStillIts)
             {

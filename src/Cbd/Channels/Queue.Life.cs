@@ -8,6 +8,7 @@ public sealed partial class Queue<TMemory, TPolicy>
 {
     private ulong _session;
     private ulong _attachedSession;
+    private bool _attachedBuffered;
     private int _generation;
     private int _fruitlessResets;
     private int _reissuesLeft;
@@ -73,8 +74,14 @@ public sealed partial class Queue<TMemory, TPolicy>
     {
         if (_phase != QueuePhase.Closing)
             throw new InvalidOperationException($"channel {Channel} is {_phase}");
-        if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, _word, _word.With(ClaimState.Quarantined)))
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        // The handler may have drained at the last moment.
+        FollowClosing(word);
+        if (_phase == QueuePhase.Closing &&
+            ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, _word, _word.With(ClaimState.Quarantined)))
             _phase = QueuePhase.Closed;
+        else if (_phase == QueuePhase.Closing)
+            FollowClosing(ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset));
     }
 
     /// <summary>
@@ -97,6 +104,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         if (_phase is QueuePhase.Claimed or QueuePhase.Closed or QueuePhase.Lost)
             return;
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
+        _seen = word;
         if (_phase == QueuePhase.Closing)
         {
             FollowClosing(word);
@@ -132,7 +140,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         bool drained = word == _word.With(ClaimState.Detached);
         // A handler that is proven dead stores nothing any more; nor does one whose session has a successor, which
         // could only start with the disk's lock.
-        bool orphaned = word == _word && (_device.IsBackendLost || _device.SessionEpoch != _session);
+        bool orphaned = word == _word && (_device.IsBackendOver || _device.SessionEpoch != _session);
         if (drained || orphaned)
         {
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.Freed()))
@@ -206,7 +214,10 @@ public sealed partial class Queue<TMemory, TPolicy>
         _copied = 0;
         _aheadSince = long.MaxValue;
         _fruitlessResets = _attachedSession == _session ? _fruitlessResets + 1 : 0;
+        // Its flush may have failed, and the kernel told only the process that died.
+        bool flushesAreLost = _attachedBuffered && _attachedSession != _session;
         _attachedSession = _session;
+        _attachedBuffered = _device.IsBackendBuffered;
         // From here on whoever clears this channel has to wait for the handler.
         StoreCtrl();
         if (_fruitlessResets >= _options.FruitlessResets && InFlight > 0)
@@ -215,11 +226,33 @@ public sealed partial class Queue<TMemory, TPolicy>
             _fruitlessResets = 0;
         }
 
+        if (flushesAreLost)
+            FailFlushes();
         if (InFlight > 0)
             Reissue();
         _nextLook = _now + _options.DeadlineMicroseconds / 8;
         if (_reissuesLeft == 0)
             ReleaseHold();
+    }
+
+    /// <summary>
+    /// Flushes, and writes to the medium, that were in flight when a session on a buffered disk died: never tried again
+    /// in the hope that they pass.
+    /// </summary>
+    private void FailFlushes()
+    {
+        for (int tag = 0; tag < _pieces.Length; tag++)
+        {
+            ref Piece piece = ref _pieces[tag];
+            if (!piece.Busy || piece.Request < 0)
+                continue;
+            ref Request request = ref _requests[piece.Request];
+            if (request.Operation != BlockOperation.Flush && (request.Flags & BlockFlags.ForceUnitAccess) == 0)
+                continue;
+            int owner = piece.Request;
+            FreePiece(tag);
+            EndPiece(owner, Errno.EIO, 0);
+        }
     }
 
     private void Reissue()

@@ -60,6 +60,9 @@ public sealed partial class Queue<TMemory, TPolicy>
 
     private QueuePhase _phase = QueuePhase.Claimed;
     private ClaimWord _word;
+
+    /// <summary>The claim word that was last looked at, and followed as far as it goes.</summary>
+    private ClaimWord _seen;
     private LineSeal _commandSeal;
     private LineSeal _completionSeal;
     private ulong _posted;
@@ -149,6 +152,8 @@ public sealed partial class Queue<TMemory, TPolicy>
         int error = Check(request, _device.Info);
         if (error == 0 && (_device.Failure is not null || _phase == QueuePhase.Lost))
             error = Errno.EIO;
+        else if (error == 0 && _phase is QueuePhase.Closing or QueuePhase.Closed)
+            error = Errno.ESHUTDOWN;
         return _requests.TryAdd(request, error);
     }
 
@@ -163,7 +168,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         if (_phase == QueuePhase.Attached)
         {
             Collect();
-            if (InFlight > 0)
+            if (_phase == QueuePhase.Attached && InFlight > 0)
                 LookAfterDeadlines();
         }
 
@@ -181,9 +186,14 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// </summary>
     public bool TryAnnounceSleep()
     {
+        // What was lost or given back is somebody else's channel: its doorbell too.
+        if (_phase is QueuePhase.Closed or QueuePhase.Lost)
+            return !_requests.HasAnswers;
         Doorbells.Announce(_memory, DoorbellOffset);
-        if (!_requests.HasAnswers && ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _word)
+        if (!_requests.HasAnswers && ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _seen)
         {
+            if (_phase != QueuePhase.Attached)
+                return true;
             ulong sequence = _copied + 1;
             uint slot = (uint)sequence & _ringMask;
             _memory.ReadLine(_layout.CompletionRingOffset + slot * 64L, out Line line);
@@ -196,14 +206,18 @@ public sealed partial class Queue<TMemory, TPolicy>
     }
 
     /// <summary>Says that the thread is awake.</summary>
-    public void RetractSleep() => Doorbells.Retract(_memory, DoorbellOffset);
+    public void RetractSleep()
+    {
+        if (_phase is not (QueuePhase.Closed or QueuePhase.Lost))
+            Doorbells.Retract(_memory, DoorbellOffset);
+    }
 
     private static int Check(in BlockRequest request, BlockDeviceInfo info)
     {
         long size = info.SizeBytes;
         int mask = info.LogicalBlockBytes - 1;
         if (request.Operation == BlockOperation.Flush)
-            return 0;
+            return request.Offset == 0 && request.Length == 0 ? 0 : Errno.EINVAL;
         if (request.Operation is < BlockOperation.Read or > BlockOperation.Cache || request.Length <= 0 || request.Offset < 0)
             return Errno.EINVAL;
         if (((request.Offset | request.Length) & mask) != 0 || request.Offset > size || request.Length > size - request.Offset)

@@ -10,6 +10,9 @@ public enum BackendFlags : uint
     ReadOnly = 1,
     CanDiscard = 2,
     CanZeroFast = 4,
+
+    /// <summary>No O_DIRECT: writes go through the page cache of the backend's host.</summary>
+    Buffered = 8,
 }
 
 /// <summary>How a backend does its I/O. Stored: values are fixed and only ever added to.</summary>

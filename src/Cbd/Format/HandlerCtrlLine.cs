@@ -9,6 +9,9 @@ public enum HandlerCondition : byte
 
     /// <summary>The blkdev's bytes broke a rule: nothing is fetched any more until a reset.</summary>
     Failed = 2,
+
+    /// <summary>It serves, and cannot fetch now: the disk or its buffers are full. Unfetched commands have to wait.</summary>
+    Stalled = 3,
 }
 
 /// <summary>
