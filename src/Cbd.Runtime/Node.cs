@@ -22,8 +22,20 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
         {
             OpenedTransport opened = TransportOpening.Open(request, options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
             var service = new TransportService(id, request.Path, opened, options);
+            bool late;
             lock (_lock)
-                _transports.Add(id, service);
+            {
+                late = _disposed;
+                if (!late)
+                    _transports.Add(id, service);
+            }
+
+            if (late)
+            {
+                service.Close();
+                throw new CbdException(CbdErrorKind.Failed, "this daemon is stopping: start it again");
+            }
+
             options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
             return id;
         }
@@ -36,16 +48,9 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
 
     public void UnregisterTransport(int transport)
     {
-        TransportService service = Find(transport);
-        if (service.Failure is null && service.DescribeUse() is { Length: > 0 } use)
-            throw new CbdException(CbdErrorKind.Busy, $"transport {transport} has {use} of this host: stop {(use.Contains(' ', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
+        Find(transport).Unregister();
         lock (_lock)
-        {
-            if (!_transports.Remove(transport))
-                throw Unknown(transport);
-        }
-
-        service.Close();
+            _transports.Remove(transport);
         options.Logger.LogInformation("transport {Transport} unregistered", transport);
     }
 

@@ -99,9 +99,11 @@ public sealed unsafe class DoorbellSleeper : IDisposable
             // EFAULT: the region was truncated; the next access finds that out.
             if (error is 0 or EAGAIN or ETIMEDOUT or EINTR or EFAULT)
                 return;
-            if (error != ENOSYS)
+            // Missing before 5.16; forbidden in containers whose profile is older than it.
+            if (error is ENOSYS or EPERM)
+                s_hasWaitV = false;
+            else if (error != ENOMEM)
                 throw new SystemCallException("futex_waitv", error);
-            s_hasWaitV = false;
         }
 
         KernelClock.Sleep(Math.Min(timeoutMicroseconds, UnwatchedSleepMicroseconds));

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Cbd.Backends;
 using Cbd.Blkdevs;
 using Cbd.Channels;
@@ -13,6 +14,12 @@ namespace Cbd.Runtime.Backends;
 internal sealed class BackendService
 {
     private const int StopTimeoutMs = 20_000;
+
+    /// <summary>
+    /// Backends whose disk did not finish: the kernel may still store into their buffers, so they are kept until the
+    /// process ends.
+    /// </summary>
+    private static readonly ConcurrentBag<BackendService> s_abandoned = [];
 
     private readonly Disk _disk;
     private readonly HandlerThread[] _threads;
@@ -62,29 +69,25 @@ internal sealed class BackendService
 
     public string Engine => _disk.Engine;
 
+    /// <summary>Its threads may still run, and use the region's mapping.</summary>
+    public bool IsAbandoned { get; private set; }
+
     /// <summary>Hands an offered channel to its thread: channel c runs on thread c mod n.</summary>
     public void Offer(int channel) => _threads[channel % _threads.Length].Offer(channel);
 
     /// <summary>
-    /// Drains, detaches, and gives the disk back. Throws if the disk does not finish; unless forced, the entry stays
-    /// CLOSING then, and stopping can be tried again.
+    /// Drains, detaches, and gives the disk back. Throws if the disk does not finish: unforced, the entry stays CLOSING
+    /// and stopping can be tried again; forced, it stays until this process ends, and so does what the kernel may still
+    /// store into.
     /// </summary>
     public void Stop(bool force)
     {
-        foreach (HandlerThread thread in _threads)
-            thread.BeginStop();
-        bool ended = true;
-        foreach (HandlerThread thread in _threads)
-            ended &= thread.Join(StopTimeoutMs);
-        if (!ended)
+        if (!TryEndThreads())
         {
             if (!force)
                 throw new CbdException(CbdErrorKind.TimedOut, $"backend {Backend}: the disk did not finish its requests within {StopTimeoutMs / 1000} s: try again, or stop it with --force");
-            _logger.LogError("backend {Backend}: the disk does not finish; its requests are left to the kernel, and the entry to the end of this process", Backend);
-            foreach (HandlerThread thread in _threads)
-                thread.Abandon();
-            // The entry stays ours, CLOSING, and the disk locked: what is in flight may still land.
-            return;
+            Abandon();
+            throw new CbdException(CbdErrorKind.TimedOut, $"backend {Backend}: the disk does not finish its requests; they are left to the kernel, and the entry and the disk's lock to the end of this process: restart the daemon when the disk answers again");
         }
 
         foreach (HandlerThread thread in _threads)
@@ -96,19 +99,34 @@ internal sealed class BackendService
     /// <summary>Ends after this host was cleared: nothing is stored into the region any more.</summary>
     public void StopFenced()
     {
-        foreach (HandlerThread thread in _threads)
-            thread.BeginStop();
-        foreach (HandlerThread thread in _threads)
+        if (!TryEndThreads())
         {
-            if (!thread.Join(StopTimeoutMs))
-            {
-                thread.Abandon();
-                return;
-            }
+            Abandon();
+            return;
         }
 
         foreach (HandlerThread thread in _threads)
             thread.Dispose();
         _disk.Dispose();
+    }
+
+    private bool TryEndThreads()
+    {
+        foreach (HandlerThread thread in _threads)
+            thread.BeginStop();
+        long limit = MonotonicClock.Milliseconds + StopTimeoutMs;
+        bool ended = true;
+        foreach (HandlerThread thread in _threads)
+            ended &= thread.Join((int)Math.Max(0, limit - MonotonicClock.Milliseconds));
+        return ended;
+    }
+
+    private void Abandon()
+    {
+        IsAbandoned = true;
+        s_abandoned.Add(this);
+        _logger.LogError("backend {Backend}: the disk does not finish", Backend);
+        foreach (HandlerThread thread in _threads)
+            thread.Abandon();
     }
 }

@@ -33,11 +33,14 @@ internal sealed class HandlerThread : IDisposable
     private readonly DoorbellSleeper _sleeper = new();
     private readonly ConcurrentQueue<int> _offers = new();
     private readonly ConcurrentDictionary<int, bool> _served = new();
+    private readonly Lock _offerLock = new();
     private readonly List<string> _failures = [];
     private readonly Thread _thread;
     private int _loggedFailures;
     private volatile bool _stop;
     private volatile bool _abandon;
+    private bool _disposed;
+    private int _servedCount;
 
     /// <param name="condition">When fenced, this host may not store into the region any more: everything is left as it is.</param>
     public HandlerThread(
@@ -69,10 +72,13 @@ internal sealed class HandlerThread : IDisposable
     /// <summary>Looks at an offered channel. Any thread; may be called again for one that is served already.</summary>
     public void Offer(int channel)
     {
-        if (_served.ContainsKey(channel) || _stop)
-            return;
-        _offers.Enqueue(channel);
-        _sleeper.Interrupt();
+        lock (_offerLock)
+        {
+            if (_disposed || _stop || _served.ContainsKey(channel))
+                return;
+            _offers.Enqueue(channel);
+            _sleeper.Interrupt();
+        }
     }
 
     /// <summary>Finishes what was fetched and detaches all channels.</summary>
@@ -97,6 +103,9 @@ internal sealed class HandlerThread : IDisposable
     /// <summary>Frees what the thread used; it must have ended.</summary>
     public void Dispose()
     {
+        // Housekeeping may be about to offer a channel.
+        lock (_offerLock)
+            _disposed = true;
         _disk.Dispose();
         _buffers.Dispose();
         _sleeper.Dispose();
@@ -140,7 +149,10 @@ internal sealed class HandlerThread : IDisposable
 
             if (!_offers.IsEmpty)
                 TakeOffers();
-            if (_group.Poll())
+            bool progressed = _group.Poll();
+            if (_servedCount != _group.Count)
+                ForgetGone();
+            if (progressed)
             {
                 spin.Extend();
                 diskWait = FirstDiskWaitMicroseconds;
@@ -161,7 +173,6 @@ internal sealed class HandlerThread : IDisposable
             }
 
             LogFailures();
-            ForgetGone();
             if (!_group.TryAnnounceSleep(doorbells, out int count))
                 continue;
             int sleep = IdleSleepMicroseconds;
@@ -195,14 +206,14 @@ internal sealed class HandlerThread : IDisposable
             if (_group.Serves(channel) || !_group.TryAttach(channel))
                 continue;
             _served[channel] = true;
+            _servedCount++;
             _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);
         }
     }
 
     private void ForgetGone()
     {
-        if (_served.Count == _group.Count)
-            return;
+        _servedCount = _group.Count;
         foreach (int channel in _served.Keys)
         {
             if (!_group.Serves(channel) && _served.TryRemove(channel, out _))

@@ -92,8 +92,7 @@ internal sealed class DeviceService
         if (DriveUntil(q => q.Phase == QueuePhase.Attached, AttachTimeoutMs))
             return;
         string reason = _state.Failure ?? $"backend {Backend} did not attach all of {_queues.Length} queues within {AttachTimeoutMs / 1000} s: is its host alive (host-list)?";
-        CloseChannels(force: true);
-        _claim.End();
+        GiveBack(CloseChannels(force: true));
         throw new CbdException(CbdErrorKind.TimedOut, $"device {Device} not started: {reason}");
     }
 
@@ -110,20 +109,26 @@ internal sealed class DeviceService
     public void Stop(bool force)
     {
         _export.Stop();
-        if (CloseChannels(force))
+        GiveBack(CloseChannels(force));
+        _export.Dispose();
+    }
+
+    private void GiveBack(bool channelsAreFree)
+    {
+        if (channelsAreFree)
             _claim.End();
         else
             _claim.Quarantine();
-        _export.Dispose();
     }
 
     /// <summary>Ends after this host was cleared: nothing is stored into the region any more.</summary>
     public void StopFenced()
     {
         _state.Fail("this host was cleared by another: unregister the transport and register again");
+        // The export's threads drive the queues until it has stopped.
+        _export.Stop();
         foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
             queue.Fence();
-        _export.Stop();
         _export.Dispose();
     }
 
@@ -147,6 +152,7 @@ internal sealed class DeviceService
         bool served = word.State == ClaimState.Active && word.Epoch == _state.SessionEpoch;
         bool dead = word.State is ClaimState.Free or ClaimState.Orphaned || word.Epoch > _state.SessionEpoch ||
             (_watch.Body is { } body && tracker.Of(body.HostId, body.HostEpoch) == Liveness.Dead);
+        _state.IsBackendOver = dead;
         _state.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
         string state = State;
         if (state == _reported)

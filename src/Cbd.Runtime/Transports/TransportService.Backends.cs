@@ -17,6 +17,18 @@ internal sealed partial class TransportService
 
     public int StartBackend(StartBackendOptions options, IReadOnlyList<FileIdentity> regions)
     {
+        lock (_verbs)
+            return StartOneBackend(options, regions);
+    }
+
+    public void StopBackend(int backend, bool force)
+    {
+        lock (_verbs)
+            StopOneBackend(backend, force);
+    }
+
+    private int StartOneBackend(StartBackendOptions options, IReadOnlyList<FileIdentity> regions)
+    {
         CheckUsable();
         if (options.Handlers is < 1 or > BackendBody.MaxHandlers)
             throw new CbdException(CbdErrorKind.Invalid, $"handlers is {options.Handlers}: give a number from 1 to {BackendBody.MaxHandlers}");
@@ -53,7 +65,7 @@ internal sealed partial class TransportService
         }
     }
 
-    public void StopBackend(int backend, bool force)
+    private void StopOneBackend(int backend, bool force)
     {
         CheckUsable();
         BackendService service = FindBackend(backend);
@@ -66,9 +78,9 @@ internal sealed partial class TransportService
 
     public void ClearBackend(int backend, bool force, bool fenced)
     {
-        CheckUsable();
         lock (_lock)
         {
+            CheckUsable();
             if (_backends.TryGetValue(backend, out BackendService? own))
             {
                 if (own.Served.FlushError == 0)
@@ -104,6 +116,7 @@ internal sealed partial class TransportService
     {
         lock (_lock)
         {
+            CheckOpen();
             _opened.Tracker.Sample(MonotonicClock.Milliseconds);
             return [.. _backendRegistry.List().Where(l => all || _backends.ContainsKey(l.Backend)).Select(Describe)];
         }

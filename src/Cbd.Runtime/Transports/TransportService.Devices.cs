@@ -13,11 +13,35 @@ internal sealed partial class TransportService
 {
     public StartedDevice StartDevice(StartDeviceOptions options, Func<int, IExport> openExport)
     {
+        lock (_verbs)
+            return StartOneDevice(options, openExport);
+    }
+
+    public void StopDevice(int device, bool force)
+    {
+        lock (_verbs)
+            StopOneDevice(device, force);
+    }
+
+    private StartedDevice StartOneDevice(StartDeviceOptions options, Func<int, IExport> openExport)
+    {
         CheckUsable();
         int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
         if (queues is < 1 or > BlkdevBody.MaxQueues)
             throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
-        DeviceService device = ClaimDevice(options, queues, openExport);
+        // A given address is opened, and its name resolved, before the lock is taken; the default one needs the id.
+        IExport? given = options.Nbd is null ? null : openExport(-1);
+        DeviceService device;
+        try
+        {
+            device = ClaimDevice(options, queues, id => given ?? openExport(id));
+        }
+        catch
+        {
+            given?.Dispose();
+            throw;
+        }
+
         try
         {
             device.Attach();
@@ -30,12 +54,24 @@ internal sealed partial class TransportService
             throw;
         }
 
-        device.Serve();
+        try
+        {
+            device.Serve();
+        }
+        catch
+        {
+            // No thread or memory for the export: a device that nobody can reach, or stop, must not stay.
+            device.Stop(force: true);
+            lock (_lock)
+                _devices.Remove(device.Device);
+            throw;
+        }
+
         _logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Name}", device.Device, device.Backend, queues, device.Name);
         return new StartedDevice(device.Device, device.Name);
     }
 
-    public void StopDevice(int device, bool force)
+    private void StopOneDevice(int device, bool force)
     {
         CheckUsable();
         DeviceService service = FindDevice(device);
@@ -50,9 +86,10 @@ internal sealed partial class TransportService
 
     public void ClearDevice(int device, bool force, bool fenced)
     {
-        CheckUsable();
+        int owner;
         lock (_lock)
         {
+            CheckUsable();
             if (_devices.ContainsKey(device))
                 throw new CbdException(CbdErrorKind.Busy, $"device {device} is this host's own: stop it with dev-stop{(force ? " --force" : "")}");
             _opened.Tracker.Sample(MonotonicClock.Milliseconds);
@@ -67,15 +104,16 @@ internal sealed partial class TransportService
                 _opened.Clearing.ReleaseBlkdev(device);
                 return;
             }
+
+            owner = listing.Word.Host;
         }
 
         // A device without its host is cleared with it: the host's other entries are as dead.
-        ClearHost(OwnerOf(device), force, fenced);
+        ClearHost(owner, force, fenced);
     }
 
     public void ClearHost(int host, bool force, bool fenced)
     {
-        CheckUsable();
         if ((uint)host >= (uint)Geometry.HostCount)
             throw new CbdException(CbdErrorKind.NotFound, $"host {host} does not exist: ids go from 0 to {Geometry.HostCount - 1}; see host-list");
         if (host == Host.Host)
@@ -87,6 +125,7 @@ internal sealed partial class TransportService
         {
             lock (_lock)
             {
+                CheckUsable();
                 if (first && Tracker.Sample(host, MonotonicClock.Milliseconds).Word.State == ClaimState.Free)
                     throw new CbdException(CbdErrorKind.NotFound, $"host {host} is not registered on transport {Id}: see host-list");
                 first = false;
@@ -111,7 +150,6 @@ internal sealed partial class TransportService
 
             if (MonotonicClock.Milliseconds > limit)
                 throw new CbdException(CbdErrorKind.TimedOut, $"host {host} could not be cleared yet: a handler still drains; try again");
-            CheckUsable();
             Thread.Sleep(StepIntervalMs);
         }
     }
@@ -120,6 +158,7 @@ internal sealed partial class TransportService
     {
         lock (_lock)
         {
+            CheckOpen();
             Tracker.Sample(MonotonicClock.Milliseconds);
             return [.. Tracker.List().Select(h => new HostDescription(
                 h.Host, h.Body?.Name ?? "", h.Host == Host.Host ? "alive" : Text(h.Liveness), StateName(h.Word.State), h.Host == Host.Host))];
@@ -130,6 +169,7 @@ internal sealed partial class TransportService
     {
         lock (_lock)
         {
+            CheckOpen();
             Tracker.Sample(MonotonicClock.Milliseconds);
             return [.. _blkdevRegistry.List().Where(l => all || _devices.ContainsKey(l.Blkdev)).Select(Describe)];
         }
@@ -140,6 +180,7 @@ internal sealed partial class TransportService
         var found = new List<ChannelDescription>();
         lock (_lock)
         {
+            CheckOpen();
             for (int channel = 0; channel < Geometry.ChannelCount; channel++)
             {
                 ClaimWord word = ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, Geometry.ChannelOffset(channel));
@@ -232,9 +273,6 @@ internal sealed partial class TransportService
             }
         }
     }
-
-    private int OwnerOf(int device) =>
-        ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, Geometry.BlkdevOffset(device)).Host;
 
     private DeviceService FindDevice(int device)
     {

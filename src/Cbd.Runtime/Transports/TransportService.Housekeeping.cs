@@ -72,6 +72,12 @@ internal sealed partial class TransportService
                 _logger.LogError("transport {Transport}: housekeeping: {Error}", Id, e.Message);
                 Thread.Sleep(RoundMs);
             }
+            catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+            {
+                // A broken invariant of our own: this transport ends, the daemon and its other transports go on.
+                _logger.LogCritical(e, "transport {Transport}: housekeeping failed", Id);
+                Fail($"housekeeping failed: {e.Message}");
+            }
         }
     }
 

@@ -17,7 +17,13 @@ namespace Cbd.Runtime.Transports;
 /// </summary>
 internal sealed partial class TransportService
 {
+    /// <summary>
+    /// One verb that starts or stops something at a time; taken before <see cref="_lock"/>, and never by housekeeping,
+    /// so that other hosts may be waited for under it.
+    /// </summary>
+    private readonly Lock _verbs = new();
     private readonly Lock _lock = new();
+    private bool _closed;
     private readonly NodeOptions _node;
     private readonly ILogger _logger;
     private readonly OpenedTransport _opened;
@@ -60,15 +66,22 @@ internal sealed partial class TransportService
 
     private LivenessTracker<MappedMemory, SafePolicy> Tracker => _opened.Tracker;
 
-    /// <summary>Throws if this transport is not usable any more.</summary>
-    public void CheckUsable()
+    /// <summary>Throws if this transport is not usable any more. Under <see cref="_lock"/> where the region is read.</summary>
+    private void CheckUsable()
     {
+        CheckOpen();
         if (_condition.Failure is { } failure)
             throw new CbdException(CbdErrorKind.Failed, $"transport {Id} failed: {failure}: unregister it (tp-unreg) and register again");
     }
 
+    private void CheckOpen()
+    {
+        if (_closed)
+            throw new CbdException(CbdErrorKind.NotFound, $"transport {Id} was unregistered meanwhile: see tp-list");
+    }
+
     /// <summary>Names what keeps this transport from being unregistered; empty if nothing does.</summary>
-    public string DescribeUse()
+    private string DescribeUse()
     {
         lock (_lock)
         {
@@ -81,28 +94,58 @@ internal sealed partial class TransportService
         }
     }
 
+    /// <summary>Leaves if nothing of this host is on it any more, or it failed; throws, naming what there is, if not.</summary>
+    public void Unregister()
+    {
+        lock (_verbs)
+        {
+            CheckOpen();
+            if (Failure is null && DescribeUse() is { Length: > 0 } use)
+                throw new CbdException(CbdErrorKind.Busy, $"transport {Id} has {use} of this host: stop {(use.Contains(" and ", StringComparison.Ordinal) || use.Contains(',', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
+            Close();
+        }
+    }
+
     /// <summary>
     /// Leaves: what is still there is stopped, the claim given up, the region unmapped. Never throws for what other
     /// hosts do; what could not be given back is cleared by them.
     /// </summary>
     public void Close()
     {
+        lock (_verbs)
+        {
+            if (!_closed)
+                CloseAll();
+        }
+    }
+
+    private void CloseAll()
+    {
         bool fenced = _condition.IsFenced;
+        bool abandoned = false;
         foreach (DeviceService device in Devices())
             Try($"device {device.Device}", () => { if (fenced) device.StopFenced(); else device.Stop(force: true); });
         foreach (BackendService backend in Backends())
-            Try($"backend {backend.Backend}", () => { if (fenced) backend.StopFenced(); else StopService(backend, force: true); });
-        lock (_lock)
         {
-            _devices.Clear();
-            _backends.Clear();
+            Try($"backend {backend.Backend}", () => { if (fenced) backend.StopFenced(); else StopService(backend, force: true); });
+            abandoned |= backend.IsAbandoned;
         }
 
         StopHousekeeping();
-        if (!fenced)
+        // With a disk that hangs, threads still use the mapping, and the entries are not free: the end of this process
+        // is what others wait for.
+        if (!fenced && !abandoned)
             Leave();
-        _opened.Region.Dispose();
-        _opened.Source.Dispose();
+        lock (_lock)
+        {
+            _closed = true;
+            _devices.Clear();
+            _backends.Clear();
+            if (abandoned)
+                return;
+            _opened.Region.Dispose();
+            _opened.Source.Dispose();
+        }
     }
 
     private void Leave()

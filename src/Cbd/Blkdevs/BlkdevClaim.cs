@@ -12,6 +12,7 @@ public sealed class BlkdevClaim<TMemory, TPolicy>
     where TMemory : struct, ISharedMemory
     where TPolicy : struct, IProtocolPolicy
 {
+    private readonly Lock _lock = new();
     private readonly TMemory _memory;
     private readonly RegionGeometry _geometry;
     private readonly HostClaim<TMemory, TPolicy> _host;
@@ -105,6 +106,13 @@ public sealed class BlkdevClaim<TMemory, TPolicy>
 
     private bool Publish(BlkdevBody body)
     {
+        // Against End and Quarantine of another thread: a beat that comes late would store over a successor's body.
+        lock (_lock)
+            return PublishLocked(body);
+    }
+
+    private bool PublishLocked(BlkdevBody body)
+    {
         // Not ours: what lies there is a successor's.
         if (!IsMine())
             return false;
@@ -118,9 +126,12 @@ public sealed class BlkdevClaim<TMemory, TPolicy>
 
     private bool Swap(ClaimWord to)
     {
-        if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _offset, _word, to))
-            return false;
-        _word = to;
-        return true;
+        lock (_lock)
+        {
+            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _offset, _word, to))
+                return false;
+            _word = to;
+            return true;
+        }
     }
 }
