@@ -100,7 +100,7 @@ public abstract class DescriptorDisk : Disk
     }
 
     /// <summary>How fallocate does the request, or null if it takes other calls.</summary>
-    internal abstract DiskAllocateMode? GetAllocateMode(in BlockRequest request);
+    internal abstract AllocateMode? GetAllocateMode(in BlockRequest request);
 
     /// <summary>Does a checked request with blocking calls and stores its end. Worker threads.</summary>
     internal void Execute(PendingRequest pending)
