@@ -9,8 +9,8 @@ namespace Cbd.Memory;
 /// its time is over.
 /// </summary>
 /// <remarks>
-/// <para>Before <see cref="Wait"/> the sleeper arms its doorbells (<see cref="Doorbell"/>) and polls once more; after
-/// it, it disarms them.</para>
+/// <para>Before <see cref="Wait"/> the sleeper announces its sleep (<see cref="Doorbells"/>) and polls once more; after
+/// it, it takes that back.</para>
 /// <para><see cref="Wait"/> is for one thread, <see cref="Interrupt"/> for any. Nothing is allocated after
 /// construction.</para>
 /// </remarks>
