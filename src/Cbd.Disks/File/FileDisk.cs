@@ -7,7 +7,6 @@ namespace Cbd.Disks;
 /// <summary>A regular file as a disk, under an OFD lock on its whole length.</summary>
 public sealed class FileDisk : DescriptorDisk
 {
-    private const int ENXIO = 6;
     private const int DefaultBlockBytes = 512;
     private const int PageBytes = 4096;
 
@@ -90,7 +89,7 @@ public sealed class FileDisk : DescriptorDisk
     {
         long blockMask = Info.LogicalBlockBytes - 1;
         long data = File.SeekData(offset);
-        if (data == -ENXIO)
+        if (data == -Errno.ENXIO)
             data = end;
         isHole = data >= 0 && Math.Min(data & ~blockMask, end) > offset;
         if (isHole)
