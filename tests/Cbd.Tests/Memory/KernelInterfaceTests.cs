@@ -4,6 +4,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Cbd.Memory;
 using Xunit;
+using MachineArchitecture = System.Runtime.InteropServices.Architecture;
 
 namespace Cbd.Tests.Memory;
 
@@ -67,7 +68,7 @@ public sealed class KernelInterfaceTests
     {
         const string compiler = "/usr/bin/aarch64-linux-gnu-gcc";
         Assert.SkipUnless(File.Exists(compiler), "the arm64 cross compiler (gcc-aarch64-linux-gnu) is not installed");
-        Compile(compiler, Architecture.Arm64);
+        Compile(compiler, MachineArchitecture.Arm64);
     }
 
     [Fact]
@@ -84,7 +85,7 @@ public sealed class KernelInterfaceTests
             structure.GetFields(Fields).Select(field => field.Name).Order(StringComparer.Ordinal)));
     }
 
-    private static void Compile(string compiler, Architecture architecture)
+    private static void Compile(string compiler, MachineArchitecture architecture)
     {
         var start = new ProcessStartInfo(compiler, "-x c -fsyntax-only -Werror -")
         {
@@ -99,7 +100,7 @@ public sealed class KernelInterfaceTests
         Assert.True(process.ExitCode == 0, errors);
     }
 
-    private static string Program(Architecture architecture)
+    private static string Program(MachineArchitecture architecture)
     {
         var program = new StringBuilder(Headers);
         foreach ((string name, long value) in Constants())
