@@ -11,8 +11,6 @@ public abstract class DescriptorDisk : Disk
 {
     private const int PreadThreads = 4;
     private const int ZeroPieceBytes = 1 << 20;
-    private const int ENODEV = 19;
-    private const int ENOSYS = 38;
 
     private static readonly Lazy<NativeBuffer> s_zeroes = new(() => new NativeBuffer(ZeroPieceBytes));
 
@@ -100,7 +98,7 @@ public abstract class DescriptorDisk : Disk
     }
 
     /// <summary>How fallocate does the request, or null if it takes other calls.</summary>
-    internal abstract DiskAllocateMode? GetAllocateMode(in BlockRequest request);
+    internal abstract AllocateMode? GetAllocateMode(in BlockRequest request);
 
     /// <summary>Does a checked request with blocking calls and stores its end. Worker threads.</summary>
     internal void Execute(PendingRequest pending)
@@ -190,7 +188,7 @@ public abstract class DescriptorDisk : Disk
     }
 
     /// <summary>The file system or device has no such call.</summary>
-    internal static bool IsUnsupported(int errno) => errno is Errno.EOPNOTSUPP or ENOSYS or ENODEV;
+    internal static bool IsUnsupported(int errno) => errno is Errno.EOPNOTSUPP or Errno.ENOSYS or Errno.ENODEV;
 
     private int Transfer(PendingRequest pending)
     {

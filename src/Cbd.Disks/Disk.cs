@@ -75,7 +75,7 @@ public abstract class Disk : IBlockDevice
     /// <summary>The bytes of <c>kind:SIZE</c>, a multiple of the logical block.</summary>
     private protected static long ParseSize(DiskOptions options, int logicalBlockBytes)
     {
-        long sizeBytes = DiskSize.Parse(options.Path[(options.Path.IndexOf(':') + 1)..], $"disk {options.Path}");
+        long sizeBytes = SizeText.Parse(options.Path[(options.Path.IndexOf(':') + 1)..], $"disk {options.Path}");
         if (sizeBytes % logicalBlockBytes == 0)
             return sizeBytes;
         throw new CbdException(

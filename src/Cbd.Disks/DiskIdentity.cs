@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
+using Cbd.Memory;
 
 namespace Cbd.Disks;
 
@@ -10,11 +11,8 @@ internal static class DiskIdentity
     /// The same for the same text as long as the system is not booted anew: what the kernel had taken for a disk, it
     /// still has.
     /// </summary>
-    public static Guid ForThisBoot(string identity)
-    {
-        string bootId = System.IO.File.ReadAllText("/proc/sys/kernel/random/boot_id").Trim();
-        return new Guid(Hash($"{bootId} {identity}").AsSpan(0, 16));
-    }
+    public static Guid ForThisBoot(string identity) =>
+        new(Hash($"{ProcessIdentity.BootId:D} {identity}").AsSpan(0, 16));
 
     /// <summary>16 hexadecimal digits that stand for a text of any length.</summary>
     public static string Shorten(string text) => Convert.ToHexStringLower(Hash(text).AsSpan(0, 8));

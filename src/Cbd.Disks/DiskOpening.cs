@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Memory;
+using static Cbd.Memory.Errno;
 
 namespace Cbd.Disks;
 
@@ -18,16 +19,6 @@ internal sealed record OpenedDisk
 /// <summary>Opens files and block devices as disks; every refusal names the path, the value and the remedy.</summary>
 internal static class DiskOpening
 {
-    private const int EPERM = 1;
-    private const int ENOENT = 2;
-    private const int ENXIO = 6;
-    private const int EACCES = 13;
-    private const int EBUSY = 16;
-    private const int ENODEV = 19;
-    private const int ENOTDIR = 20;
-    private const int EINVAL = 22;
-    private const int ETXTBSY = 26;
-    private const int EROFS = 30;
     private const int LockPollMs = 20;
 
     /// <summary>
@@ -39,11 +30,11 @@ internal static class DiskOpening
     public static OpenedDisk Open(DiskOptions options)
     {
         string path = options.Path;
-        int error = DiskFile.TryGetStatus(path, out DiskFileStatus status);
+        int error = FileStatus.TryGet(path, out FileStatus status);
         if (error != 0)
             throw OpenError(options, -error);
         CheckKind(options, status);
-        DiskFile file = OpenLocked(options, status.Kind == FileKind.BlockDevice);
+        DiskFile file = OpenLocked(options, status.Type == FileType.BlockDevice);
         try
         {
             return Measure(options, file);
@@ -57,12 +48,12 @@ internal static class DiskOpening
 
     private static OpenedDisk Measure(DiskOptions options, DiskFile file)
     {
-        int error = file.TryGetStatus(out DiskFileStatus status);
+        int error = file.TryGetStatus(out FileStatus status);
         if (error != 0)
             throw OpenError(options, -error);
         // Once more, of what was really opened.
         CheckKind(options, status);
-        bool isBlockDevice = status.Kind == FileKind.BlockDevice;
+        bool isBlockDevice = status.Type == FileType.BlockDevice;
         BlockDeviceInfo info = isBlockDevice
             ? BlockDisk.Measure(options, file, status)
             : FileDisk.Measure(options, file, status);
@@ -96,14 +87,14 @@ internal static class DiskOpening
         };
     }
 
-    private static void CheckKind(DiskOptions options, in DiskFileStatus status)
+    private static void CheckKind(DiskOptions options, in FileStatus status)
     {
-        if (status.Kind == FileKind.Directory)
+        if (status.Type == FileType.Directory)
         {
             throw new CbdException(
                 CbdErrorKind.Invalid, $"disk {options.Path} is a directory; name a regular file or a block device");
         }
-        if (status.Kind == FileKind.Other)
+        if (status.Type is not (FileType.Regular or FileType.BlockDevice))
         {
             throw new CbdException(
                 CbdErrorKind.Invalid,
@@ -132,7 +123,7 @@ internal static class DiskOpening
                 if (error == 0 && !isBlockDevice)
                 {
                     error = file!.TryLock(write: !options.ReadOnly);
-                    if (error is not (0 or -Errno.EAGAIN or -EACCES))
+                    if (error is not (0 or -EAGAIN or -EACCES))
                     {
                         throw new CbdException(
                             CbdErrorKind.Unsupported,
@@ -193,7 +184,7 @@ internal static class DiskOpening
     /// Switches O_DIRECT on where it works with the block size on offer. On the description that is open already,
     /// since a second one would not hold the lock.
     /// </summary>
-    private static bool TrySetDirect(DiskFile file, in DiskFileStatus status, int logicalBlockBytes)
+    private static bool TrySetDirect(DiskFile file, in FileStatus status, int logicalBlockBytes)
     {
         if (status.DirectOffsetAlignmentBytes is 0 || status.DirectOffsetAlignmentBytes > logicalBlockBytes ||
             status.DirectMemoryAlignmentBytes > NativeBuffer.AlignmentBytes)

@@ -10,7 +10,6 @@ namespace Cbd.Disks;
 internal sealed class RingQueue : IBlockQueue, IWorkQueue
 {
     private const ulong WakeUserData = ulong.MaxValue;
-    private const int EINTR = 4;
 
     private readonly DescriptorDisk _disk;
     private readonly BlockDeviceInfo _info;
@@ -193,7 +192,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         if (userData >= (ulong)_places.Length)
             throw new InvalidOperationException($"the ring completed request {userData} of {_places.Length}");
         PendingRequest pending = _places[(int)userData];
-        if (-result is EINTR or Errno.EAGAIN)
+        if (-result is Errno.EINTR or Errno.EAGAIN)
         {
             Issue(pending);
             return;

@@ -12,7 +12,7 @@ public sealed class BlockDisk : DescriptorDisk
     {
     }
 
-    internal static BlockDeviceInfo Measure(DiskOptions options, DiskFile file, in DiskFileStatus status)
+    internal static BlockDeviceInfo Measure(DiskOptions options, DiskFile file, in FileStatus status)
     {
         int error = file.TryGetBlockSizes(out long sizeBytes, out int ownBytes, out int physicalBytes);
         if (error != 0)
@@ -45,7 +45,7 @@ public sealed class BlockDisk : DescriptorDisk
     }
 
     /// <summary>Number of the device, and a hash of whatever names the hardware or file behind it.</summary>
-    internal static string Identify(in DiskFileStatus status)
+    internal static string Identify(in FileStatus status)
     {
         string? node = ResolveNode(status);
         string? disk = node is not null && System.IO.File.Exists($"{node}/partition") ? Directory.GetParent(node)?.FullName : node;
@@ -61,7 +61,7 @@ public sealed class BlockDisk : DescriptorDisk
     internal static string IdentifyLife(DiskFile file) =>
         file.TryGetDiskSequence(out ulong sequence) == 0 ? sequence.ToString(CultureInfo.InvariantCulture) : "";
 
-    internal override DiskAllocateMode? GetAllocateMode(in BlockRequest request) => null;
+    internal override AllocateMode? GetAllocateMode(in BlockRequest request) => null;
 
     private protected override int Discard(long offset, long length)
     {
@@ -77,7 +77,7 @@ public sealed class BlockDisk : DescriptorDisk
         if ((flags & BlockFlags.NoUnmap) == 0)
         {
             // On a block device this zeroes by the device itself, or fails with EOPNOTSUPP (fallocate(2), Linux 4.9).
-            int error = -File.Allocate(DiskAllocateMode.PunchHole, offset, length);
+            int error = -File.Allocate(AllocateMode.PunchHole, offset, length);
             if (!IsUnsupported(error))
                 return error;
         }
@@ -85,13 +85,13 @@ public sealed class BlockDisk : DescriptorDisk
         return mustBeFast ? Errno.EOPNOTSUPP : -File.ZeroBlocks(offset, length);
     }
 
-    private static string? ResolveNode(in DiskFileStatus status)
+    private static string? ResolveNode(in FileStatus status)
     {
         var link = new DirectoryInfo($"/sys/dev/block/{status.NodeMajor}:{status.NodeMinor}");
         return link.Exists ? link.ResolveLinkTarget(returnFinalTarget: true)?.FullName : null;
     }
 
-    private static string? FindQueue(in DiskFileStatus status)
+    private static string? FindQueue(in FileStatus status)
     {
         string? node = ResolveNode(status);
         if (node is null)

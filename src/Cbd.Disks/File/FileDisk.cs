@@ -7,7 +7,6 @@ namespace Cbd.Disks;
 /// <summary>A regular file as a disk, under an OFD lock on its whole length.</summary>
 public sealed class FileDisk : DescriptorDisk
 {
-    private const int ENXIO = 6;
     private const int DefaultBlockBytes = 512;
     private const int PageBytes = 4096;
 
@@ -16,11 +15,11 @@ public sealed class FileDisk : DescriptorDisk
     {
     }
 
-    internal static BlockDeviceInfo Measure(DiskOptions options, DiskFile file, in DiskFileStatus status)
+    internal static BlockDeviceInfo Measure(DiskOptions options, DiskFile file, in FileStatus status)
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? DefaultBlockBytes;
         // A hole punched behind the end changes nothing, and tells whether holes can be punched.
-        bool canPunch = !options.ReadOnly && file.Allocate(DiskAllocateMode.PunchHole, status.SizeBytes, PageBytes) == 0;
+        bool canPunch = !options.ReadOnly && file.Allocate(AllocateMode.PunchHole, status.SizeBytes, PageBytes) == 0;
         bool isUnitUsable = BitOperations.IsPow2(status.PreferredBytes) && status.PreferredBytes is >= 512 and <= 1 << 20;
         return new BlockDeviceInfo
         {
@@ -35,15 +34,15 @@ public sealed class FileDisk : DescriptorDisk
     }
 
     /// <summary>Device, inode and, where the file system has one, the generation that tells its uses apart.</summary>
-    internal static string Identify(DiskFile file, in DiskFileStatus status)
+    internal static string Identify(DiskFile file, in FileStatus status)
     {
         string generation = file.TryGetGeneration(out uint number) == 0 ? $"{number:x8}" : "-";
         return $"file:{status.DeviceMajor}:{status.DeviceMinor}:{status.Inode}:{generation}";
     }
 
-    internal override DiskAllocateMode? GetAllocateMode(in BlockRequest request) => request.Operation switch
+    internal override AllocateMode? GetAllocateMode(in BlockRequest request) => request.Operation switch
     {
-        BlockOperation.Discard when Info.CanDiscard => DiskAllocateMode.PunchHole,
+        BlockOperation.Discard when Info.CanDiscard => AllocateMode.PunchHole,
         BlockOperation.WriteZeroes => GetZeroMode(request.Flags),
         _ => null,
     };
@@ -52,7 +51,7 @@ public sealed class FileDisk : DescriptorDisk
     {
         if (!Info.CanDiscard)
             return 0;
-        int error = -File.Allocate(DiskAllocateMode.PunchHole, offset, length);
+        int error = -File.Allocate(AllocateMode.PunchHole, offset, length);
         return IsUnsupported(error) ? 0 : error;
     }
 
@@ -79,8 +78,8 @@ public sealed class FileDisk : DescriptorDisk
         return stored;
     }
 
-    private DiskAllocateMode GetZeroMode(BlockFlags flags) =>
-        (flags & BlockFlags.NoUnmap) == 0 && Info.CanDiscard ? DiskAllocateMode.PunchHole : DiskAllocateMode.ZeroRange;
+    private AllocateMode GetZeroMode(BlockFlags flags) =>
+        (flags & BlockFlags.NoUnmap) == 0 && Info.CanDiscard ? AllocateMode.PunchHole : AllocateMode.ZeroRange;
 
     /// <summary>
     /// Where what begins at the offset ends, at most at <paramref name="end"/>. A block that holds any data is data;
@@ -90,7 +89,7 @@ public sealed class FileDisk : DescriptorDisk
     {
         long blockMask = Info.LogicalBlockBytes - 1;
         long data = File.SeekData(offset);
-        if (data == -ENXIO)
+        if (data == -Errno.ENXIO)
             data = end;
         isHole = data >= 0 && Math.Min(data & ~blockMask, end) > offset;
         if (isHole)

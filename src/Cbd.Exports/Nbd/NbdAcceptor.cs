@@ -115,7 +115,7 @@ internal sealed class NbdAcceptor : IDisposable
         StreamSocket? socket = _listener.Socket.TryAccept(out int error);
         if (socket is null)
         {
-            if (error is SocketErrno.EMFILE or SocketErrno.ENFILE or SocketErrno.ENOBUFS or SocketErrno.ENOMEM)
+            if (error is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM)
             {
                 // The client stays in the backlog and would wake this thread again at once.
                 _log($"a client waits to be accepted: errno {error} (no descriptor or memory left); raise the limit of open files");

@@ -1,13 +1,10 @@
-using Cbd.Blocks;
+using Cbd.Memory;
 
 namespace Cbd.Exports.Nbd;
 
 /// <summary>The one place where errno becomes an NBD error.</summary>
 internal static class NbdErrors
 {
-    private const int EFBIG = 27;
-    private const int EDQUOT = 122;
-
     /// <summary>The error that a client sees for a positive errno; 0 stays 0, and what NBD has no word for is EIO.</summary>
     internal static NbdError FromErrno(int errno) => errno switch
     {
@@ -15,7 +12,7 @@ internal static class NbdErrors
         Errno.EPERM => NbdError.NotPermitted,
         Errno.ENOMEM => NbdError.NoMemory,
         Errno.EINVAL => NbdError.Invalid,
-        Errno.ENOSPC or EFBIG or EDQUOT => NbdError.NoSpace,
+        Errno.ENOSPC or Errno.EFBIG or Errno.EDQUOT => NbdError.NoSpace,
         Errno.EOVERFLOW => NbdError.Overflow,
         Errno.EOPNOTSUPP => NbdError.NotSupported,
         Errno.ESHUTDOWN => NbdError.Shutdown,

@@ -9,7 +9,7 @@ internal sealed class NbdListener : IDisposable
     private const int Backlog = 128;
 
     private readonly NbdAddress _address;
-    private readonly SocketFile _file;
+    private readonly FileStatus _file;
     private bool _disposed;
 
     private NbdListener(NbdAddress address, StreamSocket socket)
@@ -17,7 +17,7 @@ internal sealed class NbdListener : IDisposable
         _address = address;
         Socket = socket;
         if (address.UnixPath is not null)
-            SocketFile.TryStat(address.UnixPath, out _file, out _);
+            _ = FileStatus.TryGet(address.UnixPath, out _file, followLinks: false);
         Uri = address.ToUri(address.UnixPath is null ? socket.GetLocalPort() : 0);
     }
 
@@ -29,7 +29,7 @@ internal sealed class NbdListener : IDisposable
     internal static NbdListener Bind(NbdAddress address)
     {
         StreamSocket? socket = StreamSocket.TryListen(address.Native, Backlog, out int error);
-        if (socket is null && error == SocketErrno.EADDRINUSE && address.UnixPath is not null && RemoveStale(address))
+        if (socket is null && error == Errno.EADDRINUSE && address.UnixPath is not null && RemoveStale(address))
             socket = StreamSocket.TryListen(address.Native, Backlog, out error);
         return socket is not null ? new NbdListener(address, socket) : throw Explain(address, error);
     }
@@ -41,35 +41,36 @@ internal sealed class NbdListener : IDisposable
         _disposed = true;
         // Removed before it is closed: a new client finds no name rather than one that refuses. Somebody may have
         // put another socket there meanwhile; that one stays.
-        if (_address.UnixPath is not null && SocketFile.TryStat(_address.UnixPath, out SocketFile now, out _) && now == _file)
-            SocketFile.Unlink(_address.UnixPath);
+        if (_address.UnixPath is not null && FileStatus.TryGet(_address.UnixPath, out FileStatus now, followLinks: false) == 0 && now.IsSameFile(_file))
+            _ = StreamSocket.Unlink(_address.UnixPath);
         Socket.Dispose();
     }
 
     private static bool RemoveStale(NbdAddress address)
     {
-        if (!SocketFile.TryStat(address.UnixPath!, out SocketFile file, out int error))
-            return error == SocketErrno.ENOENT;
-        if (!file.IsSocket)
+        int error = FileStatus.TryGet(address.UnixPath!, out FileStatus file, followLinks: false);
+        if (error != 0)
+            return error == -Errno.ENOENT;
+        if (file.Type != FileType.Socket)
         {
             throw new CbdException(
                 CbdErrorKind.Busy, $"'{address.UnixPath}' exists and is not a socket; remove it or use another path");
         }
 
-        return StreamSocket.Probe(address.Native) == SocketErrno.ECONNREFUSED && SocketFile.Unlink(address.UnixPath!) is 0 or SocketErrno.ENOENT;
+        return StreamSocket.Probe(address.Native) == Errno.ECONNREFUSED && StreamSocket.Unlink(address.UnixPath!) is 0 or Errno.ENOENT;
     }
 
     private static CbdException Explain(NbdAddress address, int error) => error switch
     {
-        SocketErrno.EADDRINUSE when address.UnixPath is not null => new CbdException(
+        Errno.EADDRINUSE when address.UnixPath is not null => new CbdException(
             CbdErrorKind.Busy, $"socket '{address.UnixPath}' is in use: another server answers on it; use another path or stop that server"),
-        SocketErrno.EADDRINUSE => new CbdException(
+        Errno.EADDRINUSE => new CbdException(
             CbdErrorKind.Busy, $"NBD address '{address.Text}' is in use; use another port or stop the server that has it"),
-        SocketErrno.EADDRNOTAVAIL => new CbdException(
+        Errno.EADDRNOTAVAIL => new CbdException(
             CbdErrorKind.NotFound, $"NBD address '{address.Text}' is not an address of this machine; use one that 'ip address' lists"),
-        SocketErrno.EACCES => new CbdException(
+        Errno.EACCES => new CbdException(
             CbdErrorKind.Denied, $"NBD address '{address.Text}' may not be bound by this user; use another path, or a port above 1023"),
-        SocketErrno.ENOENT => new CbdException(
+        Errno.ENOENT => new CbdException(
             CbdErrorKind.NotFound, $"the directory of socket '{address.UnixPath}' does not exist; create it or use another path"),
         _ => new CbdException(CbdErrorKind.Failed, $"NBD address '{address.Text}' cannot be bound (errno {error}); use another one"),
     };

@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Memory;
 
 namespace Cbd.Exports.Nbd;
 

@@ -1,5 +1,6 @@
-using Microsoft.Win32.SafeHandles;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.IoUringCalls;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
 
@@ -14,7 +15,7 @@ public sealed unsafe class IoUring : IDisposable
     private const uint NeededFeatures = FeatureSingleMap | FeatureNoDrop | FeatureExtendedArgument;
     private const long MaxRegisteredBytes = 1L << 30;
 
-    private readonly SafeFileHandle _ring;
+    private readonly FileDescriptor _ring;
     private readonly uint* _submissionHead;
     private readonly uint* _submissionTail;
     private readonly uint* _submissionFlags;
@@ -32,7 +33,7 @@ public sealed unsafe class IoUring : IDisposable
     private uint _reapedHead;
     private NativeBuffer? _registered;
 
-    private IoUring(SafeFileHandle ring, in Parameters parameters, byte* rings, nuint ringBytes, byte* entries, nuint entryBytes)
+    private IoUring(FileDescriptor ring, in Parameters parameters, byte* rings, nuint ringBytes, byte* entries, nuint entryBytes)
     {
         // SAFETY: the offsets were stored by the kernel for these two mappings, which live until Dispose.
         _ring = ring;
@@ -79,34 +80,35 @@ public sealed unsafe class IoUring : IDisposable
         // Older kernels refuse what they do not know with EINVAL.
         Parameters parameters = new() { Flags = SetupClamp | SetupSubmitAll | SetupCooperativeTaskRun | SetupTaskRunFlag };
         int descriptor = IoUringCalls.Setup((uint)entries, &parameters);
-        if (descriptor < 0 && FileCalls.LastErrno == FileCalls.EINVAL)
+        if (descriptor < 0 && LibC.LastErrno == EINVAL)
         {
             parameters = new() { Flags = SetupClamp };
             descriptor = IoUringCalls.Setup((uint)entries, &parameters);
         }
         if (descriptor < 0)
-            return -FileCalls.LastErrno;
-        var handle = new SafeFileHandle(descriptor, ownsHandle: true);
+            return -LibC.LastErrno;
+        var handle = FileDescriptor.Own(descriptor, "io_uring");
         if ((parameters.Features & NeededFeatures) != NeededFeatures)
         {
             handle.Dispose();
-            return -FileCalls.EOPNOTSUPP;
+            return -EOPNOTSUPP;
         }
         nuint ringBytes = Math.Max(
             parameters.Submission.Array + parameters.SubmissionCount * sizeof(uint),
             parameters.Completion.Entries + parameters.CompletionCount * (uint)sizeof(CompletionEntry));
         nuint entryBytes = parameters.SubmissionCount * (uint)sizeof(SubmissionEntry);
-        nint rings = Map(descriptor, ringBytes, MapRings);
-        nint submissions = rings == -1 ? -1 : Map(descriptor, entryBytes, MapEntries);
-        if (submissions == -1)
+        byte* failed = (byte*)-1;
+        byte* rings = Map(handle, ringBytes, MapRings);
+        byte* submissions = rings == failed ? failed : Map(handle, entryBytes, MapEntries);
+        if (submissions == failed)
         {
-            int error = FileCalls.LastErrno;
-            if (rings != -1)
-                _ = FileCalls.munmap(rings, ringBytes);
+            int error = LibC.LastErrno;
+            if (rings != failed)
+                _ = LibC.MUnmap(rings, ringBytes);
             handle.Dispose();
             return -error;
         }
-        ring = new IoUring(handle, parameters, (byte*)rings, ringBytes, (byte*)submissions, entryBytes);
+        ring = new IoUring(handle, parameters, rings, ringBytes, submissions, entryBytes);
         return 0;
     }
 
@@ -114,7 +116,7 @@ public sealed unsafe class IoUring : IDisposable
     public int RegisterFile(DiskFile file)
     {
         // SAFETY: the kernel reads one int and takes its own reference to the file.
-        int descriptor = file.Descriptor;
+        int descriptor = file.Descriptor.Number;
         return Check(IoUringCalls.Register(Descriptor, RegisterFiles, &descriptor, 1));
     }
 
@@ -125,9 +127,9 @@ public sealed unsafe class IoUring : IDisposable
     public int RegisterBuffer(NativeBuffer buffer)
     {
         if (buffer.SizeBytes > MaxRegisteredBytes)
-            return -FileCalls.EOVERFLOW;
+            return -EOVERFLOW;
         // SAFETY: the kernel pins the pages itself; the vector is read during the call.
-        var vector = new FileCalls.IoVector { Start = (void*)buffer.Address, Length = (nuint)buffer.SizeBytes };
+        var vector = new LibC.IoVector { Start = (void*)buffer.Address, Length = (nuint)buffer.SizeBytes };
         int error = Check(IoUringCalls.Register(Descriptor, RegisterBuffers, &vector, 1));
         if (error == 0)
             _registered = buffer;
@@ -148,24 +150,24 @@ public sealed unsafe class IoUring : IDisposable
         bool registered = _registered is not null && ReferenceEquals(data.Buffer, _registered);
         return Prepare(
             registered ? OperationWriteFixed : OperationWrite, offset, (ulong)data.Address, (uint)data.Length,
-            durable ? (uint)FileCalls.WriteDataSync : 0, userData);
+            durable ? (uint)WriteDataSync : 0, userData);
     }
 
     /// <summary>Prepares an fdatasync.</summary>
     public bool PrepareSyncData(ulong userData) => Prepare(OperationSync, 0, 0, 0, SyncDataOnly, userData);
 
     /// <summary>Prepares an fallocate of the range.</summary>
-    public bool PrepareAllocate(DiskAllocateMode mode, long offset, long length, ulong userData) =>
+    public bool PrepareAllocate(AllocateMode mode, long offset, long length, ulong userData) =>
         Prepare(OperationAllocate, offset, (ulong)length, (uint)mode, 0, userData);
 
     /// <summary>Prepares one completion for the next signal of the event that reaches its descriptor.</summary>
-    public bool PreparePoll(WakeEvent wake, ulong userData) => PreparePollDescriptor(wake.Descriptor, userData);
+    public bool PreparePoll(WakeEvent wake, ulong userData) => PreparePollDescriptor(wake.Descriptor.Number, userData);
 
     /// <summary>Prepares one completion for when the descriptor is readable.</summary>
     internal bool PreparePollDescriptor(int descriptor, ulong userData)
     {
         // The mask is 32 bits wide since 5.11, its halves swapped on big-endian machines only.
-        if (!Prepare(OperationPollAdd, 0, 0, 0, (uint)FileCalls.PollIn, userData))
+        if (!Prepare(OperationPollAdd, 0, 0, 0, (uint)PollIn, userData))
             return false;
         SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
         entry->Flags = 0;
@@ -195,7 +197,7 @@ public sealed unsafe class IoUring : IDisposable
     public void EnterAndWait(int timeoutMicroseconds)
     {
         // SAFETY: both structures live on this stack frame for the length of the call.
-        var timeout = FileCalls.TimeSpec.FromMicroseconds(timeoutMicroseconds);
+        var timeout = LibC.TimeSpec.FromMicroseconds(timeoutMicroseconds);
         var argument = new WaitArgument { Timeout = (ulong)&timeout };
         EnterKernel(1, EnterGetEvents | EnterExtendedArgument, &argument, (nuint)sizeof(WaitArgument));
     }
@@ -224,7 +226,7 @@ public sealed unsafe class IoUring : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    private int Descriptor => (int)_ring.DangerousGetHandle();
+    private int Descriptor => _ring.Number;
 
     private bool Prepare(byte operation, long offset, ulong address, uint length, uint operationFlags, ulong userData)
     {
@@ -256,8 +258,8 @@ public sealed unsafe class IoUring : IDisposable
         if (result >= 0)
             return;
         // Interrupted, out of time, or no memory or room for the moment: the caller polls and comes again.
-        int error = FileCalls.LastErrno;
-        if (error is FileCalls.EINTR or FileCalls.EAGAIN or FileCalls.EBUSY or FileCalls.ETIME or FileCalls.ENOMEM)
+        int error = LibC.LastErrno;
+        if (error is EINTR or EAGAIN or EBUSY or ETIME or ENOMEM)
             return;
         throw new InvalidOperationException($"io_uring_enter failed with errno {error}");
     }
@@ -275,13 +277,13 @@ public sealed unsafe class IoUring : IDisposable
             _ = IoUringCalls.Register(Descriptor, UnregisterFiles, null, 0);
             _ = IoUringCalls.Register(Descriptor, UnregisterBuffers, null, 0);
         }
-        _ = FileCalls.munmap((nint)rings, _ringBytes);
-        _ = FileCalls.munmap((nint)_submissions, _entryBytes);
+        _ = LibC.MUnmap(rings, _ringBytes);
+        _ = LibC.MUnmap(_submissions, _entryBytes);
         _ring.Dispose();
     }
 
-    private static nint Map(int descriptor, nuint length, long offset) => FileCalls.mmap(
-        0, length, FileCalls.ProtRead | FileCalls.ProtWrite, FileCalls.MapShared | FileCalls.MapPopulate, descriptor, offset);
+    private static byte* Map(FileDescriptor ring, nuint length, long offset) =>
+        (byte*)LibC.MMap(null, length, ProtectionRead | ProtectionWrite, MapShared | MapPopulate, ring, offset);
 
-    private static int Check(int result) => result < 0 ? -FileCalls.LastErrno : 0;
+    private static int Check(int result) => result < 0 ? -LibC.LastErrno : 0;
 }

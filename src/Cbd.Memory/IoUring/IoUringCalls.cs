@@ -4,9 +4,9 @@ namespace Cbd.Memory;
 
 /// <summary>
 /// System calls, structures and constants of io_uring (linux/io_uring.h). A test compiles the numbers against the
-/// installed header. The call numbers are the same on x86-64 and arm64.
+/// installed header.
 /// </summary>
-internal static unsafe partial class IoUringCalls
+internal static unsafe class IoUringCalls
 {
     public const uint SetupClamp = 1 << 4;
     public const uint SetupSubmitAll = 1 << 7;
@@ -46,21 +46,14 @@ internal static unsafe partial class IoUringCalls
     public const long MapRings = 0;
     public const long MapEntries = 0x10000000;
 
-    private const nint CallSetup = 425;
-    private const nint CallEnter = 426;
-    private const nint CallRegister = 427;
-
     public static int Setup(uint entries, Parameters* parameters) =>
-        (int)syscall(CallSetup, (nint)entries, (nint)parameters, 0, 0, 0, 0);
+        (int)LibC.SystemCall(KernelConstants.SyscallIoUringSetup, (nint)entries, (nint)parameters, 0, 0, 0, 0);
 
     public static int Enter(int ring, uint submit, uint complete, uint flags, void* argument, nuint argumentBytes) =>
-        (int)syscall(CallEnter, ring, (nint)submit, (nint)complete, (nint)flags, (nint)argument, (nint)argumentBytes);
+        (int)LibC.SystemCall(KernelConstants.SyscallIoUringEnter, ring, (nint)submit, (nint)complete, (nint)flags, (nint)argument, (nint)argumentBytes);
 
     public static int Register(int ring, uint operation, void* argument, uint count) =>
-        (int)syscall(CallRegister, ring, (nint)operation, (nint)argument, (nint)count, 0, 0);
-
-    [LibraryImport("libc", SetLastError = true)]
-    private static partial nint syscall(nint number, nint a, nint b, nint c, nint d, nint e, nint f);
+        (int)LibC.SystemCall(KernelConstants.SyscallIoUringRegister, ring, (nint)operation, (nint)argument, (nint)count, 0, 0);
 
     /// <summary>struct io_uring_sqe, 64 bytes, with the members that are used.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 64)]

@@ -1,19 +1,19 @@
-using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
 
 /// <summary>
-/// An open file description of ours; closed by Dispose or by the finalizer. Members throw
-/// <see cref="SystemCallException"/>, retry on EINTR, and may be called from any thread.
+/// An open descriptor of ours; closed by Dispose or by the finalizer. Members throw <see cref="SystemCallException"/>,
+/// retry on EINTR, and may be called from any thread.
 /// </summary>
 public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
 {
     private readonly string _subject;
 
-    private FileDescriptor(int descriptor, string subject)
-        : base(ownsHandle: true)
+    private FileDescriptor(int descriptor, string subject, bool ownsHandle)
+        : base(ownsHandle)
     {
         _subject = subject;
         SetHandle(descriptor);
@@ -29,14 +29,29 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         }
     }
 
+    /// <summary>Stands for no file, where a call takes one or none.</summary>
+    internal static FileDescriptor None { get; } = new(-1, "none", ownsHandle: false);
+
+    /// <summary>Where relative paths begin, for calls that take a directory.</summary>
+    internal static FileDescriptor CurrentDirectory { get; } = new(AtFdCwd, "current directory", ownsHandle: false);
+
     /// <summary>Opens a path. <paramref name="mode"/>: permission bits of a file that is created.</summary>
     public static FileDescriptor Open(string path, OpenFlags flags, int mode = 0)
     {
-        int descriptor;
+        int error = TryOpen(path, flags, mode, out FileDescriptor? descriptor);
+        return error == 0 ? descriptor! : throw new SystemCallException("open", -error, path);
+    }
+
+    /// <summary>As <see cref="Open"/>, but returns 0 or a negative errno.</summary>
+    public static int TryOpen(string path, OpenFlags flags, int mode, out FileDescriptor? descriptor)
+    {
+        int number;
         do
-            descriptor = LibC.Open(path, (flags | OpenFlags.CloseOnExec).ToNative(), (uint)mode);
-        while (descriptor < 0 && Marshal.GetLastPInvokeError() == EINTR);
-        return descriptor < 0 ? throw SystemCallException.Last("open", path) : Own(descriptor, path);
+            number = LibC.Open(path, (flags | OpenFlags.CloseOnExec).ToNative(), (uint)mode);
+        while (number < 0 && LibC.LastErrno == EINTR);
+        int error = number < 0 ? -LibC.LastErrno : 0;
+        descriptor = error == 0 ? Own(number, path) : null;
+        return error;
     }
 
     /// <summary>
@@ -47,22 +62,19 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
     {
         ArgumentOutOfRangeException.ThrowIfNegative(descriptor);
         if (descriptor > 0)
-            return new FileDescriptor(descriptor, subject);
-        int moved = LibC.FCntl(0, FcntlDuplicateCloseOnExec, 3);
-        if (moved < 0)
-            throw SystemCallException.Last("fcntl", subject);
+            return new FileDescriptor(descriptor, subject, ownsHandle: true);
+        using var zero = new FileDescriptor(0, subject, ownsHandle: false);
+        int moved = LibC.FCntl(zero, FcntlDuplicateCloseOnExec, 3);
+        int error = LibC.LastErrno;
         _ = LibC.Close(0);
-        return new FileDescriptor(moved, subject);
+        return moved < 0 ? throw new SystemCallException("fcntl", error, subject) : new FileDescriptor(moved, subject, ownsHandle: true);
     }
 
     /// <summary>What the file is.</summary>
     public FileStatus GetStatus()
     {
-        byte* result = stackalloc byte[FileStatus.StatxBytes];
-        if (LibC.Statx(this, "", AtEmptyPath, FileStatus.StatxBasicStats, result) < 0)
-            throw SystemCallException.Last("statx", _subject);
-        // SAFETY: the kernel filled the 256 bytes that were reserved above.
-        return FileStatus.Parse(new ReadOnlySpan<byte>(result, FileStatus.StatxBytes));
+        int error = FileStatus.TryGet(this, out FileStatus status);
+        return error == 0 ? status : throw new SystemCallException("statx", -error, _subject);
     }
 
     /// <summary>Magic number of the file system (linux/magic.h), and the size of its blocks or huge pages, bytes.</summary>
@@ -89,56 +101,52 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
             ThrowUnlessInterrupted("fallocate");
     }
 
-    /// <summary>Brings data, and what is needed to find it again, onto the medium.</summary>
-    public void FlushData()
+    /// <summary>
+    /// F_OFD_SETLK: takes or gives back a lock of a byte range for this open file description, at once. Returns 0 or a
+    /// negative errno; EAGAIN or EACCES while another description holds a lock that is in the way.
+    /// </summary>
+    /// <param name="type">LockRead, LockWrite or LockNone.</param>
+    /// <param name="length">Bytes; 0: all from <paramref name="offset"/> on, however long the file becomes.</param>
+    internal int TryLockRange(short type, long offset, long length)
     {
-        while (LibC.FDataSync(this) < 0)
-            ThrowUnlessInterrupted("fdatasync");
+        var range = new LibC.FileLock { Type = type, Start = offset, Length = length };
+        // SAFETY: the structure lives on this stack frame for the length of the call.
+        while (LibC.FCntl(this, FcntlOfdSetLock, (nint)(&range)) < 0)
+        {
+            if (LibC.LastErrno != EINTR)
+                return -LibC.LastErrno;
+        }
+
+        return 0;
     }
 
-    /// <summary>One pread(2): how many bytes were read; 0 at the end of the file.</summary>
-    public int ReadAt(long offset, Span<byte> destination)
+    /// <summary>F_OFD_GETLK: another open file description holds a lock in this range.</summary>
+    internal bool IsRangeLocked(long offset, long length)
     {
-        fixed (byte* bytes = destination)
-        {
-            nint count;
-            while ((count = LibC.PRead(this, bytes, (nuint)destination.Length, offset)) < 0)
-                ThrowUnlessInterrupted("pread");
-            return (int)count;
-        }
+        var range = new LibC.FileLock { Type = LockWrite, Start = offset, Length = length };
+        // SAFETY: the structure lives on this stack frame for the length of the call.
+        while (LibC.FCntl(this, FcntlOfdGetLock, (nint)(&range)) < 0)
+            ThrowUnlessInterrupted("fcntl F_OFD_GETLK");
+        return range.Type != LockNone;
     }
 
-    /// <summary>One pwrite(2): how many bytes were written.</summary>
-    public int WriteAt(long offset, ReadOnlySpan<byte> source)
+    /// <summary>Waits until there is something to read; false when the time is over, or early.</summary>
+    internal bool WaitReadable(long timeoutMicroseconds)
     {
-        fixed (byte* bytes = source)
-        {
-            nint count;
-            while ((count = LibC.PWrite(this, bytes, (nuint)source.Length, offset)) < 0)
-                ThrowUnlessInterrupted("pwrite");
-            return (int)count;
-        }
+        LibC.TimeSpec timeout = LibC.TimeSpec.FromMicroseconds(timeoutMicroseconds);
+        var entry = new LibC.PollEntry { Descriptor = Number, Events = PollIn };
+        // SAFETY: both structures live on this stack frame for the length of the call.
+        bool isReadable = LibC.PPoll(&entry, 1, &timeout, null) > 0;
+        GC.KeepAlive(this);
+        return isReadable;
     }
 
     /// <inheritdoc/>
     protected override bool ReleaseHandle() => LibC.Close((int)handle) == 0;
 
-    internal void ThrowUnlessInterrupted(string call)
+    private void ThrowUnlessInterrupted(string call)
     {
-        if (Marshal.GetLastPInvokeError() != EINTR)
+        if (LibC.LastErrno != EINTR)
             throw SystemCallException.Last(call, _subject);
     }
-}
-
-/// <summary>Modes of fallocate(2) (linux/falloc.h).</summary>
-[Flags]
-public enum AllocateMode
-{
-    /// <summary>Reserve space; grow the file if it ends earlier.</summary>
-    Reserve = 0,
-    KeepSize = 1,
-
-    /// <summary>Give the space back; needs <see cref="KeepSize"/>.</summary>
-    PunchHole = 2,
-    ZeroRange = 0x10,
 }

@@ -14,15 +14,15 @@ public static unsafe class KernelClock
     /// <summary>Sleeps; a signal may end it early.</summary>
     internal static void Sleep(int timeoutMicroseconds)
     {
-        TimeSpec time = TimeSpec.FromMicroseconds(Math.Max(timeoutMicroseconds, 0));
+        LibC.TimeSpec time = LibC.TimeSpec.FromMicroseconds(Math.Max(timeoutMicroseconds, 0));
         _ = LibC.ClockNanoSleep(ClockMonotonic, 0, &time, null);
     }
 
     private static long Read(int clock)
     {
-        TimeSpec now;
+        LibC.TimeSpec now;
         if (LibC.ClockGetTime(clock, &now) < 0)
             throw SystemCallException.Last("clock_gettime");
-        return now.Seconds * TimeSpec.NanosecondsPerSecond + now.Nanoseconds;
+        return now.Seconds * LibC.TimeSpec.NanosecondsPerSecond + now.Nanoseconds;
     }
 }

@@ -3,77 +3,108 @@ using System.Runtime.InteropServices;
 namespace Cbd.Memory;
 
 /// <summary>
-/// Numbers of the kernel's interface (linux/*.h, asm-generic/*.h). A test compiles every one of them as a static
-/// assertion against the installed headers; add to its list what is added here.
+/// Numbers of the interface of Linux and its C library, for x86-64 and arm64. A test compiles every one of them as a
+/// static assertion against the installed headers, and fails on one that is not in its list.
 /// </summary>
 internal static class KernelConstants
 {
-    internal const int EINTR = 4;
-    internal const int EAGAIN = 11;
-    internal const int ENOMEM = 12;
-    internal const int EACCES = 13;
-    internal const int EPERM = 1;
-    internal const int ENOENT = 2;
-    internal const int ESRCH = 3;
-    internal const int EFAULT = 14;
-    internal const int EBUSY = 16;
-    internal const int EEXIST = 17;
-    internal const int ENOTDIR = 20;
-    internal const int EISDIR = 21;
-    internal const int EINVAL = 22;
-    internal const int ENFILE = 23;
-    internal const int EMFILE = 24;
-    internal const int ETXTBSY = 26;
-    internal const int EFBIG = 27;
-    internal const int ENOSPC = 28;
-    internal const int EROFS = 30;
-    internal const int ENOSYS = 38;
-    internal const int ELOOP = 40;
-    internal const int EOPNOTSUPP = 95;
-    internal const int ETIMEDOUT = 110;
-    internal const int EDQUOT = 122;
-
+    // Files.
     internal const int AtFdCwd = -100;
     internal const int AtEmptyPath = 0x1000;
-
-    internal const int ProtectionRead = 1;
-    internal const int ProtectionWrite = 2;
-    internal const int MapShared = 1;
-    internal const int MapSharedValidate = 3;
-    internal const int MapSync = 0x80000;
-
+    internal const int AtSymlinkNoFollow = 0x100;
+    internal const uint StatxBasicStats = 0x7ff;
+    internal const uint StatxDirectAlignment = 0x2000;
+    internal const ulong StatxAttributeDax = 0x00200000;
+    internal const int FcntlGetFlags = 3;
+    internal const int FcntlSetFlags = 4;
     internal const int FcntlDuplicateCloseOnExec = 1030;
     internal const int FcntlOfdGetLock = 36;
     internal const int FcntlOfdSetLock = 37;
+    internal const short LockRead = 0;
     internal const short LockWrite = 1;
     internal const short LockNone = 2;
+    internal const int FlockExclusive = 2;
+    internal const int FlockNonBlocking = 4;
+    internal const int SeekData = 3;
+    internal const int SeekHole = 4;
+    internal const int WriteDataSync = 2;
+    internal const int FileAdviseWillNeed = 3;
+    internal const nuint IoctlBlockReadOnly = 0x125e;
+    internal const nuint IoctlLogicalBlock = 0x1268;
+    internal const nuint IoctlPhysicalBlock = 0x127b;
+    internal const nuint IoctlDiscard = 0x1277;
+    internal const nuint IoctlZeroOut = 0x127f;
+    internal const nuint IoctlSizeBytes = 0x80081272;
+    internal const nuint IoctlDiskSequence = 0x80081280;
+    internal const nuint IoctlGeneration = 0x80087601;
 
-    internal const int FutexWaitShared = 0;
+    // File systems, by statfs.
+    internal const long TmpFsMagic = 0x01021994;
+    internal const long RamFsMagic = 0x858458f6;
+    internal const long HugeTlbFsMagic = 0x958458f6;
+    internal const long SysFsMagic = 0x62656572;
+
+    // Memory.
+    internal const int ProtectionRead = 1;
+    internal const int ProtectionWrite = 2;
+    internal const int MapShared = 1;
+    internal const int MapPrivate = 2;
+    internal const int MapSharedValidate = 3;
+    internal const int MapAnonymous = 0x20;
+    internal const int MapNoReserve = 0x4000;
+    internal const int MapPopulate = 0x8000;
+    internal const int MapSync = 0x80000;
+    internal const int MemoryAdviseDontNeed = 4;
+
+    // Waiting.
     internal const int FutexWakeShared = 1;
     internal const uint Futex2Size32 = 2;
     internal const int FutexWaitvMaximum = 128;
-
     internal const int EventFdCloseOnExec = 0x80000;
     internal const int EventFdNonBlocking = 0x800;
     internal const int EpollCloseOnExec = 0x80000;
     internal const int EpollAdd = 1;
     internal const int EpollDelete = 2;
     internal const int EpollModify = 3;
-
-    internal const int PrctlSetTimerSlack = 29;
-    internal const int PrctlGetTimerSlack = 30;
+    internal const short PollIn = 1;
     internal const int ClockMonotonic = 1;
     internal const int ClockBootTime = 7;
 
-    internal const nint SyscallEpollPWait2 = 441;
-    internal const nint SyscallFutexWaitV = 449;
-    internal const nint SyscallPidfdOpen = 434;
+    // Sockets.
+    internal const int FamilyUnix = 1;
+    internal const int FamilyInet6 = 10;
+    internal const int SocketStream = 1;
+    internal const int SocketNonBlocking = 0x800;
+    internal const int SocketCloseOnExec = 0x80000;
+    internal const int LevelSocket = 1;
+    internal const int ReuseAddress = 2;
+    internal const int KeepAlive = 9;
+    internal const int LevelTcp = 6;
+    internal const int TcpNoDelay = 1;
+    internal const int TcpKeepIdle = 4;
+    internal const int TcpKeepInterval = 5;
+    internal const int TcpKeepCount = 6;
+    internal const int LevelIpv6 = 41;
+    internal const int Ipv6Only = 26;
+    internal const int MessageDontWait = 0x40;
+    internal const int MessageNoSignal = 0x4000;
+
+    // Processes and threads.
+    internal const int PrctlSetTimerSlack = 29;
+    internal const int SignalKill = 9;
+
+    // Calls that go through syscall(2).
     internal const nint SyscallPidfdSendSignal = 424;
+    internal const nint SyscallIoUringSetup = 425;
+    internal const nint SyscallIoUringEnter = 426;
+    internal const nint SyscallIoUringRegister = 427;
+    internal const nint SyscallPidfdOpen = 434;
+    internal const nint SyscallFutexWaitV = 449;
 
     /// <summary><c>futex</c> is older than the numbering that all architectures share.</summary>
     internal static nint SyscallFutex => SyscallFutexOn(RuntimeInformation.ProcessArchitecture);
 
-    /// <summary>Bytes of <c>struct epoll_event</c>: packed on x86-64 alone.</summary>
+    /// <summary>Bytes of <c>struct epoll_event</c>: packed on x86-64 alone, for the sake of 32-bit programs there.</summary>
     internal static int EpollEventBytes => EpollEventBytesOn(RuntimeInformation.ProcessArchitecture);
 
     internal static nint SyscallFutexOn(Architecture architecture) => architecture == Architecture.X64 ? 202 : 98;

@@ -1,5 +1,5 @@
 using System.Runtime.InteropServices;
-using static Cbd.Memory.KernelConstants;
+using static Cbd.Memory.Errno;
 
 namespace Cbd.Memory;
 

@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -8,19 +8,8 @@ namespace Cbd.Memory;
 /// process: the kernel drops it when the last descriptor of that description is closed and the last mapping made of it
 /// is gone, so when its process has died, and not while that could still store into the region. Seen by all processes of this kernel that open the same inode, and by nobody else.
 /// </summary>
-public sealed unsafe class RegionByteLock : IDisposable
+public sealed class RegionByteLock : IDisposable
 {
-    /// <summary><c>struct flock</c> of 64-bit Linux, 32 bytes.</summary>
-    [StructLayout(LayoutKind.Explicit, Size = 32)]
-    internal struct FileLock
-    {
-        [FieldOffset(0)] internal short Type;
-        [FieldOffset(2)] internal short Whence;
-        [FieldOffset(8)] internal long Start;
-        [FieldOffset(16)] internal long Length;
-        [FieldOffset(24)] internal int ProcessId;
-    }
-
     private readonly FileDescriptor _descriptor;
     private bool _held = true;
 
@@ -40,7 +29,7 @@ public sealed unsafe class RegionByteLock : IDisposable
     /// </summary>
     public static RegionByteLock? TryAcquire(FileDescriptor descriptor, long offset)
     {
-        int error = Set(descriptor, offset, LockWrite);
+        int error = -descriptor.TryLockRange(LockWrite, offset, 1);
         if (error == 0)
             return new RegionByteLock(descriptor, offset);
         return error is EAGAIN or EACCES ? null : throw new SystemCallException("fcntl F_OFD_SETLK", error, $"byte {offset}");
@@ -50,13 +39,7 @@ public sealed unsafe class RegionByteLock : IDisposable
     /// Another open file description holds the byte. Locks of <paramref name="descriptor"/>'s own description do not
     /// count.
     /// </summary>
-    public static bool IsHeld(FileDescriptor descriptor, long offset)
-    {
-        var region = new FileLock { Type = LockWrite, Start = offset, Length = 1 };
-        while (LibC.FCntl(descriptor, FcntlOfdGetLock, &region) < 0)
-            descriptor.ThrowUnlessInterrupted("fcntl F_OFD_GETLK");
-        return region.Type != LockNone;
-    }
+    public static bool IsHeld(FileDescriptor descriptor, long offset) => descriptor.IsRangeLocked(offset, 1);
 
     /// <summary>Unlocks. If the descriptor was closed before, the end of the description does it.</summary>
     public void Dispose()
@@ -65,19 +48,6 @@ public sealed unsafe class RegionByteLock : IDisposable
             return;
         _held = false;
         if (!_descriptor.IsClosed)
-            _ = Set(_descriptor, Offset, LockNone);
-    }
-
-    private static int Set(FileDescriptor descriptor, long offset, short type)
-    {
-        var region = new FileLock { Type = type, Start = offset, Length = 1 };
-        while (LibC.FCntl(descriptor, FcntlOfdSetLock, &region) < 0)
-        {
-            int error = Marshal.GetLastPInvokeError();
-            if (error != EINTR)
-                return error;
-        }
-
-        return 0;
+            _ = _descriptor.TryLockRange(LockNone, Offset, 1);
     }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -106,7 +107,7 @@ public sealed unsafe class RegionMapping : IDisposable
             start = LibC.MMap(null, (nuint)sizeBytes, protection, MapShared, source.Descriptor, 0);
         if (start == failed)
         {
-            int error = Marshal.GetLastPInvokeError();
+            int error = LibC.LastErrno;
             throw new CbdException(
                 error == ENOMEM ? CbdErrorKind.Exhausted : CbdErrorKind.Unsupported,
                 $"region '{source.Path}' of {sizeBytes} bytes cannot be mapped: {Marshal.GetPInvokeErrorMessage(error)}: {(source.Kind == RegionKind.PciBar ? "check that this BAR is memory and the device enabled" : "check its size and the limits of this process")}");

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -9,12 +10,6 @@ namespace Cbd.Memory;
 /// </summary>
 public sealed class RegionSource : IDisposable
 {
-    // linux/magic.h
-    internal const long TmpFsMagic = 0x01021994;
-    internal const long RamFsMagic = 0x858458f6;
-    internal const long HugeTlbFsMagic = 0x958458f6;
-    internal const long SysFsMagic = 0x62656572;
-
     private RegionSource(string path, FileDescriptor descriptor, FileStatus status, RegionKind kind, long sizeBytes, int pageBytes, bool created)
     {
         Path = path;
@@ -68,10 +63,12 @@ public sealed class RegionSource : IDisposable
             throw new CbdException(CbdErrorKind.Invalid, $"region path '{path.Replace("\0", "\\0")}' is empty or has a zero byte: give the path of a file or device");
         try
         {
-            FileStatus? found = FileStatus.TryGet(path);
-            if (found is null)
+            int error = FileStatus.TryGet(path, out FileStatus found);
+            if (error == -ENOENT)
                 return Create(path, createSizeBytes);
-            RefuseType(path, found.Value);
+            if (error != 0)
+                throw new SystemCallException("statx", -error, path);
+            RefuseType(path, found);
             // A FIFO put there meanwhile must not block.
             FileDescriptor descriptor = FileDescriptor.Open(path, OpenFlags.ReadWrite | OpenFlags.NonBlocking);
             try
@@ -136,8 +133,11 @@ public sealed class RegionSource : IDisposable
         if (!Created)
             return;
         Created = false;
+        int error = FileStatus.TryGet(Path, out FileStatus status);
+        if (error is not (0 or -ENOENT))
+            throw new SystemCallException("statx", -error, Path);
         // Only if the name still means our file.
-        if (FileStatus.TryGet(Path) is { } status && status.Inode == Inode && status.Device == Device && LibC.Unlink(Path) < 0)
+        if (error == 0 && status.Inode == Inode && status.Device == Device && LibC.Unlink(Path) < 0)
             throw SystemCallException.Last("unlink", Path);
     }
 

@@ -1,4 +1,6 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory.Sockets;
 
@@ -25,16 +27,12 @@ public enum SocketEvents : uint
 /// </summary>
 public sealed unsafe class EventPoll : IDisposable
 {
-    private const int ControlAdd = 1;
-    private const int ControlRemove = 2;
-    private const int ControlModify = 3;
-
-    // struct epoll_event {u32 events; u64 data}: packed on x86-64 alone, for the sake of 32-bit programs there.
-    private static readonly int s_dataOffset = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 4 : 8;
-    private static readonly int s_eventBytes = s_dataOffset + 8;
+    // struct epoll_event {u32 events; u64 data}.
+    private static readonly int s_eventBytes = EpollEventBytes;
+    private static readonly int s_dataOffset = s_eventBytes - sizeof(ulong);
 
     private readonly int _capacity;
-    private int _descriptor;
+    private readonly FileDescriptor _descriptor;
     private byte* _events;
 
     /// <param name="capacity">Most events that one <see cref="Wait"/> returns.</param>
@@ -42,28 +40,27 @@ public sealed unsafe class EventPoll : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(capacity, 1);
         _capacity = capacity;
-        _descriptor = SocketCalls.EpollCreate(SocketCalls.EPOLL_CLOEXEC);
-        if (_descriptor < 0)
-            throw Failed("epoll_create1");
+        int descriptor = LibC.EpollCreate1(EpollCloseOnExec);
+        _descriptor = descriptor < 0 ? throw SystemCallException.Last("epoll_create1") : FileDescriptor.Own(descriptor, "epoll");
         _events = (byte*)NativeMemory.AllocZeroed((nuint)capacity, (nuint)s_eventBytes);
     }
 
     ~EventPoll() => Free();
 
     /// <summary>The number of the epoll descriptor, which is readable while there are events.</summary>
-    public int Descriptor => _descriptor;
+    public int Descriptor => _descriptor.Number;
 
     /// <summary>Watches a socket; <paramref name="token"/> comes back with its events.</summary>
-    public void Add(StreamSocket socket, ulong token, SocketEvents events) => Control(ControlAdd, socket.Descriptor, token, events);
+    public void Add(StreamSocket socket, ulong token, SocketEvents events) => Control(EpollAdd, socket.Descriptor, token, events);
 
     /// <summary>Watches a wake-up, level-triggered.</summary>
-    public void Add(PollWake wake, ulong token) => Control(ControlAdd, wake.Descriptor, token, SocketEvents.Readable);
+    public void Add(PollWake wake, ulong token) => Control(EpollAdd, wake.Descriptor.Number, token, SocketEvents.Readable);
 
     /// <summary>Changes what is watched; what is true already is reported again.</summary>
-    public void Modify(StreamSocket socket, ulong token, SocketEvents events) => Control(ControlModify, socket.Descriptor, token, events);
+    public void Modify(StreamSocket socket, ulong token, SocketEvents events) => Control(EpollModify, socket.Descriptor, token, events);
 
     /// <summary>Watches a socket no more. Closing it does the same.</summary>
-    public void Remove(StreamSocket socket) => Control(ControlRemove, socket.Descriptor, 0, SocketEvents.None);
+    public void Remove(StreamSocket socket) => Control(EpollDelete, socket.Descriptor, 0, SocketEvents.None);
 
     /// <summary>
     /// Returns the number of events that are there now, waiting up to <paramref name="timeoutNanoseconds"/> for the
@@ -76,24 +73,20 @@ public sealed unsafe class EventPoll : IDisposable
         {
             // epoll_wait counts in milliseconds and epoll_pwait2 is missing in older C libraries: ppoll on the epoll
             // descriptor sleeps with the resolution that is needed.
-            SocketCalls.PollDescriptor self = new() { Descriptor = _descriptor, Events = 1 };
-            SocketCalls.TimeSpecification time = new()
-            {
-                Seconds = timeoutNanoseconds / 1_000_000_000,
-                Nanoseconds = timeoutNanoseconds % 1_000_000_000,
-            };
+            LibC.PollEntry self = new() { Descriptor = _descriptor.Number, Events = PollIn };
+            LibC.TimeSpec time = LibC.TimeSpec.FromNanoseconds(timeoutNanoseconds);
             // SAFETY: both structures live until the call returns.
-            if (SocketCalls.PollDescriptors(&self, 1, &time, null) <= 0)
+            if (LibC.PPoll(&self, 1, &time, null) <= 0)
                 return 0;
             timeoutNanoseconds = 0;
         }
 
         int timeoutMs = timeoutNanoseconds < 0 ? -1 : (int)Math.Min(timeoutNanoseconds / 1_000_000, int.MaxValue);
         // SAFETY: the buffer has room for _capacity events.
-        int count = SocketCalls.EpollWait(_descriptor, _events, _capacity, timeoutMs);
+        int count = LibC.EpollWait(_descriptor.Number, _events, _capacity, timeoutMs);
         if (count >= 0)
             return count;
-        return Marshal.GetLastPInvokeError() == SocketErrno.EINTR ? 0 : throw Failed("epoll_wait");
+        return LibC.LastErrno == EINTR ? 0 : throw SystemCallException.Last("epoll_wait");
     }
 
     /// <summary>Event <paramref name="index"/> of the last <see cref="Wait"/>.</summary>
@@ -110,11 +103,9 @@ public sealed unsafe class EventPoll : IDisposable
     public void Dispose()
     {
         Free();
+        _descriptor.Dispose();
         GC.SuppressFinalize(this);
     }
-
-    private static CbdException Failed(string call) =>
-        new(CbdErrorKind.Failed, $"{call} failed with errno {Marshal.GetLastPInvokeError()}");
 
     private void Control(int operation, int descriptor, ulong token, SocketEvents events)
     {
@@ -125,16 +116,13 @@ public sealed unsafe class EventPoll : IDisposable
         // SAFETY: the structure lives on this stack until the call returns.
         fixed (byte* start = bytes)
         {
-            if (SocketCalls.EpollControl(_descriptor, operation, descriptor, start) != 0)
-                throw Failed("epoll_ctl");
+            if (LibC.EpollCtl(_descriptor.Number, operation, descriptor, start) != 0)
+                throw SystemCallException.Last("epoll_ctl");
         }
     }
 
     private void Free()
     {
-        int descriptor = Interlocked.Exchange(ref _descriptor, -1);
-        if (descriptor >= 0)
-            _ = SocketCalls.Close(descriptor);
         byte* events = _events;
         _events = null;
         if (events != null)

@@ -1,4 +1,6 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory.Sockets;
 
@@ -9,14 +11,14 @@ namespace Cbd.Memory.Sockets;
 public sealed unsafe class IoVectorList : IDisposable
 {
     private readonly int _capacity;
-    private SocketCalls.IoVector* _vectors;
+    private LibC.IoVector* _vectors;
 
     /// <param name="capacity">Most ranges of one call, 1 to 1024 (the kernel's UIO_MAXIOV).</param>
     public IoVectorList(int capacity)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(capacity, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(capacity, 1024);
-        _vectors = (SocketCalls.IoVector*)NativeMemory.AllocZeroed((nuint)capacity, (nuint)sizeof(SocketCalls.IoVector));
+        _vectors = (LibC.IoVector*)NativeMemory.AllocZeroed((nuint)capacity, (nuint)sizeof(LibC.IoVector));
         _capacity = capacity;
     }
 
@@ -58,22 +60,22 @@ public sealed unsafe class IoVectorList : IDisposable
     /// <summary>Receives into the ranges in their order; a count of 0 is the end of the stream.</summary>
     public SocketResult Receive(StreamSocket socket)
     {
-        SocketCalls.MessageHeader message = Message();
+        LibC.MessageHeader message = Message();
         nint count;
         do
-            count = SocketCalls.ReceiveMessage(socket.Descriptor, &message, SocketCalls.MSG_DONTWAIT);
-        while (count < 0 && Marshal.GetLastPInvokeError() == SocketErrno.EINTR);
+            count = LibC.ReceiveMessage(socket.Descriptor, &message, MessageDontWait);
+        while (count < 0 && LibC.LastErrno == EINTR);
         return StreamSocket.Result(count);
     }
 
     /// <summary>Sends the ranges in their order, as much as fits now.</summary>
     public SocketResult Send(StreamSocket socket)
     {
-        SocketCalls.MessageHeader message = Message();
+        LibC.MessageHeader message = Message();
         nint count;
         do
-            count = SocketCalls.SendMessage(socket.Descriptor, &message, SocketCalls.MSG_DONTWAIT | SocketCalls.MSG_NOSIGNAL);
-        while (count < 0 && Marshal.GetLastPInvokeError() == SocketErrno.EINTR);
+            count = LibC.SendMessage(socket.Descriptor, &message, MessageDontWait | MessageNoSignal);
+        while (count < 0 && LibC.LastErrno == EINTR);
         return StreamSocket.Result(count);
     }
 
@@ -83,15 +85,15 @@ public sealed unsafe class IoVectorList : IDisposable
         GC.SuppressFinalize(this);
     }
 
-    private SocketCalls.MessageHeader Message()
+    private LibC.MessageHeader Message()
     {
         ObjectDisposedException.ThrowIf(_vectors == null, this);
-        return new SocketCalls.MessageHeader { Vectors = _vectors, VectorCount = (nuint)Count };
+        return new LibC.MessageHeader { Vectors = _vectors, VectorCount = (nuint)Count };
     }
 
     private void Free()
     {
-        SocketCalls.IoVector* vectors = _vectors;
+        LibC.IoVector* vectors = _vectors;
         _vectors = null;
         if (vectors != null)
             NativeMemory.Free(vectors);

@@ -1,4 +1,4 @@
-using System.Runtime.InteropServices;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory.Sockets;
 
@@ -8,8 +8,8 @@ public static class PumpThread
     /// <summary>
     /// Makes short sleeps of the calling thread end in time: the kernel otherwise may add 50 µs to each.
     /// </summary>
-    public static void UseExactTimers() => _ = SocketCalls.ProcessControl(SocketCalls.PR_SET_TIMERSLACK, 1, 0, 0, 0);
+    public static void UseExactTimers() => _ = LibC.PrCtl(PrctlSetTimerSlack, 1, 0, 0, 0);
 
     /// <summary>Lets another runnable thread have this CPU; returns at once if there is none.</summary>
-    public static void Yield() => _ = SocketCalls.SchedulerYield();
+    public static void Yield() => _ = LibC.SchedYield();
 }

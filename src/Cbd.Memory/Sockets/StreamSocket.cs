@@ -1,4 +1,6 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory.Sockets;
 
@@ -6,7 +8,7 @@ namespace Cbd.Memory.Sockets;
 public readonly record struct SocketResult(int Count, int Error)
 {
     /// <summary>Nothing can be moved now; the descriptor will say when.</summary>
-    public bool WouldBlock => Error == SocketErrno.EAGAIN;
+    public bool WouldBlock => Error == EAGAIN;
 }
 
 /// <summary>
@@ -15,14 +17,12 @@ public readonly record struct SocketResult(int Count, int Error)
 /// </summary>
 public sealed unsafe class StreamSocket : IDisposable
 {
-    private int _descriptor;
+    private readonly FileDescriptor _file;
 
-    private StreamSocket(int descriptor) => _descriptor = descriptor;
-
-    ~StreamSocket() => Close();
+    private StreamSocket(int descriptor) => _file = FileDescriptor.Own(descriptor, "socket");
 
     /// <summary>The descriptor, for <see cref="EventPoll"/>; −1 after <see cref="Dispose"/>.</summary>
-    internal int Descriptor => _descriptor;
+    internal int Descriptor => _file.IsClosed ? -1 : _file.Number;
 
     /// <summary>
     /// Binds and listens. <paramref name="address"/> is a native sockaddr (<c>EndPoint.Serialize()</c> gives one).
@@ -39,21 +39,21 @@ public sealed unsafe class StreamSocket : IDisposable
         {
             bool ready = true;
             // SAFETY: 'one' and 'address' live until the calls return; the lengths are theirs.
-            if (family == SocketCalls.AF_UNIX)
+            if (family == FamilyUnix)
                 // The mode of the socket's own inode is what bind() creates the file with, so there is no moment in
                 // which others could open it, and the umask of the whole process stays alone.
-                ready = SocketCalls.ChangeMode(socket._descriptor, 0b110_000_000) == 0;
+                ready = LibC.FChangeMode(socket._file, 0b110_000_000) == 0;
             else
-                ready = SocketCalls.SetSocketOption(socket._descriptor, SocketCalls.SOL_SOCKET, SocketCalls.SO_REUSEADDR, &one, sizeof(int)) == 0;
-            if (ready && family == SocketCalls.AF_INET6)
-                ready = SocketCalls.SetSocketOption(socket._descriptor, SocketCalls.IPPROTO_IPV6, SocketCalls.IPV6_V6ONLY, &one, sizeof(int)) == 0;
-            ready = ready && SocketCalls.Bind(socket._descriptor, start, (uint)address.Length) == 0;
-            ready = ready && SocketCalls.Listen(socket._descriptor, backlog) == 0;
+                ready = LibC.SetSocketOption(socket._file, LevelSocket, ReuseAddress, &one, sizeof(int)) == 0;
+            if (ready && family == FamilyInet6)
+                ready = LibC.SetSocketOption(socket._file, LevelIpv6, Ipv6Only, &one, sizeof(int)) == 0;
+            ready = ready && LibC.Bind(socket._file, start, (uint)address.Length) == 0;
+            ready = ready && LibC.Listen(socket._file, backlog) == 0;
             if (ready)
                 return socket;
         }
 
-        error = Marshal.GetLastPInvokeError();
+        error = LibC.LastErrno;
         socket.Dispose();
         return null;
     }
@@ -66,19 +66,22 @@ public sealed unsafe class StreamSocket : IDisposable
             return error;
         // SAFETY: the address lives until the call returns and has that length.
         fixed (byte* start = address)
-            return SocketCalls.Connect(socket._descriptor, start, (uint)address.Length) == 0 ? 0 : Marshal.GetLastPInvokeError();
+            return LibC.Connect(socket._file, start, (uint)address.Length) == 0 ? 0 : LibC.LastErrno;
     }
+
+    /// <summary>Removes the name of a Unix socket; returns 0 or the errno.</summary>
+    public static int Unlink(string path) => LibC.Unlink(path) == 0 ? 0 : LibC.LastErrno;
 
     /// <summary>Takes one waiting connection, non-blocking like all sockets here; null and the errno otherwise.</summary>
     public StreamSocket? TryAccept(out int error)
     {
         while (true)
         {
-            int descriptor = SocketCalls.Accept(_descriptor, null, null, SocketCalls.SOCK_NONBLOCK | SocketCalls.SOCK_CLOEXEC);
-            error = descriptor < 0 ? Marshal.GetLastPInvokeError() : 0;
+            int descriptor = LibC.Accept(Descriptor, null, null, SocketNonBlocking | SocketCloseOnExec);
+            error = descriptor < 0 ? LibC.LastErrno : 0;
             if (descriptor >= 0)
                 return new StreamSocket(descriptor);
-            if (error != SocketErrno.EINTR)
+            if (error != EINTR)
                 return null;
         }
     }
@@ -89,8 +92,8 @@ public sealed unsafe class StreamSocket : IDisposable
         byte* address = stackalloc byte[128];
         uint length = 128;
         // SAFETY: sockaddr_in and sockaddr_in6 both have the port, big-endian, at offset 2.
-        if (SocketCalls.GetSocketName(_descriptor, address, &length) != 0 || length < 4)
-            throw new CbdException(CbdErrorKind.Failed, $"the port of a socket cannot be read: errno {Marshal.GetLastPInvokeError()}");
+        if (LibC.GetSocketName(_file, address, &length) != 0 || length < 4)
+            throw new CbdException(CbdErrorKind.Failed, $"the port of a socket cannot be read: errno {LibC.LastErrno}");
         return (address[2] << 8) | address[3];
     }
 
@@ -100,11 +103,11 @@ public sealed unsafe class StreamSocket : IDisposable
     /// </summary>
     public void TuneForRequests()
     {
-        SetOption(SocketCalls.IPPROTO_TCP, SocketCalls.TCP_NODELAY, 1);
-        SetOption(SocketCalls.SOL_SOCKET, SocketCalls.SO_KEEPALIVE, 1);
-        SetOption(SocketCalls.IPPROTO_TCP, SocketCalls.TCP_KEEPIDLE, 60);
-        SetOption(SocketCalls.IPPROTO_TCP, SocketCalls.TCP_KEEPINTVL, 10);
-        SetOption(SocketCalls.IPPROTO_TCP, SocketCalls.TCP_KEEPCNT, 6);
+        SetOption(LevelTcp, TcpNoDelay, 1);
+        SetOption(LevelSocket, KeepAlive, 1);
+        SetOption(LevelTcp, TcpKeepIdle, 60);
+        SetOption(LevelTcp, TcpKeepInterval, 10);
+        SetOption(LevelTcp, TcpKeepCount, 6);
     }
 
     /// <summary>Receives what is there; a count of 0 is the end of the stream.</summary>
@@ -115,8 +118,8 @@ public sealed unsafe class StreamSocket : IDisposable
         {
             nint count;
             do
-                count = SocketCalls.Receive(_descriptor, start, (nuint)bytes.Length, SocketCalls.MSG_DONTWAIT);
-            while (count < 0 && Marshal.GetLastPInvokeError() == SocketErrno.EINTR);
+                count = LibC.Receive(Descriptor, start, (nuint)bytes.Length, MessageDontWait);
+            while (count < 0 && LibC.LastErrno == EINTR);
             return Result(count);
         }
     }
@@ -129,36 +132,25 @@ public sealed unsafe class StreamSocket : IDisposable
         {
             nint count;
             do
-                count = SocketCalls.Send(_descriptor, start, (nuint)bytes.Length, SocketCalls.MSG_DONTWAIT | SocketCalls.MSG_NOSIGNAL);
-            while (count < 0 && Marshal.GetLastPInvokeError() == SocketErrno.EINTR);
+                count = LibC.Send(Descriptor, start, (nuint)bytes.Length, MessageDontWait | MessageNoSignal);
+            while (count < 0 && LibC.LastErrno == EINTR);
             return Result(count);
         }
     }
 
-    public void Dispose()
-    {
-        Close();
-        GC.SuppressFinalize(this);
-    }
+    public void Dispose() => _file.Dispose();
 
     internal static SocketResult Result(nint count) =>
-        count >= 0 ? new SocketResult((int)count, 0) : new SocketResult(-1, Marshal.GetLastPInvokeError());
+        count >= 0 ? new SocketResult((int)count, 0) : new SocketResult(-1, LibC.LastErrno);
 
     private static StreamSocket? TryOpen(int family, out int error)
     {
-        int descriptor = SocketCalls.Socket(family, SocketCalls.SOCK_STREAM | SocketCalls.SOCK_NONBLOCK | SocketCalls.SOCK_CLOEXEC, 0);
-        error = descriptor < 0 ? Marshal.GetLastPInvokeError() : 0;
+        int descriptor = LibC.Socket(family, SocketStream | SocketNonBlocking | SocketCloseOnExec, 0);
+        error = descriptor < 0 ? LibC.LastErrno : 0;
         return descriptor < 0 ? null : new StreamSocket(descriptor);
     }
 
     private void SetOption(int level, int option, int value) =>
         // SAFETY: the value lives until the call returns. A failure only leaves the default behaviour.
-        _ = SocketCalls.SetSocketOption(_descriptor, level, option, &value, sizeof(int));
-
-    private void Close()
-    {
-        int descriptor = Interlocked.Exchange(ref _descriptor, -1);
-        if (descriptor >= 0)
-            _ = SocketCalls.Close(descriptor);
-    }
+        _ = LibC.SetSocketOption(_file, level, option, &value, sizeof(int));
 }

@@ -1,5 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Format;
+using Cbd.Memory;
 
 namespace Cbd.Channels;
 

@@ -1,4 +1,3 @@
-using Cbd.Blkdevs;
 using Cbd.Blocks;
 using Cbd.Format;
 using Cbd.Memory;

@@ -1,4 +1,3 @@
-using Cbd.Channels;
 using Cbd.Format;
 using Cbd.Memory;
 

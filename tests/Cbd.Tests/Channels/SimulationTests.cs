@@ -48,7 +48,7 @@ public class SimulationTests
     public void Every_safety_rule_has_a_mutant()
     {
         Assert.Equal(
-            typeof(Cbd.Channels.IProtocolPolicy).GetProperties().Length,
+            typeof(IProtocolPolicy).GetProperties().Length,
             Simulations.MutantNames.Count);
     }
 

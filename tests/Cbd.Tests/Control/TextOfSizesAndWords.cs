@@ -1,5 +1,6 @@
 using Cbd.Control;
 using Cbd.Control.Verbs;
+using Cbd.Disks;
 using Cbd.Memory;
 using CsCheck;
 using Xunit;

@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Memory;
 using Xunit;
 
 namespace Cbd.Tests.Disks;

@@ -1,5 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Disks;
+using Cbd.Memory;
 using CsCheck;
 using Xunit;
 

@@ -77,7 +77,7 @@ public sealed class Opening_a_disk : IDisposable
     public void Is_refused_when_it_is_the_region_itself_even_by_another_name()
     {
         string path = MakeFile("region", 4096);
-        Assert.Equal(0, DiskFile.TryGetStatus(path, out var status));
+        Assert.Equal(0, FileStatus.TryGet(path, out var status));
         string link = Path.Combine(_folder, "link");
         File.CreateSymbolicLink(link, path);
         FileIdentity[] regions = [new(status.Device, status.Inode)];

@@ -40,7 +40,7 @@ public sealed class DoorbellSleeperTests : IDisposable
             for (ulong round = 1; round <= rounds; round++)
             {
                 peer.WriteRelease(message, round);
-                Doorbell.Ring(peer, doorbells[(int)(round % (ulong)doorbells.Length)]);
+                Doorbells.Ring(peer, doorbells[(int)(round % (ulong)doorbells.Length)]);
                 while (peer.ReadAcquire(answer) != round)
                     Thread.SpinWait(1);
             }
@@ -52,14 +52,15 @@ public sealed class DoorbellSleeperTests : IDisposable
         {
             while (memory.ReadAcquire(message) != round)
             {
-                Doorbell.Arm(memory, doorbells);
+                AnnounceAll(memory, doorbells);
                 if (memory.ReadAcquire(message) == round)
                     break;
                 sleeps++;
                 sleeper.Wait(memory, doorbells, VeryLong);
             }
 
-            Doorbell.Disarm(memory, doorbells);
+            foreach (long doorbell in doorbells)
+                Doorbells.Retract(memory, doorbell);
             memory.WriteRelease(answer, round);
         }
 
@@ -109,15 +110,15 @@ public sealed class DoorbellSleeperTests : IDisposable
     public void Ring_stores_and_wakes_only_for_a_sleeper()
     {
         MappedMemory memory = _mapping.Memory;
-        Assert.False(Doorbell.Ring(memory, 64));
-        Doorbell.Arm(memory, [64]);
-        Assert.True(Doorbell.Ring(memory, 64));
-        Assert.False(Doorbell.Ring(memory, 64));
-        Doorbell.Arm(memory, [64]);
-        Doorbell.Disarm(memory, [64]);
-        Assert.False(Doorbell.Ring(memory, 64));
+        Assert.False(Doorbells.Ring(memory, 64));
+        Doorbells.Announce(memory, 64);
+        Assert.True(Doorbells.Ring(memory, 64));
+        Assert.False(Doorbells.Ring(memory, 64));
+        Doorbells.Announce(memory, 64);
+        Doorbells.Retract(memory, 64);
+        Assert.False(Doorbells.Ring(memory, 64));
         memory.WriteRelease(64, 0x1_0000_0001);
-        Assert.False(Doorbell.Ring(memory, 64));
+        Assert.False(Doorbells.Ring(memory, 64));
         Assert.Equal(0x1_0000_0001ul, memory.ReadAcquire(64));
     }
 
@@ -135,8 +136,14 @@ public sealed class DoorbellSleeperTests : IDisposable
     {
         using var sleeper = new DoorbellSleeper();
         long[] doorbells = [.. Enumerable.Range(0, DoorbellSleeper.MaximumDoorbells + 1).Select(i => i * 128L)];
-        Doorbell.Arm(_mapping.Memory, doorbells);
+        AnnounceAll(_mapping.Memory, doorbells);
         sleeper.Wait(_mapping.Memory, doorbells, VeryLong);
         sleeper.Wait(_mapping.Memory.WithWakes(false), doorbells.AsSpan(0, 1), VeryLong);
+    }
+
+    private static void AnnounceAll(MappedMemory memory, long[] doorbells)
+    {
+        foreach (long doorbell in doorbells)
+            Doorbells.Announce(memory, doorbell);
     }
 }

@@ -17,8 +17,8 @@ public sealed class RegionSourceTests : IDisposable
         Assert.True(source.Created);
         Assert.Equal(RegionKind.SharedMemory, source.Kind);
         Assert.Equal(1_003_520, source.SizeBytes);
-        FileStatus status = FileStatus.TryGet(path)!.Value;
-        Assert.Equal(0x180u, status.Mode);
+        FileStatus status = StatusOf(path);
+        Assert.Equal(0x180u, status.Permissions);
         Assert.Equal(1_003_520, status.SizeBytes);
         Assert.True(status.AllocatedBytes >= status.SizeBytes);
         Assert.Equal((status.Device, status.Inode), (source.Device, source.Inode));
@@ -49,7 +49,7 @@ public sealed class RegionSourceTests : IDisposable
         Assert.Equal(RegionKind.File, source.Kind);
         source.Grow(100_000);
         source.Grow(4096);
-        FileStatus status = FileStatus.TryGet(path)!.Value;
+        FileStatus status = StatusOf(path);
         Assert.Equal(102_400, status.SizeBytes);
         Assert.True(status.AllocatedBytes >= 102_400);
         Assert.Equal([1, 2, 3, 0], File.ReadAllBytes(path)[..4]);
@@ -65,7 +65,7 @@ public sealed class RegionSourceTests : IDisposable
         var e = Assert.Throws<CbdException>(() => source.Grow(tooMuch));
         Assert.Equal(CbdErrorKind.Exhausted, e.Kind);
         Assert.Contains($"no space for {tooMuch} bytes", e.Message, StringComparison.Ordinal);
-        Assert.Equal(8192, FileStatus.TryGet(path)!.Value.SizeBytes);
+        Assert.Equal(8192, StatusOf(path).SizeBytes);
     }
 
     [Fact]
@@ -119,7 +119,7 @@ public sealed class RegionSourceTests : IDisposable
     public void Block_device_is_refused_with_reason_and_remedy()
     {
         string? device = Directory.EnumerateFileSystemEntries("/dev")
-            .FirstOrDefault(p => FileStatus.TryGet(p) is { Type: FileType.BlockDevice });
+            .FirstOrDefault(p => FileStatus.TryGet(p, out FileStatus status) == 0 && status.Type == FileType.BlockDevice);
         Assert.SkipWhen(device is null, "there is no block device node in /dev");
         var e = Assert.Throws<CbdException>(() => RegionSource.Open(device!));
         Assert.Equal(CbdErrorKind.Invalid, e.Kind);
@@ -143,7 +143,7 @@ public sealed class RegionSourceTests : IDisposable
         if (Environment.UserName == "root" && Directory.Exists("/sys/bus/pci/devices"))
         {
             bar = Directory.EnumerateDirectories("/sys/bus/pci/devices")
-                .Select(d => $"{d}/resource0").FirstOrDefault(p => FileStatus.TryGet(p) is { SizeBytes: >= 4096 });
+                .Select(d => $"{d}/resource0").FirstOrDefault(p => FileStatus.TryGet(p, out FileStatus status) == 0 && status.SizeBytes >= 4096);
         }
 
         Assert.SkipWhen(bar is null, "there is no PCI device with a BAR that this user may open");
@@ -151,7 +151,7 @@ public sealed class RegionSourceTests : IDisposable
         Assert.Equal(RegionKind.PciBar, source.Kind);
         Assert.True(source.RequiresCoherence);
         Assert.False(source.IsFile);
-        Assert.Equal(FileStatus.TryGet(bar!)!.Value.SizeBytes, source.SizeBytes);
+        Assert.Equal(StatusOf(bar!).SizeBytes, source.SizeBytes);
         Assert.Contains("cannot grow", Assert.Throws<CbdException>(() => source.Grow(1L << 40)).Message, StringComparison.Ordinal);
     }
 
@@ -200,5 +200,11 @@ public sealed class RegionSourceTests : IDisposable
         Assert.Throws<CbdException>(() => DeviceDax.TryRead(251, 3, _files.PathOf("sys")));
         File.WriteAllText(System.IO.Path.Combine(device, "align"), "many\n");
         Assert.Contains("'many', which is not a number", Assert.Throws<CbdException>(() => DeviceDax.TryRead(251, 3, _files.PathOf("sys"))).Message, StringComparison.Ordinal);
+    }
+
+    private static FileStatus StatusOf(string path)
+    {
+        Assert.Equal(0, FileStatus.TryGet(path, out FileStatus status));
+        return status;
     }
 }

@@ -1,7 +1,7 @@
 using Cbd.Format;
 using Cbd.Memory;
 
-namespace Cbd.Channels;
+namespace Cbd;
 
 /// <summary>The only way in which claim words are read and changed.</summary>
 public static class ClaimOperations<TMemory, TPolicy>

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -9,16 +8,6 @@ namespace Cbd.Memory;
 /// </summary>
 internal static unsafe class Futex
 {
-    /// <summary><c>struct futex_waitv</c>: 24 bytes; the last word must be zero.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    internal struct Waiter
-    {
-        internal ulong Value;
-        internal ulong Address;
-        internal uint Flags;
-        internal uint Reserved;
-    }
-
     /// <summary>Wakes everybody who sleeps on the word. Returns how many; 0 also if the address is not mapped any more.</summary>
     internal static int WakeAll(uint* word)
     {
@@ -30,9 +19,9 @@ internal static unsafe class Futex
     /// Sleeps while every word has its expected value, until one is woken or the CLOCK_MONOTONIC time
     /// <paramref name="deadline"/>. Returns 0, or the errno: EAGAIN (a value differs), ETIMEDOUT, EINTR, ENOSYS.
     /// </summary>
-    internal static int WaitAny(Waiter* waiters, int count, TimeSpec deadline)
+    internal static int WaitAny(LibC.FutexWaiter* waiters, int count, LibC.TimeSpec deadline)
     {
         nint result = LibC.SystemCall(SyscallFutexWaitV, (nint)waiters, count, 0, (nint)(&deadline), ClockMonotonic, 0);
-        return result < 0 ? Marshal.GetLastPInvokeError() : 0;
+        return result < 0 ? LibC.LastErrno : 0;
     }
 }

@@ -1,7 +1,8 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
+using Cbd.Memory;
 
-namespace Cbd.Control.Verbs;
+namespace Cbd.Disks;
 
 /// <summary>
 /// Sizes as people write them: bytes, or a number with K, M, G, T, P (powers of 1024; KiB and kB-like spellings with
@@ -11,8 +12,18 @@ public static class SizeText
 {
     private const string Units = "KMGTPE";
 
-    /// <summary>What is accepted, for error messages.</summary>
-    public const string Form = "a number of bytes, or with K, M, G or T, as 512M or 4GiB";
+    private const string Form = "a number of bytes, or with K, M, G or T, as 512M or 4GiB";
+
+    /// <summary>The size of a disk, above zero; <paramref name="what"/> begins the error.</summary>
+    /// <exception cref="CbdException">It is not such a size.</exception>
+    public static long Parse(string text, string what)
+    {
+        if (!TryParse(text, out long sizeBytes, out string? error))
+            throw new CbdException(CbdErrorKind.Invalid, $"{what}: {error}");
+        return sizeBytes > 0
+            ? sizeBytes
+            : throw new CbdException(CbdErrorKind.Invalid, $"{what}: the size is zero; write one such as 512M");
+    }
 
     /// <summary>False if it is not a size or does not fit 63 bits.</summary>
     public static bool TryParse(string text, out long sizeBytes, [NotNullWhen(false)] out string? error)

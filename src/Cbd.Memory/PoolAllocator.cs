@@ -1,22 +1,37 @@
 using System.Numerics;
 
-namespace Cbd.Channels;
+namespace Cbd.Memory;
+
+/// <summary>Where a <see cref="PoolAllocator"/> looks first.</summary>
+public enum PoolFit
+{
+    /// <summary>After what it gave last: the search is shortest.</summary>
+    Next,
+
+    /// <summary>At the lowest place: memory that is never needed at once is never touched, and takes up no page.</summary>
+    Lowest,
+}
 
 /// <summary>
-/// Hands out contiguous space of a pool in units, next-fit over a bitmap in private memory. Single-threaded; allocates
-/// nothing after construction.
+/// Hands out contiguous space of a pool in units, over a bitmap in private memory. Single-threaded; allocates nothing
+/// after construction.
 /// </summary>
 public sealed class PoolAllocator
 {
     private readonly ulong[] _used;
     private readonly int _unitShift;
     private readonly int _unitCount;
+    private readonly PoolFit _fit;
+
+    /// <summary>Where the search begins; with <see cref="PoolFit.Lowest"/> no unit before it is free.</summary>
     private int _cursor;
 
     /// <param name="sizeBytes">Size of the pool; what does not fill a unit at its end is not used.</param>
     /// <param name="unitBytes">Unit of allocation, a power of two.</param>
-    public PoolAllocator(long sizeBytes, int unitBytes = 4096)
+    /// <param name="fit">Where it looks first.</param>
+    public PoolAllocator(long sizeBytes, int unitBytes = 4096, PoolFit fit = PoolFit.Next)
     {
+        _fit = fit;
         ArgumentOutOfRangeException.ThrowIfNotEqual(BitOperations.IsPow2(unitBytes), true);
         _unitShift = BitOperations.TrailingZeroCount(unitBytes);
         _unitCount = checked((int)(sizeBytes >> _unitShift));
@@ -44,13 +59,16 @@ public sealed class PoolAllocator
             return false;
         int units = (int)wanted;
         int start = Find(_cursor, _unitCount, units);
-        if (start < 0 && _cursor > 0)
+        if (start < 0 && _cursor > 0 && _fit == PoolFit.Next)
             start = Find(0, Math.Min(_unitCount, _cursor + units - 1), units);
         if (start < 0)
             return false;
         Mark(start, units, true);
         FreeUnits -= units;
-        _cursor = start + units == _unitCount ? 0 : start + units;
+        if (_fit == PoolFit.Next)
+            _cursor = start + units == _unitCount ? 0 : start + units;
+        else if (start == _cursor)
+            _cursor = start + units;
         offset = (long)start << _unitShift;
         return true;
     }
@@ -59,8 +77,11 @@ public sealed class PoolAllocator
     public void Free(long offset, long bytes)
     {
         int units = (int)((bytes + (1L << _unitShift) - 1) >> _unitShift);
-        Mark((int)(offset >> _unitShift), units, false);
+        int start = (int)(offset >> _unitShift);
+        Mark(start, units, false);
         FreeUnits += units;
+        if (_fit == PoolFit.Lowest)
+            _cursor = Math.Min(_cursor, start);
     }
 
     /// <summary>Start of the first run of <paramref name="units"/> free units within [from, to), or −1.</summary>

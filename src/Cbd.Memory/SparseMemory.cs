@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
 
@@ -17,14 +18,13 @@ public sealed unsafe class SparseMemory : IDisposable
     public SparseMemory(long sizeBytes)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
-        nint start = FileCalls.mmap(
-            0, (nuint)sizeBytes, FileCalls.ProtRead | FileCalls.ProtWrite,
-            FileCalls.MapPrivate | FileCalls.MapAnonymous | FileCalls.MapNoReserve, -1, 0);
-        if (start == -1)
+        void* start = LibC.MMap(
+            null, (nuint)sizeBytes, ProtectionRead | ProtectionWrite, MapPrivate | MapAnonymous | MapNoReserve, FileDescriptor.None, 0);
+        if (start == (void*)-1)
         {
             throw new CbdException(
                 CbdErrorKind.Exhausted,
-                $"{sizeBytes} bytes of memory cannot be mapped (errno {FileCalls.LastErrno}); choose a smaller size");
+                $"{sizeBytes} bytes of memory cannot be mapped (errno {LibC.LastErrno}); choose a smaller size");
         }
         _start = (byte*)start;
         SizeBytes = sizeBytes;
@@ -59,7 +59,7 @@ public sealed unsafe class SparseMemory : IDisposable
             return;
         }
         NativeMemory.Clear(start, (nuint)(firstPage - start));
-        if (FileCalls.madvise((nint)firstPage, (nuint)(lastPage - firstPage), FileCalls.AdviseDontNeed) != 0)
+        if (LibC.MAdvise(firstPage, (nuint)(lastPage - firstPage), MemoryAdviseDontNeed) != 0)
             NativeMemory.Clear(firstPage, (nuint)(lastPage - firstPage));
         NativeMemory.Clear(lastPage, (nuint)(end - lastPage));
     }
@@ -83,6 +83,6 @@ public sealed unsafe class SparseMemory : IDisposable
         byte* start = _start;
         _start = null;
         if (start != null)
-            _ = FileCalls.munmap((nint)start, (nuint)SizeBytes);
+            _ = LibC.MUnmap(start, (nuint)SizeBytes);
     }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -8,8 +9,8 @@ namespace Cbd.Memory;
 /// its time is over.
 /// </summary>
 /// <remarks>
-/// <para>Before <see cref="Wait"/> the sleeper arms its doorbells (<see cref="Doorbell"/>) and polls once more; after
-/// it, it disarms them.</para>
+/// <para>Before <see cref="Wait"/> the sleeper announces its sleep (<see cref="Doorbells"/>) and polls once more; after
+/// it, it takes that back.</para>
 /// <para><see cref="Wait"/> is for one thread, <see cref="Interrupt"/> for any. Nothing is allocated after
 /// construction.</para>
 /// </remarks>
@@ -32,16 +33,16 @@ public sealed unsafe class DoorbellSleeper : IDisposable
     private static volatile bool s_hasWaitV = true;
 
     // The words live in one block: waiters first, our own word on a line of its own behind them.
-    private readonly Futex.Waiter* _waiters;
+    private readonly LibC.FutexWaiter* _waiters;
     private readonly uint* _own;
     private bool _isDisposed;
 
     public DoorbellSleeper()
     {
-        int waiterBytes = FutexWaitvMaximum * sizeof(Futex.Waiter);
+        int waiterBytes = FutexWaitvMaximum * sizeof(LibC.FutexWaiter);
         byte* block = (byte*)NativeMemory.AlignedAlloc((nuint)waiterBytes + 64, 64);
         new Span<byte>(block, waiterBytes + 64).Clear();
-        _waiters = (Futex.Waiter*)block;
+        _waiters = (LibC.FutexWaiter*)block;
         _own = (uint*)(block + waiterBytes);
     }
 
@@ -64,9 +65,9 @@ public sealed unsafe class DoorbellSleeper : IDisposable
         int watched = memory.Wakes ? Math.Min(doorbells.Length, MaximumDoorbells) : 0;
         if (watched < doorbells.Length || !s_hasWaitV)
             timeoutMicroseconds = Math.Min(timeoutMicroseconds, UnwatchedSleepMicroseconds);
-        _waiters[0] = new Futex.Waiter { Value = Asleep, Address = (ulong)_own, Flags = Futex2Size32 };
+        _waiters[0] = new LibC.FutexWaiter { Value = Asleep, Address = (ulong)_own, Flags = Futex2Size32 };
         for (int i = 0; i < watched; i++)
-            _waiters[i + 1] = new Futex.Waiter { Value = 1, Address = (ulong)memory.DoorbellAddress(doorbells[i]), Flags = Futex2Size32 };
+            _waiters[i + 1] = new LibC.FutexWaiter { Value = 1, Address = (ulong)memory.DoorbellAddress(doorbells[i]), Flags = Futex2Size32 };
         Sleep(watched + 1, timeoutMicroseconds);
         // A full fence: what an interrupter stored before it is seen by the poll after this.
         Interlocked.Exchange(ref *_own, Awake);
@@ -94,7 +95,7 @@ public sealed unsafe class DoorbellSleeper : IDisposable
     {
         if (s_hasWaitV)
         {
-            TimeSpec deadline = TimeSpec.FromNanoseconds(KernelClock.MonotonicNs + timeoutMicroseconds * 1000L);
+            LibC.TimeSpec deadline = LibC.TimeSpec.FromNanoseconds(KernelClock.MonotonicNs + timeoutMicroseconds * 1000L);
             int error = Futex.WaitAny(_waiters, count, deadline);
             // EFAULT: the region was truncated; the next access finds that out.
             if (error is 0 or EAGAIN or ETIMEDOUT or EINTR or EFAULT)

@@ -1,4 +1,4 @@
-namespace Cbd.Channels;
+namespace Cbd;
 
 /// <summary>
 /// The safety rules of the protocol, one switch each. The shipped code knows only <see cref="SafePolicy"/>, whose

@@ -49,7 +49,7 @@ public sealed class DoorbellPoll : IDisposable
             else
                 _futexArmed = false;
             // EAGAIN: the word is not 1 any more. EFAULT: the region was truncated; the next access finds that out.
-            if (what == FutexDone && result is -FileCalls.EINVAL or -FileCalls.EOPNOTSUPP)
+            if (what == FutexDone && result is -Errno.EINVAL or -Errno.EOPNOTSUPP)
                 IsUnsupported = true;
         }
     }

@@ -1,7 +1,7 @@
 using System.Runtime.InteropServices;
 using Cbd.Blocks;
 
-namespace Cbd.Blkdevs;
+namespace Cbd.Channels;
 
 /// <summary>What a blkdev knows of the session of its backend.</summary>
 /// <param name="Epoch">Epoch of the backend's claim.</param>

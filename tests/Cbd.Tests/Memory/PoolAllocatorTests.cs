@@ -1,8 +1,8 @@
-using Cbd.Channels;
+using Cbd.Memory;
 using CsCheck;
 using Xunit;
 
-namespace Cbd.Tests.Channels;
+namespace Cbd.Tests.Memory;
 
 public class PoolAllocatorTests
 {

@@ -1,0 +1,90 @@
+using System.Text.RegularExpressions;
+using System.Xml.Linq;
+using Xunit;
+
+namespace Cbd.Tests.Architecture;
+
+/// <summary>What holds for the projects under src: the order of references, and what only some of them may do.</summary>
+public sealed partial class ProjectsTests
+{
+    /// <summary>A project references only those above it; the two programs, which come last, not each other.</summary>
+    private static readonly string[] s_order =
+        ["Cbd.Memory", "Cbd", "Cbd.Disks", "Cbd.Runtime", "Cbd.Exports", "Cbd.Control", "cbdd", "cbdctrl"];
+
+    [Fact]
+    public void Reference_only_projects_above_them()
+    {
+        foreach (string project in s_order)
+        {
+            int place = project is "cbdd" or "cbdctrl" ? s_order.Length - 2 : Array.IndexOf(s_order, project);
+            Assert.All(References(project), reference => Assert.InRange(Array.IndexOf(s_order, reference), 0, place - 1));
+        }
+    }
+
+    [Fact]
+    public void Are_all_in_the_order() =>
+        Assert.Equal(
+            s_order.Order(StringComparer.Ordinal),
+            SourceTree.Files("", ".csproj").Select(path => Path.GetFileNameWithoutExtension(path)).Order(StringComparer.Ordinal));
+
+    [Fact]
+    public void Have_unsafe_code_in_Cbd_Memory_alone()
+    {
+        IEnumerable<string> files = Directory.EnumerateFiles(SourceTree.Root, "*.*proj", SearchOption.AllDirectories)
+            .Concat(Directory.EnumerateFiles(SourceTree.Root, "Directory.*.*"))
+            .Concat(SourceTree.Files("", ".props", ".targets"));
+        Assert.Equal(
+            ["Cbd.Memory.csproj"],
+            files.Where(path => XDocument.Load(path).Descendants("AllowUnsafeBlocks").Any(value => value.Value == "true")).Select(Path.GetFileName));
+    }
+
+    [Fact]
+    public void Import_each_native_function_once()
+    {
+        string[] imports =
+        [
+            .. from path in SourceTree.Files("", ".cs")
+               from Match match in NativeImport().Matches(File.ReadAllText(path))
+               select $"{Path.GetFileName(path).Split('.')[0]} {match.Groups[1].Value}",
+        ];
+        Assert.NotEmpty(imports);
+        // Two entries for one function of the shim: with and without the transition for the garbage collector.
+        Assert.Equal(["NativeShim cbd_copy_crc"], imports.GroupBy(import => import).Where(group => group.Count() > 1).Select(group => group.Key));
+        Assert.All(imports, import => Assert.True(import.StartsWith("LibC ", StringComparison.Ordinal) || import.StartsWith("NativeShim cbd_", StringComparison.Ordinal), import));
+        Assert.Empty(SourceTree.FilesWith(OtherImport(), ""));
+    }
+
+    [Fact]
+    public void Write_to_the_console_in_the_programs_alone() =>
+        Assert.All(
+            s_order.Where(project => project is not ("cbdd" or "cbdctrl")),
+            project => Assert.Empty(SourceTree.FilesWith(UseOfConsole(), project)));
+
+    /// <summary>Queue and handler advance by polling; whoever drives them has the threads and the clocks.</summary>
+    [Fact]
+    public void Have_no_threads_and_no_clocks_in_the_protocol() =>
+        Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), "Cbd"));
+
+    [Fact]
+    public void Have_files_of_fewer_than_500_lines() =>
+        Assert.All(
+            SourceTree.Files("", ".cs", ".c", ".h", ".csproj", ".targets"),
+            path => Assert.True(File.ReadLines(path).Count() < 500, $"{SourceTree.Name(path)} has {File.ReadLines(path).Count()} lines"));
+
+    private static IEnumerable<string> References(string project) =>
+        XDocument.Load(Path.Combine(SourceTree.Source, project, $"{project}.csproj"))
+            .Descendants("ProjectReference")
+            .Select(reference => Path.GetFileNameWithoutExtension(reference.Attribute("Include")!.Value));
+
+    [GeneratedRegex("""LibraryImport\([^)]*EntryPoint = "(\w+)""")]
+    private static partial Regex NativeImport();
+
+    [GeneratedRegex(@"\bDllImport\b|\bLibraryImport\((?![^)]*EntryPoint)")]
+    private static partial Regex OtherImport();
+
+    [GeneratedRegex(@"\bConsole\s*\.")]
+    private static partial Regex UseOfConsole();
+
+    [GeneratedRegex(@"\b(Thread|ThreadPool|Task|ValueTask|Timer|PeriodicTimer|Stopwatch|DateTime|DateTimeOffset|TimeProvider|KernelClock|DoorbellSleeper|TickCount|TickCount64|async|await)\b")]
+    private static partial Regex ThreadOrClock();
+}

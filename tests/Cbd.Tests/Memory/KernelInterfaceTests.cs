@@ -1,0 +1,160 @@
+using System.Diagnostics;
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Text;
+using Cbd.Memory;
+using Xunit;
+using MachineArchitecture = System.Runtime.InteropServices.Architecture;
+
+namespace Cbd.Tests.Memory;
+
+/// <summary>
+/// Compiles every number and structure of the kernel's interface as static assertions against the installed headers.
+/// What each is in C stands in <see cref="KernelInterfaceInC"/>.
+/// </summary>
+public sealed class KernelInterfaceTests
+{
+    private const BindingFlags Statics = BindingFlags.Static | BindingFlags.Public | BindingFlags.NonPublic;
+    private const BindingFlags Fields = BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic;
+
+    private const string Headers = """
+        #define _GNU_SOURCE
+        #include <errno.h>
+        #include <fcntl.h>
+        #include <grp.h>
+        #include <poll.h>
+        #include <signal.h>
+        #include <stddef.h>
+        #include <stdint.h>
+        #include <time.h>
+        #include <unistd.h>
+        #include <netinet/in.h>
+        #include <netinet/tcp.h>
+        #include <sys/epoll.h>
+        #include <sys/eventfd.h>
+        #include <sys/file.h>
+        #include <sys/mman.h>
+        #include <sys/prctl.h>
+        #include <sys/socket.h>
+        #include <sys/stat.h>
+        #include <sys/syscall.h>
+        #include <sys/uio.h>
+        #include <sys/vfs.h>
+        #include <linux/falloc.h>
+        #include <linux/fs.h>
+        #include <linux/futex.h>
+        #include <linux/io_uring.h>
+        #include <linux/magic.h>
+
+        """;
+
+    private static readonly Type[] s_constantTypes =
+        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents)];
+
+    private static readonly Type[] s_structures =
+        [.. new[] { typeof(LibC), typeof(IoUringCalls) }
+            .SelectMany(type => type.GetNestedTypes(BindingFlags.Public | BindingFlags.NonPublic))
+            .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal))];
+
+    [Fact]
+    public void Numbers_and_layouts_are_those_of_the_headers_of_this_machine()
+    {
+        Assert.SkipUnless(File.Exists("/usr/bin/gcc"), "gcc is not installed");
+        Compile("/usr/bin/gcc", RuntimeInformation.ProcessArchitecture);
+    }
+
+    [Fact]
+    public void Numbers_and_layouts_are_those_of_arm64_headers()
+    {
+        const string compiler = "/usr/bin/aarch64-linux-gnu-gcc";
+        Assert.SkipUnless(File.Exists(compiler), "the arm64 cross compiler (gcc-aarch64-linux-gnu) is not installed");
+        Compile(compiler, MachineArchitecture.Arm64);
+    }
+
+    [Fact]
+    public void Every_number_and_structure_is_in_the_list()
+    {
+        Assert.Equal(
+            KernelInterfaceInC.Constants.Keys.Order(StringComparer.Ordinal),
+            Constants().Select(constant => constant.Name).Concat(OpenFlagNames()).Order(StringComparer.Ordinal));
+        Assert.Equal(
+            KernelInterfaceInC.Structures.Keys.Order(StringComparer.Ordinal),
+            s_structures.Select(structure => structure.Name).Order(StringComparer.Ordinal));
+        Assert.All(s_structures, structure => Assert.Equal(
+            KernelInterfaceInC.Structures[structure.Name].Fields.Keys.Order(StringComparer.Ordinal),
+            structure.GetFields(Fields).Select(field => field.Name).Order(StringComparer.Ordinal)));
+    }
+
+    private static void Compile(string compiler, MachineArchitecture architecture)
+    {
+        var start = new ProcessStartInfo(compiler, "-x c -fsyntax-only -Werror -")
+        {
+            RedirectStandardInput = true,
+            RedirectStandardError = true,
+        };
+        using Process process = Process.Start(start)!;
+        process.StandardInput.Write(Program(architecture));
+        process.StandardInput.Close();
+        string errors = process.StandardError.ReadToEnd();
+        process.WaitForExit();
+        Assert.True(process.ExitCode == 0, errors);
+    }
+
+    private static string Program(MachineArchitecture architecture)
+    {
+        var program = new StringBuilder(Headers);
+        foreach ((string name, long value) in Constants())
+            Is(KernelInterfaceInC.Constants[name], value, name);
+        foreach (string name in OpenFlagNames())
+            Is(KernelInterfaceInC.Constants[name], Enum.Parse<OpenFlags>(name["OpenFlags.".Length..]).ToNative(architecture), name);
+        Is("SYS_futex", KernelConstants.SyscallFutexOn(architecture), "futex");
+        Is("sizeof(struct epoll_event)", KernelConstants.EpollEventBytesOn(architecture), "size of epoll_event");
+        Is("offsetof(struct epoll_event, data)", KernelConstants.EpollEventBytesOn(architecture) - 8, "epoll_event.data");
+        Is("offsetof(struct statfs, f_type)", 0, "statfs.f_type");
+        Is("offsetof(struct statfs, f_bsize)", 8, "statfs.f_bsize");
+        Is("sizeof(struct statfs) <= 256", 1, "size of statfs");
+        foreach (Type type in s_structures)
+        {
+            (string structure, Dictionary<string, string> members) = KernelInterfaceInC.Structures[type.Name];
+            Is($"sizeof({structure})", Marshal.SizeOf(type), $"size of {type.Name}");
+            foreach (FieldInfo field in type.GetFields(Fields))
+            {
+                string member = members[field.Name];
+                int bytes = field.FieldType.IsPointer ? IntPtr.Size : Marshal.SizeOf(field.FieldType);
+                Is($"offsetof({structure}, {member})", Marshal.OffsetOf(type, field.Name), $"{type.Name}.{field.Name}");
+                Is($"sizeof((({structure}*)0)->{member})", bytes, $"size of {type.Name}.{field.Name}");
+            }
+        }
+
+        return program.ToString();
+
+        void Is(string expression, long value, string name)
+        {
+            // Headers before Linux 6.1 do not have the alignment of O_DIRECT.
+            bool isYoung = expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal);
+            if (isYoung)
+                program.Append("#ifdef STATX_DIOALIGN\n");
+            program.Append($"_Static_assert((long)({expression}) == {value}L, \"{name}\");\n");
+            if (isYoung)
+                program.Append("#endif\n");
+        }
+    }
+
+    /// <summary>The flags of open(2) differ between the architectures, so they have a test value of their own.</summary>
+    private static IEnumerable<string> OpenFlagNames() => Enum.GetNames<OpenFlags>().Select(name => $"OpenFlags.{name}");
+
+    private static IEnumerable<(string Name, long Value)> Constants() =>
+        from type in s_constantTypes
+        from field in type.GetFields(Statics)
+        where field.IsLiteral
+        where $"{type.Name}.{field.Name}" is not ("SocketEvents.None" or "FileType.Other")
+        select ($"{type.Name}.{field.Name}", ToLong(field.GetRawConstantValue()!));
+
+    private static long ToLong(object value) => value switch
+    {
+        ulong number => unchecked((long)number),
+        nuint number => unchecked((long)number),
+        nint number => number,
+        _ => Convert.ToInt64(value, System.Globalization.CultureInfo.InvariantCulture),
+    };
+}
