@@ -1,3 +1,4 @@
+using System.CommandLine;
 using Cbd.Control;
 using Cbd.Control.Client;
 using Cbd.Control.Verbs;
@@ -12,7 +13,7 @@ internal static class Program
         var root = VerbSet.NewRoot("Control a CBD daemon. Exit codes: 0 done, 2 wrong argument, 3 not found, 4 busy, "
             + "5 nothing free, 6 not allowed, 7 corrupt, 8 failed, 9 no answer in time, 10 cannot be done here, 11 no daemon.");
         var runDirectory = VerbOptions.Text("--run-dir", null,
-            "the daemon to talk to; by itself $CBD_RUN_DIR, /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
+            "the daemon to talk to; by default $CBD_RUN_DIR, /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
         runDirectory.Recursive = true;
         var version = VerbOptions.Flag("--version", null, "print the version");
         root.Options.Add(runDirectory);
@@ -23,15 +24,15 @@ internal static class Program
             var line = verbs.Parse(words);
             if (line.CommandResult.Command == root && line.UnmatchedTokens.Count == 0 && line.GetValue(version))
             {
-                Console.Out.Write($"cbdctrl {ProductVersion.Text}\n");
+                StandardStreams.Output.Write($"cbdctrl {ProductVersion.Text}\n");
                 return ErrorKinds.ExitSuccess;
             }
 
             if (verbs.Select(line) is not { } verb)
-                return line.Invoke();
+                return line.Invoke(new InvocationConfiguration { Output = StandardStreams.Output, Error = StandardStreams.Error });
             var socket = Path.Combine(RunDirectories.ForClient(line.GetValue(runDirectory)), RunDirectories.SocketName);
             using var client = new ControlClient(socket);
-            verb.Execute(client, new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected));
+            verb.Execute(client, new VerbOutput(StandardStreams.Output, toTerminal: !Console.IsOutputRedirected));
             return ErrorKinds.ExitSuccess;
         }
         catch (NoDaemonException e)
@@ -50,7 +51,7 @@ internal static class Program
 
     private static int Fail(string message, int exitCode)
     {
-        Console.Error.Write($"cbdctrl: {OneLine.From(message)}\n");
+        StandardStreams.Error.Write($"cbdctrl: {OneLine.From(message)}\n");
         return exitCode;
     }
 }

@@ -1,3 +1,4 @@
+using System.CommandLine;
 using Cbd.Control;
 using Cbd.Memory;
 using Cbd.Programs.Daemon.Logs;
@@ -14,10 +15,10 @@ public static class DaemonProgram
         var commandLine = new DaemonCommandLine();
         var line = commandLine.Parse(words);
         if (DaemonCommandLine.AsksForHelp(line))
-            return await line.InvokeAsync();
+            return await line.InvokeAsync(new InvocationConfiguration { Output = StandardStreams.Output, Error = StandardStreams.Error });
         if (commandLine.AsksForVersion(line))
         {
-            Console.Out.Write($"cbdd {ProductVersion.Text}\n");
+            StandardStreams.Output.Write($"cbdd {ProductVersion.Text}\n");
             return ErrorKinds.ExitSuccess;
         }
 
@@ -27,7 +28,7 @@ public static class DaemonProgram
         {
             var options = commandLine.Options(line);
             asJson = options.LogsAsJson;
-            using (logs = new StderrLogs(Console.Error, asJson))
+            using (logs = new StderrLogs(StandardStreams.Error, asJson))
                 return await new Daemon(options, logs, createNode).RunAsync();
         }
         catch (CbdException e)
@@ -35,7 +36,7 @@ public static class DaemonProgram
             if (asJson)
                 logs!.CreateLogger("cbdd").LogCritical("{Reason}", e.Message);
             else
-                Console.Error.Write($"cbdd: {OneLine.From(e.Message)}\n");
+                StandardStreams.Error.Write($"cbdd: {OneLine.From(e.Message)}\n");
             return ErrorKinds.ExitCode(e.Kind);
         }
     }
