@@ -1,4 +1,3 @@
-using System.CommandLine;
 using Cbd.Control;
 using Cbd.Control.Client;
 using Cbd.Control.Verbs;
@@ -10,6 +9,8 @@ internal static class Program
 {
     private static int Main(string[] words)
     {
+        // With its first output .NET's console puts the terminal's keypad into application mode; without TERM it cannot.
+        Environment.SetEnvironmentVariable("TERM", null);
         var root = VerbSet.NewRoot("Control a CBD daemon. Exit codes: 0 done, 2 wrong argument, 3 not found, 4 busy, "
             + "5 nothing free, 6 not allowed, 7 corrupt, 8 failed, 9 no answer in time, 10 cannot be done here, 11 no daemon.");
         var runDirectory = VerbOptions.Text("--run-dir", null,
@@ -24,15 +25,15 @@ internal static class Program
             var line = verbs.Parse(words);
             if (line.CommandResult.Command == root && line.UnmatchedTokens.Count == 0 && line.GetValue(version))
             {
-                StandardStreams.Output.Write($"cbdctrl {ProductVersion.Text}\n");
+                Console.Out.Write($"cbdctrl {ProductVersion.Text}\n");
                 return ErrorKinds.ExitSuccess;
             }
 
             if (verbs.Select(line) is not { } verb)
-                return line.Invoke(new InvocationConfiguration { Output = StandardStreams.Output, Error = StandardStreams.Error });
+                return line.Invoke();
             var socket = Path.Combine(RunDirectories.ForClient(line.GetValue(runDirectory)), RunDirectories.SocketName);
             using var client = new ControlClient(socket);
-            verb.Execute(client, new VerbOutput(StandardStreams.Output, toTerminal: !Console.IsOutputRedirected));
+            verb.Execute(client, new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected));
             return ErrorKinds.ExitSuccess;
         }
         catch (NoDaemonException e)
@@ -51,7 +52,7 @@ internal static class Program
 
     private static int Fail(string message, int exitCode)
     {
-        StandardStreams.Error.Write($"cbdctrl: {OneLine.From(message)}\n");
+        Console.Error.Write($"cbdctrl: {OneLine.From(message)}\n");
         return exitCode;
     }
 }

@@ -1,4 +1,3 @@
-using System.CommandLine;
 using Cbd.Control;
 using Cbd.Memory;
 using Cbd.Programs.Daemon.Logs;
@@ -15,10 +14,10 @@ public static class DaemonProgram
         var commandLine = new DaemonCommandLine();
         var line = commandLine.Parse(words);
         if (DaemonCommandLine.AsksForHelp(line))
-            return await line.InvokeAsync(new InvocationConfiguration { Output = StandardStreams.Output, Error = StandardStreams.Error });
+            return await line.InvokeAsync();
         if (commandLine.AsksForVersion(line))
         {
-            StandardStreams.Output.Write($"cbdd {ProductVersion.Text}\n");
+            Console.Out.Write($"cbdd {ProductVersion.Text}\n");
             return ErrorKinds.ExitSuccess;
         }
 
@@ -28,7 +27,7 @@ public static class DaemonProgram
         {
             var options = commandLine.Options(line);
             asJson = options.LogsAsJson;
-            using (logs = new StderrLogs(StandardStreams.Error, asJson))
+            using (logs = new StderrLogs(Console.Error, asJson))
                 return await new Daemon(options, logs, createNode).RunAsync();
         }
         catch (CbdException e)
@@ -36,7 +35,7 @@ public static class DaemonProgram
             if (asJson)
                 logs!.CreateLogger("cbdd").LogCritical("{Reason}", e.Message);
             else
-                StandardStreams.Error.Write($"cbdd: {OneLine.From(e.Message)}\n");
+                Console.Error.Write($"cbdd: {OneLine.From(e.Message)}\n");
             return ErrorKinds.ExitCode(e.Kind);
         }
     }
