@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
 using System.Globalization;
-using Cbd.Blocks;
+using System.Reflection;
+using System.Runtime.CompilerServices;
+using System.Text.Json;
 using Cbd.Format;
 using Cbd.Memory;
 using Cbd.Tests.Hosts;
@@ -23,52 +25,12 @@ public sealed class The_format_document
         [nameof(BlkdevBody)] = (BlkdevBody.Layout, BlkdevBody.EncodedSizeBytes),
     };
 
-    /// <summary>A line of zeroes but for one field, which has all its bits.</summary>
-    private static readonly Dictionary<string, (string Field, Func<Line> Line)[]> s_lines = new()
+    private static readonly Dictionary<string, (object Zero, Func<object, Line> ToLine)> s_lines = new()
     {
-        [nameof(CommandLine)] =
-        [
-            ("sequence", () => new CommandLine { Sequence = ulong.MaxValue }.ToLine()),
-            ("epoch", () => new CommandLine { Epoch = ClaimWord.MaxEpoch }.ToLine()),
-            ("operation", () => new CommandLine { Operation = (BlockOperation)255 }.ToLine()),
-            ("flags", () => new CommandLine { Flags = (BlockFlags)255 }.ToLine()),
-            ("offset", () => new CommandLine { Offset = -1 }.ToLine()),
-            ("length", () => new CommandLine { Length = -1 }.ToLine()),
-            ("payload_offset", () => new CommandLine { PayloadOffset = uint.MaxValue }.ToLine()),
-            ("payload_length", () => new CommandLine { PayloadLength = uint.MaxValue }.ToLine()),
-            ("payload_crc", () => new CommandLine { PayloadCrc = uint.MaxValue }.ToLine()),
-            ("tag", () => new CommandLine { Tag = ushort.MaxValue }.ToLine()),
-        ],
-        [nameof(CompletionLine)] =
-        [
-            ("sequence", () => new CompletionLine { Sequence = ulong.MaxValue }.ToLine()),
-            ("epoch", () => new CompletionLine { Epoch = ClaimWord.MaxEpoch }.ToLine()),
-            ("command_sequence", () => new CompletionLine { CommandSequence = ulong.MaxValue }.ToLine()),
-            ("tag", () => new CompletionLine { Tag = ushort.MaxValue }.ToLine()),
-            ("errno", () => new CompletionLine { Error = ushort.MaxValue }.ToLine()),
-            ("payload_crc", () => new CompletionLine { PayloadCrc = uint.MaxValue }.ToLine()),
-            ("payload_length", () => new CompletionLine { PayloadLength = uint.MaxValue }.ToLine()),
-        ],
-        [nameof(BlkdevCtrlLine)] =
-        [
-            ("epoch", () => Stored(new BlkdevCtrlLine { Epoch = ulong.MaxValue })),
-            ("backend", () => Stored(new BlkdevCtrlLine { Backend = ushort.MaxValue })),
-            ("blkdev", () => Stored(new BlkdevCtrlLine { Blkdev = ushort.MaxValue })),
-            ("depth", () => Stored(new BlkdevCtrlLine { Depth = ushort.MaxValue })),
-            ("queue", () => Stored(new BlkdevCtrlLine { Queue = ushort.MaxValue })),
-            ("session", () => Stored(new BlkdevCtrlLine { Session = ulong.MaxValue })),
-            ("blkdev_epoch", () => Stored(new BlkdevCtrlLine { BlkdevEpoch = ulong.MaxValue })),
-            ("posted", () => Stored(new BlkdevCtrlLine { Posted = ulong.MaxValue })),
-            ("copied", () => Stored(new BlkdevCtrlLine { Copied = ulong.MaxValue })),
-        ],
-        [nameof(HandlerCtrlLine)] =
-        [
-            ("epoch", () => Stored(new HandlerCtrlLine { Epoch = ulong.MaxValue })),
-            ("condition", () => Stored(new HandlerCtrlLine { Condition = (HandlerCondition)255 })),
-            ("session", () => Stored(new HandlerCtrlLine { Session = ulong.MaxValue })),
-            ("fetched", () => Stored(new HandlerCtrlLine { Fetched = ulong.MaxValue })),
-            ("posted", () => Stored(new HandlerCtrlLine { Posted = ulong.MaxValue })),
-        ],
+        [nameof(CommandLine)] = (default(CommandLine), line => ((CommandLine)line).ToLine()),
+        [nameof(CompletionLine)] = (default(CompletionLine), line => ((CompletionLine)line).ToLine()),
+        [nameof(BlkdevCtrlLine)] = (default(BlkdevCtrlLine), line => Stored((BlkdevCtrlLine)line)),
+        [nameof(HandlerCtrlLine)] = (default(HandlerCtrlLine), line => Stored((HandlerCtrlLine)line)),
     };
 
     public static TheoryData<string> Structures => [.. s_structures.Keys];
@@ -88,14 +50,18 @@ public sealed class The_format_document
     [MemberData(nameof(Lines))]
     public void Has_the_offset_table_of_every_line(string structure)
     {
+        (object zero, Func<object, Line> toLine) = s_lines[structure];
         var layout = new List<FieldLayout>();
-        foreach ((string field, Func<Line> line) in s_lines[structure])
+        foreach (PropertyInfo property in zero.GetType().GetProperties().Where(p => p.CanWrite))
         {
-            byte[] bytes = Bytes(line());
+            // A line of zeroes but for this field, which has all its bits.
+            object line = RuntimeHelpers.GetUninitializedObject(zero.GetType());
+            property.SetValue(line, AllBits(property, structure));
+            byte[] bytes = Bytes(toLine(line));
             int first = Array.FindIndex(bytes, b => b != 0);
             int last = Array.FindLastIndex(bytes, b => b != 0);
             Assert.All(bytes[first..(last + 1)], b => Assert.Equal(255, b));
-            layout.Add(new FieldLayout(field, first, last + 1 - first));
+            layout.Add(new FieldLayout(JsonNamingPolicy.SnakeCaseLower.ConvertName(property.Name), first, last + 1 - first));
         }
 
         // The CRC closes every line.
@@ -103,7 +69,7 @@ public sealed class The_format_document
         new LineSeal(Guid.NewGuid(), 1, LineKind.Command, 1).Seal(ref sealedLine, 1);
         Assert.All(Bytes(sealedLine).Index(), b => Assert.True(b.Item == 0 || b.Index is >= 56 and < 60));
         layout.Add(new FieldLayout("crc", 56, 4));
-        Assert.Equal(layout, Table(structure));
+        Assert.Equal(layout.OrderBy(f => f.Offset), Table(structure));
     }
 
     [Fact]
@@ -123,6 +89,19 @@ public sealed class The_format_document
             [0, ChannelLayout.BlkdevCtrlOffset, ChannelLayout.HandlerCtrlOffset, ChannelLayout.HandlerDoorbellOffset, ChannelLayout.BlkdevDoorbellOffset, (int)(layout.CompletionRingOffset - layout.ClaimOffset)],
             offsets);
     }
+
+    private static object AllBits(PropertyInfo property, string structure) => Type.GetTypeCode(property.PropertyType) switch
+    {
+        _ when property.PropertyType.IsEnum => Enum.ToObject(property.PropertyType, byte.MaxValue),
+        // Lines of rings have it in the claim word's width.
+        TypeCode.UInt64 when property.Name == "Epoch" && structure is nameof(CommandLine) or nameof(CompletionLine) => ClaimWord.MaxEpoch,
+        TypeCode.UInt64 => ulong.MaxValue,
+        TypeCode.Int64 => -1L,
+        TypeCode.UInt32 => uint.MaxValue,
+        TypeCode.Int32 => -1,
+        TypeCode.UInt16 => ushort.MaxValue,
+        _ => throw new InvalidOperationException($"{property.Name} is a {property.PropertyType.Name}"),
+    };
 
     private static Line Stored(BlkdevCtrlLine ctrl)
     {
