@@ -9,10 +9,12 @@ internal static class Program
 {
     private static int Main(string[] words)
     {
+        // With its first output .NET's console puts the terminal's keypad into application mode; without TERM it cannot.
+        Environment.SetEnvironmentVariable("TERM", null);
         var root = VerbSet.NewRoot("Control a CBD daemon. Exit codes: 0 done, 2 wrong argument, 3 not found, 4 busy, "
             + "5 nothing free, 6 not allowed, 7 corrupt, 8 failed, 9 no answer in time, 10 cannot be done here, 11 no daemon.");
         var runDirectory = VerbOptions.Text("--run-dir", null,
-            "the daemon to talk to; by itself $CBD_RUN_DIR, /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
+            "the daemon to talk to; by default $CBD_RUN_DIR, /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
         runDirectory.Recursive = true;
         var version = VerbOptions.Flag("--version", null, "print the version");
         root.Options.Add(runDirectory);

@@ -15,9 +15,9 @@ public sealed class DaemonCommandLine
     private const int MostTransports = 1024;
 
     private readonly Option<string?> _runDirectory = VerbOptions.Text(
-        "--run-dir", null, "lock, control socket and NBD sockets; by itself /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
+        "--run-dir", null, "lock, control socket and NBD sockets; by default /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
     private readonly Option<string?> _stateDirectory = VerbOptions.Text(
-        "--state-dir", null, "host uuid and record; by itself /var/lib/cbd for root, $XDG_STATE_HOME/cbd for others", "DIR");
+        "--state-dir", null, "host uuid and record; by default /var/lib/cbd for root, $XDG_STATE_HOME/cbd for others", "DIR");
     private readonly Option<string?> _socketGroup = VerbOptions.Text(
         "--socket-group", null, "members of this group may use the control socket, too", "GROUP");
     private readonly Option<bool> _restore = VerbOptions.Flag(
@@ -34,7 +34,7 @@ public sealed class DaemonCommandLine
     private readonly Option<int> _dead = VerbOptions.NumberOr(
         "--dead-ms", null, "a heartbeat that stands still this long is a dead host's", NodeOptions.DefaultDeadMs);
     private readonly Option<int> _fence = VerbOptions.NumberOr(
-        "--fence-ms", null, "stop serving when this host could not beat for so long", NodeOptions.DefaultFenceMs);
+        "--fence-ms", null, "warn in the log when this host could not beat for so long", NodeOptions.DefaultFenceMs);
     private readonly Option<int> _maxTransports = VerbOptions.NumberOr(
         "--max-transports", null, "transports at once", NodeOptions.DefaultMaxTransports);
     private readonly Option<string> _logFormat = VerbOptions.Choice(

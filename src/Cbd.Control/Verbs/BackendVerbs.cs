@@ -19,8 +19,8 @@ internal static class BackendVerbs
         var backend = VerbOptions.Number("--backend", "-b", "take over this backend, whose session is gone");
         var readOnly = VerbOptions.Flag("--read-only", null, "offer it read-only");
         var engine = VerbOptions.Choice("--engine", null, "how the disk is driven", "auto", "auto", "io_uring", "pread");
-        var blockSize = VerbOptions.Number("--block-size", null, "logical block to offer: 512 or 4096; by itself the disk's own");
-        var cacheSize = VerbOptions.Text("--cache-size", "-c", "accepted for old scripts; there is no cache in this version", "SIZE");
+        var blockSize = VerbOptions.Number("--block-size", null, "logical block to offer: 512 or 4096; by default the disk's own");
+        var cacheSize = VerbOptions.Text("--cache-size", "-c", "known from the original; there is no cache in this version", "SIZE");
         var fenced = CommonOptions.Fenced();
         var command = new Command("backend-start", "Offer a disk on a transport; prints the backend id")
         {

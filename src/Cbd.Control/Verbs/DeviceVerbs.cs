@@ -13,8 +13,8 @@ internal static class DeviceVerbs
     {
         var transport = CommonOptions.Transport();
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
-        var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by itself one per CPU, at most 4");
-        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by itself <run-dir>/cbdN.nbd", "ADDRESS");
+        var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
+        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by default <run-dir>/cbdN.nbd", "ADDRESS");
         var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
         var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")

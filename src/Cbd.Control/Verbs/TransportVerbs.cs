@@ -112,7 +112,7 @@ internal static class TransportVerbs
     {
         var transport = CommonOptions.Transport();
         var host = VerbOptions.Number("--host-id", null, "the host entry", required: true);
-        var force = VerbOptions.Flag("--force", "-F", "without proof of death: what it had is quarantined; a local process is killed");
+        var force = VerbOptions.Flag("--force", "-F", "without proof of death: what it had is quarantined");
         var fenced = CommonOptions.Fenced();
         var command = new Command("host-clear", "Clear what a dead host left") { transport, host, force, fenced };
         return new Verb(command, (line, node, _) => node.ClearHost(
@@ -149,7 +149,7 @@ internal static class CommonOptions
 
     public static Option<string?> Output()
     {
-        var option = VerbOptions.Text("--output", "-o", "json or table; by itself a table on a terminal, else JSON", "json|table");
+        var option = VerbOptions.Text("--output", "-o", "json or table; by default a table on a terminal, else JSON", "json|table");
         option.Validators.Add(result =>
         {
             if (result.Tokens.Count == 1 && result.Tokens[0].Value is not ("json" or "table"))

@@ -36,7 +36,7 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal)
         }
 
         using var document = JsonDocument.Parse(text);
-        WriteTable(null, document.RootElement.EnumerateObject().Select(p => new[] { p.Name, p.Value.ToString() }));
+        WriteTable(null, document.RootElement.EnumerateObject().Select(p => new[] { p.Name, p.Value.ValueKind == JsonValueKind.String ? p.Value.GetString()! : p.Value.GetRawText() }));
     }
 
     /// <summary>Bytes as a person reads them, exact: 512M, or the number itself.</summary>

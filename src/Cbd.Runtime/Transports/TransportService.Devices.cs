@@ -231,9 +231,16 @@ internal sealed partial class TransportService
             Alive = own ? "alive" : Text(listing.Liveness),
             State = own ? device!.State : StateName(listing.Word.State),
             Queues = own ? device!.QueueCount : listing.Body?.Channels.Count ?? 0,
-            SizeBytes = own ? device!.Info.SizeBytes : 0,
+            SizeBytes = own ? device!.Info.SizeBytes : listing.Body is { } body ? SizeOf(body.BackendId) : 0,
             ReadOnly = listing.Body?.ReadOnly ?? false,
         };
+    }
+
+    /// <summary>Size of the disk that a device of another host is on, bytes; 0 while it cannot be read.</summary>
+    private long SizeOf(int backend)
+    {
+        ClaimWord word = ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, Geometry.BackendOffset(backend));
+        return EntryBodies<MappedMemory>.TryReadBackendRecord(_memory, Geometry, backend, word.Epoch, out BackendBody disk, out _, out _) ? disk.SizeBytes : 0;
     }
 
     /// <summary>Claims the entry, the channels and the export's address; everything is given back if one is missing.</summary>

@@ -202,7 +202,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
         if (disk.ReadOnly != record.ReadOnly)
             throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} is {Mode(record)}, not {Mode(disk)}: start it {(record.ReadOnly ? "with" : "without")} --read-only");
         if (disk.LogicalBlockBytes != record.LogicalBlockBytes)
-            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} has blocks of {record.LogicalBlockBytes} bytes, not {disk.LogicalBlockBytes}: start it with that block size");
+            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} has blocks of {record.LogicalBlockBytes} bytes, not {disk.LogicalBlockBytes}: start it with --block-size {record.LogicalBlockBytes}");
         if (disk.SizeBytes < record.SizeBytes)
             throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' has {disk.SizeBytes} bytes, fewer than the {record.SizeBytes} of backend {backend}: restore its size, or start without -b");
     }
