@@ -40,6 +40,7 @@ clean_up() {
     local status=$? name pid
     set +e
     trap '' TERM INT
+    trap - ERR
     if [ "$status" != 0 ] && [ "$status" != 77 ]; then
         where
         for name in "${!pids[@]}"; do
@@ -57,6 +58,9 @@ clean_up() {
     rm -rf "$work" "$region" "$region".*
     exit "$status"
 }
+# A command that fails where none may, names itself: set -e alone says nothing.
+set -E
+trap 'printf "FAIL: line %s: %s\n" "$LINENO" "$BASH_COMMAND" >&2' ERR
 trap clean_up EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
