@@ -188,6 +188,9 @@ refused() {
 # sum FILE: its SHA-256.
 sum() { sha256sum -- "$1" | cut -d ' ' -f 1; }
 
+# fio_says FILTER: jq over fio's report in $work/fio.json; fio may write lines of text before it.
+fio_says() { sed -n '/^{/,$p' "$work/fio.json" | jq "$1"; }
+
 # socket_of URI: the path of the Unix socket in an NBD URI.
 socket_of() { printf '%s\n' "${1##*socket=}"; }
 
