@@ -123,11 +123,14 @@ stop() {
     [ ! -s "$work/$1/stdout" ] || fail "daemon $1 printed on stdout: $(head -n 1 "$work/$1/stdout")"
 }
 
-# murder NAME: SIGKILL.
+# murder NAME...: SIGKILL, for several at once.
 murder() {
-    kill -KILL "${pids[$1]}"
-    wait "${pids[$1]}" 2>/dev/null || true
-    unset "pids[$1]"
+    local name
+    for name in "$@"; do kill -KILL "${pids[$name]}"; done
+    for name in "$@"; do
+        wait "${pids[$name]}" 2>/dev/null || true
+        unset "pids[$name]"
+    done
 }
 
 # spawn COMMAND...: a background process of the test that ends with it; its pid is in $spawned.
