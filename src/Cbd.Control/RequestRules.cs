@@ -14,9 +14,9 @@ public static class RequestRules
     public const int MaxThreads = 128;
 
     /// <summary>Most entries of one kind that a region can be formatted with.</summary>
-    public const int MaxEntries = 65535;
+    public const int MaxEntries = 32768;
 
-    public const int MaxRingSlots = 65536;
+    public const int MaxRingSlots = 32768;
 
     /// <summary>Longest path of a region, disk or socket, UTF-8 bytes (PATH_MAX without its end).</summary>
     public const int MaxPathBytes = 4095;

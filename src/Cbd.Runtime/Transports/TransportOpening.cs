@@ -102,6 +102,8 @@ internal static class TransportOpening
         }
 
         TransportInfo read = TransportInfo.Read(memory, region.SizeBytes);
+        // The claim looks again; before it, nothing has been stored.
+        read.CheckWritable();
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
         var tracker = new LivenessTracker<MappedMemory, SafePolicy>(memory, read.Geometry, identity, locks);

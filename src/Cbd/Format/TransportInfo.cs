@@ -90,6 +90,13 @@ public sealed record TransportInfo
     /// <summary>The region uses a feature of a later version that does not hinder reading: lists only, no claim.</summary>
     public bool ListsOnly => (RoCompat & ~KnownRoCompat) != 0;
 
+    /// <summary>Throws if this version may only list what is in the region, not claim an entry.</summary>
+    public void CheckWritable()
+    {
+        if (ListsOnly)
+            throw new CbdException(CbdErrorKind.Unsupported, $"transport info: ro_compat is 0x{RoCompat:x8}: it has a feature that this version may only list: use a newer version to register");
+    }
+
     /// <summary>Whether a magic word says that a formatter is at work, or died at it.</summary>
     public static bool IsFormatting(ulong magic) => magic >> 32 == FormattingMark;
 

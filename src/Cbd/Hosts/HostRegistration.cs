@@ -143,8 +143,7 @@ public sealed class HostRegistration<TMemory, TPolicy>
             info = TransportInfo.Read(_memory, _memory.SizeBytes);
         if (info is null || info.Geometry.RegionId != _geometry.RegionId)
             throw new CbdException(CbdErrorKind.Busy, $"region {_geometry.RegionId} is being formatted anew: register again when that is done");
-        if (info.ListsOnly)
-            throw new CbdException(CbdErrorKind.Unsupported, $"transport info: ro_compat is 0x{info.RoCompat:x8}: it has a feature that this version may only list: use a newer version to register");
+        info.CheckWritable();
     }
 
     /// <summary>Whether no other host has our name; throws if one has and wins.</summary>

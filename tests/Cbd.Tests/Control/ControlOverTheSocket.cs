@@ -129,7 +129,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","colour":1}""", 400, "colour")]
     [InlineData("POST", "/v1/transports", """{"host":"","path":"/r"}""", 400, "the host name is empty")]
     [InlineData("POST", "/v1/transports", """{"host":"a","path":"r"}""", 400, "the region path 'r' is relative")]
-    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","format":true,"channels":0}""", 400, "number of channels is 0; it must be 1 to 65535")]
+    [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","format":true,"channels":0}""", 400, "number of channels is 0; it must be 1 to 32768")]
     [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","size_bytes":4096}""", 400, "--size is chosen when a region is formatted")]
     [InlineData("POST", "/v1/transports", """{"host":"a","path":"/r","coherence":"software"}""", 400, "only 'hardware'")]
     [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","handlers":0}""", 400, "number of handlers is 0; it must be 1 to 128")]
