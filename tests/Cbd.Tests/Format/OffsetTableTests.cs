@@ -182,7 +182,7 @@ public sealed class The_offset_tables
         var region = new TestRegion();
         new BlkdevCtrlLine(0x1122334455, 2, 3, 4, 5, 6, 7, 8, 9, 10).Store(region.Memory, region.Geometry, 1);
         region.Memory.ReadLine(region.Geometry.ChannelOffset(1) + 128, out Line ctrl);
-        Assert.Equal(["0000001122334455", "0005000400030002", "0000000000000006", "0000000000000007", "0000000000000008", "0000000000000009", "0000000000000000"], Words(ctrl).Take(7));
+        Assert.Equal(["0000001122334455", "0005000400030002", "0000000000000006", "0000000000000007", "0000000000000008", "0000000000000009", "000000000000000A"], Words(ctrl).Take(7));
         long handlerLine = region.Geometry.ChannelOffset(1) + 256;
         new HandlerCtrlLine(0x1122334455, HandlerCondition.Failed, 3, 4, 5).Store(region.Memory, handlerLine, new LineSeal(region.Geometry.RegionId, 1, LineKind.HandlerCtrl, 0x1122334455));
         region.Memory.ReadLine(handlerLine, out ctrl);
