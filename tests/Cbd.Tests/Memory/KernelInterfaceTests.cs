@@ -130,15 +130,24 @@ public sealed class KernelInterfaceTests
 
         void Is(string expression, long value, string name)
         {
-            // Headers before Linux 6.1 do not have the alignment of O_DIRECT.
-            bool isYoung = expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal);
-            if (isYoung)
-                program.Append("#ifdef STATX_DIOALIGN\n");
+            string? youngerThan = MacroOfItsHeaders(expression);
+            if (youngerThan is not null)
+                program.Append($"#ifdef {youngerThan}\n");
             program.Append($"_Static_assert((long)({expression}) == {value}L, \"{name}\");\n");
-            if (isYoung)
+            if (youngerThan is not null)
                 program.Append("#endif\n");
         }
     }
+
+    /// <summary>A macro that headers have which know of the expression; null if all have it.</summary>
+    private static string? MacroOfItsHeaders(string expression) => expression switch
+    {
+        // Linux 6.1.
+        _ when expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal) => "STATX_DIOALIGN",
+        // Linux 6.7, an enum; the first macro after it came with 6.13.
+        "IORING_OP_FUTEX_WAIT" => "IORING_SETUP_HYBRID_IOPOLL",
+        _ => null,
+    };
 
     /// <summary>The flags of open(2) differ between the architectures, so they have a test value of their own.</summary>
     private static IEnumerable<string> OpenFlagNames() => Enum.GetNames<OpenFlags>().Select(name => $"OpenFlags.{name}");
