@@ -185,7 +185,7 @@ public sealed unsafe class IoUring : IDisposable
             return false;
         SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
         entry->Flags = 0;
-        entry->Descriptor = FutexSize32;
+        entry->Descriptor = (int)KernelConstants.Futex2Size32;
         entry->FutexMask = uint.MaxValue;
         return true;
     }

@@ -41,7 +41,6 @@ internal static unsafe class IoUringCalls
 
     /// <summary>IORING_OP_FUTEX_WAIT of Linux 6.7: offset = expected value, descriptor = FUTEX2 flags.</summary>
     public const byte OperationFutexWait = 51;
-    public const int FutexSize32 = 2;
 
     public const long MapRings = 0;
     public const long MapEntries = 0x10000000;

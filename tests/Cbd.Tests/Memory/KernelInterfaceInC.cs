@@ -145,6 +145,7 @@ internal static class KernelInterfaceInC
         ["IoUringCalls.OperationAllocate"] = "IORING_OP_FALLOCATE",
         ["IoUringCalls.OperationRead"] = "IORING_OP_READ",
         ["IoUringCalls.OperationWrite"] = "IORING_OP_WRITE",
+        ["IoUringCalls.OperationFutexWait"] = "IORING_OP_FUTEX_WAIT",
         ["IoUringCalls.MapRings"] = "IORING_OFF_SQ_RING",
         ["IoUringCalls.MapEntries"] = "IORING_OFF_SQES",
         ["AllocateMode.Reserve"] = "0",
@@ -251,6 +252,7 @@ internal static class KernelInterfaceInC
             ["OperationFlags"] = "rw_flags",
             ["UserData"] = "user_data",
             ["BufferIndex"] = "buf_index",
+            ["FutexMask"] = "addr3",
         }),
         ["CompletionEntry"] = ("struct io_uring_cqe", new()
         {
