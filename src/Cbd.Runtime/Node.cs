@@ -38,7 +38,7 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
     {
         TransportService service = Find(transport);
         if (service.Failure is null && service.DescribeUse() is { Length: > 0 } use)
-            throw new CbdException(CbdErrorKind.Busy, $"transport {transport} has {use} of this host: stop that first (dev-stop, backend-stop)");
+            throw new CbdException(CbdErrorKind.Busy, $"transport {transport} has {use} of this host: stop {(use.Contains(' ', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
         lock (_lock)
         {
             if (!_transports.Remove(transport))

@@ -145,7 +145,7 @@ public sealed class BackendClaim<TMemory, TPolicy>
             return;
         IReadOnlyList<int> users = Blkdevs;
         if (users.Count != 0)
-            throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is in use by blkdev {string.Join(", ", users)}: stop that first with dev-stop, or stop the backend with --force");
+            throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is in use by blkdev {string.Join(", ", users)}: stop them with dev-stop, or stop it with --force");
     }
 
     private bool Swap(ClaimWord to)

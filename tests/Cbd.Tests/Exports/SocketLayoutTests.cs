@@ -50,8 +50,7 @@ public sealed class SocketLayoutTests
             Assert.Skip("gcc is not installed");
         var start = new ProcessStartInfo("/usr/bin/gcc", ["-x", "c", "-fsyntax-only", "-"])
         {
-            RedirectStandardInput = true,
-            RedirectStandardError = true,
+            RedirectStandardInput = true, RedirectStandardError = true,
         };
         using Process gcc = Process.Start(start)!;
         gcc.StandardInput.Write(Source);
