@@ -100,7 +100,7 @@ public static class RequestRules
     private static void CheckPath([NotNull] string? path, string what)
     {
         if (string.IsNullOrEmpty(path))
-            throw Invalid($"the {what} path is empty");
+            throw Invalid($"the {what} path is empty; give one from /");
         if (path.Contains('\0', StringComparison.Ordinal))
             throw Invalid($"the {what} path '{path}' has a NUL in it");
         var bytes = System.Text.Encoding.UTF8.GetByteCount(path);

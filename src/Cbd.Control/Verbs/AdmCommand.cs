@@ -38,7 +38,7 @@ public sealed record AdmCommand
                 throw Invalid($"adm option '{part}' is not key=value");
             var key = part[..equals] == "dev_id" ? "devid" : part[..equals];
             if (!options.TryAdd(key, part[(equals + 1)..]))
-                throw Invalid($"adm option '{part[..equals]}' is given twice");
+                throw Invalid($"adm option '{part[..equals]}' is given twice; give it once");
         }
 
         if (!options.Remove("op", out var op))
@@ -70,7 +70,9 @@ public sealed record AdmCommand
             case "dev-start":
                 return node.StartDevice(new StartDeviceOptions
                 {
-                    Transport = transport, Backend = Backend!.Value, Queues = Queues,
+                    Transport = transport,
+                    Backend = Backend!.Value,
+                    Queues = Queues,
                 }).Node;
             case "dev-stop":
                 node.StopDevice(transport, Device!.Value, Force);

@@ -56,7 +56,9 @@ internal static class BackendVerbs
         {
             return node.StartDevice(new StartDeviceOptions
             {
-                Transport = options.Transport, Backend = backend, ReadOnly = options.ReadOnly,
+                Transport = options.Transport,
+                Backend = backend,
+                ReadOnly = options.ReadOnly,
             });
         }
         catch (CbdException e)

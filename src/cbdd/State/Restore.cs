@@ -39,7 +39,9 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
         {
             var id = node.RegisterTransport(new RegisterTransportOptions
             {
-                Host = transport.Host, Path = transport.Region, Coherence = transport.Coherence,
+                Host = transport.Host,
+                Path = transport.Region,
+                Coherence = transport.Coherence,
             });
             return $"transport {id} on {transport.Region}";
         }

@@ -45,16 +45,37 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     {
         var register = new RegisterTransportOptions
         {
-            Host = "alpha", Path = "/dev/shm/r", Format = true, Force = true, SizeBytes = 1L << 40, Hosts = 2, Backends = 3,
-            Blkdevs = 4, Channels = 5, ChannelSizeBytes = 1 << 20, RingSlots = 64, PayloadCrc = false, Coherence = "hardware",
+            Host = "alpha",
+            Path = "/dev/shm/r",
+            Format = true,
+            Force = true,
+            SizeBytes = 1L << 40,
+            Hosts = 2,
+            Backends = 3,
+            Blkdevs = 4,
+            Channels = 5,
+            ChannelSizeBytes = 1 << 20,
+            RingSlots = 64,
+            PayloadCrc = false,
+            Coherence = "hardware",
         };
         var backend = new StartBackendOptions
         {
-            Path = "/dev/sdb", Handlers = 128, Backend = 9, ReadOnly = true, Engine = "pread", BlockBytes = 4096, Fenced = true,
+            Path = "/dev/sdb",
+            Handlers = 128,
+            Backend = 9,
+            ReadOnly = true,
+            Engine = "pread",
+            BlockBytes = 4096,
+            Fenced = true,
         };
         var device = new StartDeviceOptions
         {
-            Backend = 9, Queues = 128, Nbd = "unix:/run/x.nbd", Insecure = true, ReadOnly = true,
+            Backend = 9,
+            Queues = 128,
+            Nbd = "unix:/run/x.nbd",
+            Insecure = true,
+            ReadOnly = true,
         };
         using var client = Client;
         Assert.Equal(0, client.RegisterTransport(register));

@@ -38,13 +38,29 @@ internal sealed class ListedNode : INode
         var id = FreeId(_transports.Select(t => t.TransportId));
         _transports.Add(new TransportDescription
         {
-            TransportId = id, Magic = 0x123456789abcdef0, Version = 1, Flags = 1,
-            HostAreaOffset = 4096, BytesPerHost = 512, HostCount = options.Hosts ?? 16,
-            BackendAreaOffset = 12288, BytesPerBackend = 4096, BackendCount = options.Backends ?? 32,
-            BlkdevAreaOffset = 143360, BytesPerBlkdev = 512, BlkdevCount = options.Blkdevs ?? 32,
-            ChannelAreaOffset = 262144, BytesPerChannel = options.ChannelSizeBytes ?? 4194304, ChannelCount = options.Channels ?? 64,
-            HostId = 3, HostName = options.Host, Path = options.Path, Coherence = options.Coherence ?? "hardware",
-            PayloadCrc = options.PayloadCrc, RingSlots = options.RingSlots ?? 128, SizeBytes = options.SizeBytes ?? 536870912,
+            TransportId = id,
+            Magic = 0x123456789abcdef0,
+            Version = 1,
+            Flags = 1,
+            HostAreaOffset = 4096,
+            BytesPerHost = 512,
+            HostCount = options.Hosts ?? 16,
+            BackendAreaOffset = 12288,
+            BytesPerBackend = 4096,
+            BackendCount = options.Backends ?? 32,
+            BlkdevAreaOffset = 143360,
+            BytesPerBlkdev = 512,
+            BlkdevCount = options.Blkdevs ?? 32,
+            ChannelAreaOffset = 262144,
+            BytesPerChannel = options.ChannelSizeBytes ?? 4194304,
+            ChannelCount = options.Channels ?? 64,
+            HostId = 3,
+            HostName = options.Host,
+            Path = options.Path,
+            Coherence = options.Coherence ?? "hardware",
+            PayloadCrc = options.PayloadCrc,
+            RingSlots = options.RingSlots ?? 128,
+            SizeBytes = options.SizeBytes ?? 536870912,
             Uuid = new Guid("00112233-4455-6677-8899-aabbccddeeff"),
         });
         return id;
@@ -76,7 +92,9 @@ internal sealed class ListedNode : INode
         var id = options.Backend ?? FreeId(_backends.Where(b => b.Transport == options.Transport).Select(b => b.Backend.BackendId));
         _backends.Add((options.Transport, Backend(id, host: 3, options.Path) with
         {
-            Handlers = options.Handlers, ReadOnly = options.ReadOnly, BlockBytes = options.BlockBytes ?? 512,
+            Handlers = options.Handlers,
+            ReadOnly = options.ReadOnly,
+            BlockBytes = options.BlockBytes ?? 512,
         }));
         return id;
     }
@@ -105,8 +123,15 @@ internal sealed class ListedNode : INode
         var name = options.Nbd ?? $"nbd+unix:///?socket=/run/cbd/cbd{id}.nbd";
         _devices.Add((options.Transport, new DeviceDescription
         {
-            BlkdevId = id, HostId = 3, BackendId = options.Backend, Name = name, Alive = "alive", State = "running",
-            Queues = options.Queues ?? 2, SizeBytes = 1073741824, ReadOnly = options.ReadOnly,
+            BlkdevId = id,
+            HostId = 3,
+            BackendId = options.Backend,
+            Name = name,
+            Alive = "alive",
+            State = "running",
+            Queues = options.Queues ?? 2,
+            SizeBytes = 1073741824,
+            ReadOnly = options.ReadOnly,
         }));
         return new StartedDevice(id, name);
     }
@@ -155,8 +180,18 @@ internal sealed class ListedNode : INode
 
     private static BackendDescription Backend(int id, int host, string path) => new()
     {
-        BackendId = id, HostId = host, Path = path, Alive = "alive", State = "ACTIVE", Blkdevs = [], SizeBytes = 1073741824,
-        BlockBytes = 512, ReadOnly = false, Handlers = 1, Engine = "io_uring", FlushError = 0,
+        BackendId = id,
+        HostId = host,
+        Path = path,
+        Alive = "alive",
+        State = "ACTIVE",
+        Blkdevs = [],
+        SizeBytes = 1073741824,
+        BlockBytes = 512,
+        ReadOnly = false,
+        Handlers = 1,
+        Engine = "io_uring",
+        FlushError = 0,
     };
 
     private static int FreeId(IEnumerable<int> taken)

@@ -51,8 +51,19 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal(
             $"{new RegisterTransportOptions
             {
-                Host = "alpha", Path = "/r", Format = true, Force = true, SizeBytes = 4L << 30, Hosts = 2, Backends = 3,
-                Blkdevs = 4, Channels = 5, ChannelSizeBytes = 512 << 10, RingSlots = 64, PayloadCrc = false, Coherence = "hardware",
+                Host = "alpha",
+                Path = "/r",
+                Format = true,
+                Force = true,
+                SizeBytes = 4L << 30,
+                Hosts = 2,
+                Backends = 3,
+                Blkdevs = 4,
+                Channels = 5,
+                ChannelSizeBytes = 512 << 10,
+                RingSlots = 64,
+                PayloadCrc = false,
+                Coherence = "hardware",
             }}",
             _node.Calls[0]);
     }
@@ -86,7 +97,13 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal(
             $"{new StartBackendOptions
             {
-                Path = "/dev/sdb", Handlers = 4, Backend = 0, ReadOnly = true, Engine = "pread", BlockBytes = 4096, Fenced = true,
+                Path = "/dev/sdb",
+                Handlers = 4,
+                Backend = 0,
+                ReadOnly = true,
+                Engine = "pread",
+                BlockBytes = 4096,
+                Fenced = true,
             }}",
             _node.Calls[1]);
     }

@@ -10,7 +10,11 @@ public sealed class NbdHandshakeTests : IDisposable
 {
     private readonly TestDevice _device = new(new BlockDeviceInfo
     {
-        SizeBytes = 1 << 20, LogicalBlockBytes = 4096, PhysicalBlockBytes = 16384, MaxTransferBytes = 512 << 10, CanDiscard = true,
+        SizeBytes = 1 << 20,
+        LogicalBlockBytes = 4096,
+        PhysicalBlockBytes = 16384,
+        MaxTransferBytes = 512 << 10,
+        CanDiscard = true,
     });
 
     private readonly NbdTestServer _server;

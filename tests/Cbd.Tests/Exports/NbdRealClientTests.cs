@@ -153,7 +153,9 @@ public sealed class NbdRealClientTests : IDisposable
     {
         var start = new ProcessStartInfo(program, arguments)
         {
-            RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = Path.GetTempPath(),
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            WorkingDirectory = Path.GetTempPath(),
         };
         return Process.Start(start) ?? throw new InvalidOperationException($"{program} did not start");
     }
