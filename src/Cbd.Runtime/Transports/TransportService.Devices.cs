@@ -11,6 +11,8 @@ namespace Cbd.Runtime.Transports;
 /// <summary>The devices of a transport, and its channels.</summary>
 internal sealed partial class TransportService
 {
+    private const int ClearingWaitMs = 10_000;
+
     public StartedDevice StartDevice(StartDeviceOptions options, Func<int, IExport> openExport)
     {
         lock (_verbs)
@@ -29,6 +31,7 @@ internal sealed partial class TransportService
         int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
         if (queues is < 1 or > BlkdevBody.MaxQueues)
             throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
+        AwaitClearing(options.Backend);
         // A given address is opened, and its name resolved, before the lock is taken; the default one needs the id.
         IExport? given = options.Nbd is null ? null : openExport(-1);
         DeviceService device;
@@ -69,6 +72,32 @@ internal sealed partial class TransportService
 
         _logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Name}", device.Device, device.Backend, queues, device.Name);
         return new StartedDevice(device.Device, device.Name);
+    }
+
+    /// <summary>
+    /// A blkdev of a host that is proven dead, of an earlier life of our own say, is cleared by housekeeping here or
+    /// elsewhere as soon as its channels are drained: waits for that, where a refusal would only ask to try again. What
+    /// is still in the way afterwards refuses the claim.
+    /// </summary>
+    private void AwaitClearing(int backend)
+    {
+        long limit = MonotonicClock.Milliseconds + ClearingWaitMs;
+        while (HasDyingBlkdev(backend) && MonotonicClock.Milliseconds < limit)
+        {
+            CheckUsable();
+            Thread.Sleep(StepIntervalMs);
+        }
+    }
+
+    private bool HasDyingBlkdev(int backend)
+    {
+        lock (_lock)
+        {
+            CheckUsable();
+            Tracker.Sample(MonotonicClock.Milliseconds);
+            return _blkdevRegistry.List().Any(l => l.Body?.BackendId == backend &&
+                (l.Word.State == ClaimState.Clearing || (l.Liveness == Liveness.Dead && l.Word.State != ClaimState.Quarantined)));
+        }
     }
 
     private void StopOneDevice(int device, bool force)
