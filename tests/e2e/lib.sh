@@ -191,6 +191,9 @@ refused() {
 # sum FILE: its SHA-256.
 sum() { sha256sum -- "$1" | cut -d ' ' -f 1; }
 
+# Without the files that fio otherwise leaves behind for a later verification.
+fio() { command fio --verify_state_save=0 "$@"; }
+
 # fio_says FILTER: jq over fio's report in $work/fio.json; fio may write lines of text before it.
 fio_says() { sed -n '/^{/,$p' "$work/fio.json" | jq "$1"; }
 
