@@ -9,6 +9,8 @@ namespace Cbd.Disks;
 /// </summary>
 public abstract class DescriptorDisk : Disk
 {
+    private readonly Lock _syncLock = new();
+    private int _syncError;
     private const int PreadThreads = 4;
     private const int ZeroPieceBytes = 1 << 20;
 
@@ -112,7 +114,7 @@ public abstract class DescriptorDisk : Disk
                 error = Transfer(pending);
                 break;
             case BlockOperation.Flush:
-                error = -File.SyncData();
+                error = Sync();
                 break;
             case BlockOperation.Discard:
                 error = Discard(request.Offset, request.Length);
@@ -130,12 +132,43 @@ public abstract class DescriptorDisk : Disk
                 error = 0;
                 break;
         }
-        bool syncs = request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes &&
-            (request.Flags & BlockFlags.ForceUnitAccess) != 0;
+        bool syncs = (request.Flags & BlockFlags.ForceUnitAccess) != 0 &&
+            (request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes ||
+            (request.Operation == BlockOperation.Write && IsBuffered));
         if (error == 0 && syncs)
-            error = -File.SyncData();
+            error = Sync();
         pending.Error = error;
         pending.Result = error == 0 && request.Operation == BlockOperation.Read ? pending.DoneBytes : 0;
+    }
+
+    /// <summary>
+    /// Makes what was written durable; returns 0 or an errno. Through the page cache the kernel reports the loss of data
+    /// once per open file description, to one of those that ask: so they ask one after another, and once it was
+    /// reported, all are told.
+    /// </summary>
+    private int Sync()
+    {
+        if (IsDirect)
+            return -File.SyncData();
+        lock (_syncLock)
+        {
+            if (_syncError == 0)
+                _syncError = -File.SyncData();
+            return _syncError;
+        }
+    }
+
+    /// <summary>Whether the request has to go through <see cref="Sync"/>.</summary>
+    internal bool NeedsSyncInTurn(PendingRequest pending) =>
+        IsBuffered &&
+        (pending.Syncing || pending.Request.Operation == BlockOperation.Flush ||
+        (pending.Request.Operation == BlockOperation.Write && (pending.Request.Flags & BlockFlags.ForceUnitAccess) != 0));
+
+    /// <inheritdoc/>
+    public override void ForgetFlushError()
+    {
+        lock (_syncLock)
+            _syncError = 0;
     }
 
     /// <summary>Frees a range; returns 0 or an errno. Where it cannot be done, it need not be done.</summary>
@@ -193,7 +226,7 @@ public abstract class DescriptorDisk : Disk
     private int Transfer(PendingRequest pending)
     {
         ref readonly BlockRequest request = ref pending.Request;
-        bool durable = (request.Flags & BlockFlags.ForceUnitAccess) != 0;
+        bool durable = IsDirect && (request.Flags & BlockFlags.ForceUnitAccess) != 0;
         while (pending.DoneBytes < request.Length)
         {
             BufferSlice rest = request.Data.Slice(pending.DoneBytes, request.Data.Length - pending.DoneBytes);

@@ -30,6 +30,11 @@ public abstract class Disk : IBlockDevice
     /// <summary>Acknowledged writes may lie in this host's page cache until a flush, for want of O_DIRECT.</summary>
     public virtual bool IsBuffered => false;
 
+    /// <summary>An operator has seen that a flush failed, and says that it may be tried again. Any thread.</summary>
+    public virtual void ForgetFlushError()
+    {
+    }
+
     public abstract BlockDeviceInfo Info { get; }
 
     public int MaxQueues => int.MaxValue;

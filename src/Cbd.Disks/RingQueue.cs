@@ -150,6 +150,12 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         ref readonly BlockRequest request = ref pending.Request;
         ulong place = (ulong)pending.Index;
         bool prepared;
+        if (_disk.NeedsSyncInTurn(pending))
+        {
+            _disk.Workers.Enqueue(pending);
+            return;
+        }
+
         if (pending.Syncing)
         {
             prepared = _ring.PrepareSyncData(place);

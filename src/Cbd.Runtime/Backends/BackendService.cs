@@ -72,6 +72,13 @@ internal sealed class BackendService
     /// <summary>Its threads may still run, and use the region's mapping.</summary>
     public bool IsAbandoned { get; private set; }
 
+    /// <summary>Forgets a latched flush failure, here and in the entry.</summary>
+    public void ClearFlushError()
+    {
+        _disk.ForgetFlushError();
+        Served.ClearFlushError();
+    }
+
     /// <summary>Hands an offered channel to its thread: channel c runs on thread c mod n.</summary>
     public void Offer(int channel) => _threads[channel % _threads.Length].Offer(channel);
 

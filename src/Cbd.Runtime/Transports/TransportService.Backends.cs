@@ -85,7 +85,7 @@ internal sealed partial class TransportService
             {
                 if (own.Served.FlushError == 0)
                     throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by this host and has nothing to clear: stop it with backend-stop");
-                own.Served.ClearFlushError();
+                own.ClearFlushError();
                 _logger.LogWarning("backend {Backend}: the latched flush failure was cleared by the operator", backend);
                 return;
             }
