@@ -8,7 +8,7 @@ namespace Cbd.Runtime;
 /// the wake-up, short enough to cost nothing when idle. Where other threads want the CPU it does not spin at all: one
 /// that sleeps and is woken is served better there than one that spins and yields. Single-threaded.
 /// </summary>
-internal struct SpinWindow
+public struct SpinWindow
 {
     /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
     private const long SpinMicroseconds = 75;
@@ -31,12 +31,13 @@ internal struct SpinWindow
         _until = now >= _notBefore ? now + SpinMicroseconds * s_ticksPerMicrosecond : 0;
     }
 
-    /// <summary>Yields once and returns true while the window is open.</summary>
-    public bool TrySpin()
+    /// <summary>Look again instead of sleeping.</summary>
+    public readonly bool IsOpen => Stopwatch.GetTimestamp() < _until;
+
+    /// <summary>Lets others run between two looks; closes the window if they do.</summary>
+    public void Yield()
     {
         long start = Stopwatch.GetTimestamp();
-        if (start >= _until)
-            return false;
         PumpThread.Yield();
         long end = Stopwatch.GetTimestamp();
         if (end - start > CrowdedMicroseconds * s_ticksPerMicrosecond)
@@ -44,7 +45,5 @@ internal struct SpinWindow
             _until = 0;
             _notBefore = end + CrowdedPauseMicroseconds * s_ticksPerMicrosecond;
         }
-
-        return true;
     }
 }

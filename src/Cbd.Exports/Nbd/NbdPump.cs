@@ -214,7 +214,7 @@ internal sealed partial class NbdPump : IDisposable
                 return;
             Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - _allocatedAtStart);
             bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
-            TakeEvents(_wait.Next(_now, progressed, mayWait, _queue.Outstanding));
+            TakeEvents(_wait.Next(progressed, mayWait, _queue.Outstanding));
         }
     }
 

@@ -1,6 +1,6 @@
-using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Memory.Sockets;
+using Cbd.Runtime;
 
 namespace Cbd.Exports.Nbd;
 
@@ -9,13 +9,11 @@ namespace Cbd.Exports.Nbd;
 /// </summary>
 /// <remarks>
 /// While requests are at the device, a queue that can sleeps for their ends and for the sockets at once. Of any other
-/// queue nothing announces an end to epoll: the pump looks again after short sleeps that grow. With nothing at the device it sleeps until a socket wakes it, or for the second
-/// after which the queue must be polled. Where other threads want the CPU, a thread that spins and yields is served
-/// worse than one that sleeps and is woken, so a yield that takes long ends the spinning for a while.
+/// queue nothing announces an end to epoll: the pump looks again after short sleeps that grow. With nothing at the
+/// device it sleeps until a socket wakes it, or for the second after which the queue must be polled.
 /// </remarks>
 internal sealed class PumpWait
 {
-    private const long SpinMicroseconds = 75;
     private const long FirstSleepNanoseconds = 50_000;
     private const long LongestSleepNanoseconds = 1_000_000;
     private const long IdleSleepNanoseconds = 1_000_000_000;
@@ -26,21 +24,11 @@ internal sealed class PumpWait
     /// <summary>While the device works, sockets are looked at once in this many turns of the spin.</summary>
     private const int TurnsPerSocketCheck = 4;
 
-    /// <summary>A yield that took longer gave the CPU to somebody else: it is wanted.</summary>
-    private const long CrowdedMicroseconds = 15;
-
-    /// <summary>How long it sleeps without spinning first after that.</summary>
-    private const long CrowdedPauseMicroseconds = 20_000;
-
-    private static readonly long s_ticksPerMicrosecond = Stopwatch.Frequency / 1_000_000;
-
     private readonly EventPoll _poll;
-    private long _spinUntil;
-    private long _spinNotBefore;
+    private readonly IDescriptorWait? _device;
+    private SpinWindow _spin;
     private long _sleepNanoseconds = FirstSleepNanoseconds;
     private int _turn;
-
-    private readonly IDescriptorWait? _device;
 
     internal PumpWait(EventPoll poll, IBlockQueue queue)
     {
@@ -53,23 +41,23 @@ internal sealed class PumpWait
     /// happened since the last call. <paramref name="mayWait"/>: there is nothing that the pump could do now.
     /// <paramref name="outstanding"/>: requests at the device.
     /// </summary>
-    internal int Next(long now, bool progressed, bool mayWait, int outstanding)
+    internal int Next(bool progressed, bool mayWait, int outstanding)
     {
         if (progressed)
         {
-            _spinUntil = now >= _spinNotBefore ? now + (SpinMicroseconds * s_ticksPerMicrosecond) : 0;
+            _spin.Extend();
             _sleepNanoseconds = FirstSleepNanoseconds;
         }
 
         if (!mayWait || progressed)
             return _poll.Wait(0);
-        if (now < _spinUntil)
+        if (_spin.IsOpen)
         {
             int events = 0;
             if (outstanding == 0 || ++_turn % TurnsPerSocketCheck == 0)
                 events = _poll.Wait(0);
             if (events == 0)
-                YieldOnce();
+                _spin.Yield();
             return events;
         }
 
@@ -80,16 +68,5 @@ internal sealed class PumpWait
         long sleep = _sleepNanoseconds;
         _sleepNanoseconds = Math.Min(2 * sleep, LongestSleepNanoseconds);
         return _poll.Wait(sleep);
-    }
-
-    private void YieldOnce()
-    {
-        long start = Stopwatch.GetTimestamp();
-        PumpThread.Yield();
-        long end = Stopwatch.GetTimestamp();
-        if (end - start <= CrowdedMicroseconds * s_ticksPerMicrosecond)
-            return;
-        _spinUntil = 0;
-        _spinNotBefore = end + (CrowdedPauseMicroseconds * s_ticksPerMicrosecond);
     }
 }

@@ -162,8 +162,12 @@ internal sealed class HandlerThread : IDisposable
 
             if (stopping && _group.Count == 0)
                 return;
-            if (spin.TrySpin())
+            if (spin.IsOpen)
+            {
+                spin.Yield();
                 continue;
+            }
+
             if (_group.Outstanding > 0 || _group.IsStalled)
             {
                 // New commands are looked for after each of these sleeps; they come mostly after completions anyway.
