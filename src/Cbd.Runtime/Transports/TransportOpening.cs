@@ -101,7 +101,7 @@ internal static class TransportOpening
             Drive(formatter.Step, node, options.Path, "formatted");
         }
 
-        TransportInfo read = TransportInfo.Read(memory, region.SizeBytes);
+        TransportInfo read = ReadInfo(memory, region, options.Path);
         // The claim looks again; before it, nothing has been stored.
         read.CheckWritable();
         if (read.Geometry.PageBytes % region.PageBytes != 0)
@@ -120,6 +120,18 @@ internal static class TransportOpening
         }
 
         return new OpenedTransport(source, region, read, registration.Claim!, tracker, clearing);
+    }
+
+    private static TransportInfo ReadInfo(in MappedMemory memory, RegionMapping region, string path)
+    {
+        try
+        {
+            return TransportInfo.Read(memory, region.SizeBytes);
+        }
+        catch (CbdException e)
+        {
+            throw new CbdException(e.Kind, $"region '{path}': {e.Message}", e);
+        }
     }
 
     /// <summary>Steps until done; an undecided neighbour is decided after a dead-time or two.</summary>

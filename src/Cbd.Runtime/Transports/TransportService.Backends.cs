@@ -13,6 +13,9 @@ namespace Cbd.Runtime.Transports;
 internal sealed partial class TransportService
 {
     private const int TakeOverLockWaitMs = 10_000;
+
+    /// <summary>The kernel holds the lock of a daemon that was killed until its last I/O has ended.</summary>
+    private const int StartLockWaitMs = 1_000;
     private const int StepIntervalMs = 10;
 
     public int StartBackend(StartBackendOptions options, IReadOnlyList<FileIdentity> regions)
@@ -41,7 +44,7 @@ internal sealed partial class TransportService
             Engine = DiskOptions.ParseEngine(options.Engine),
             LogicalBlockBytes = options.BlockBytes,
             Regions = regions,
-            LockWaitMs = options.Backend is null ? 0 : TakeOverLockWaitMs,
+            LockWaitMs = options.Backend is null ? StartLockWaitMs : TakeOverLockWaitMs,
         });
         BackendClaim<MappedMemory, SafePolicy>? claim = null;
         try
