@@ -67,7 +67,7 @@ public sealed class KernelInterfaceTests
     public void Numbers_and_layouts_are_those_of_arm64_headers()
     {
         const string compiler = "/usr/bin/aarch64-linux-gnu-gcc";
-        Assert.SkipUnless(File.Exists(compiler), "the arm64 cross compiler (gcc-aarch64-linux-gnu) is not installed");
+        Assert.SkipUnless(File.Exists(compiler) && File.Exists("/usr/aarch64-linux-gnu/include/stdio.h"), "the arm64 cross compiler or its C library (gcc-aarch64-linux-gnu, libc6-dev-arm64-cross) is not installed");
         Compile(compiler, MachineArchitecture.Arm64);
     }
 

@@ -10,7 +10,7 @@ public sealed class ShimOnArm64Tests
     [Fact]
     public void Shim_builds_for_arm64_and_its_forms_agree()
     {
-        Assert.SkipUnless(File.Exists(Compiler), "the arm64 cross compiler (gcc-aarch64-linux-gnu) is not installed");
+        Assert.SkipUnless(File.Exists(Compiler) && File.Exists("/usr/aarch64-linux-gnu/include/stdio.h"), "the arm64 cross compiler or its C library (gcc-aarch64-linux-gnu, libc6-dev-arm64-cross) is not installed");
         using var files = new TemporaryDirectory();
         string root = RepositoryRoot();
         string shim = System.IO.Path.Combine(root, "src/native");
