@@ -39,6 +39,15 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal)
         WriteTable(null, document.RootElement.EnumerateObject().Select(p => new[] { p.Name, p.Value.ValueKind == JsonValueKind.String ? p.Value.GetString()! : p.Value.GetRawText() }));
     }
 
+    /// <summary>One thing: its JSON, or the rows that a person wants of it.</summary>
+    public void Object<T>(T item, JsonTypeInfo<T> json, IEnumerable<(string Name, string Value)> rows)
+    {
+        if (IsJson)
+            writer.Write(JsonSerializer.Serialize(item, json) + "\n");
+        else
+            WriteTable(null, rows.Select(row => new[] { row.Name, row.Value }));
+    }
+
     /// <summary>Bytes as a person reads them, exact: 512M, or the number itself.</summary>
     public static string Size(long bytes)
     {
