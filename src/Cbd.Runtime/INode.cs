@@ -97,6 +97,9 @@ public sealed record StartBackendOptions
 
     /// <summary>The operator vouches that the machine of the old session is off or cut off.</summary>
     public bool Fenced { get; init; }
+
+    /// <summary>How the handler threads wait.</summary>
+    public PollMode Mode { get; init; }
 }
 
 /// <summary>Options of dev-start.</summary>
@@ -116,6 +119,9 @@ public sealed record StartDeviceOptions
 
     /// <summary>Open the device read-only.</summary>
     public bool ReadOnly { get; init; }
+
+    /// <summary>How the export's threads wait.</summary>
+    public PollMode Mode { get; init; }
 }
 
 /// <summary>A device that was started: its id and the node or NBD URI to use it with.</summary>
@@ -154,6 +160,9 @@ public sealed record TransportDescription
     public string Failure { get; init; } = "";
 }
 
+/// <summary>What threads used since they started: CPU time, and managed memory that they allocated.</summary>
+public readonly record struct ThreadUsage(long CpuMicroseconds, long AllocatedBytes);
+
 /// <summary><paramref name="Alive"/> is "alive", "dead" or "unknown".</summary>
 public sealed record HostDescription(int HostId, string HostName, string Alive, string State, bool Mine);
 
@@ -175,6 +184,9 @@ public sealed record BackendDescription
 
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
     public required int FlushError { get; init; }
+
+    /// <summary>What its handler threads used so far; null for backends of other hosts.</summary>
+    public ThreadUsage? Usage { get; init; }
 }
 
 public sealed record DeviceDescription
@@ -229,9 +241,9 @@ public interface IExport : IDisposable
 
     /// <summary>
     /// Starts serving <paramref name="device"/> on threads of the export's own. <paramref name="queues"/> queues are
-    /// opened from it, each driven by one thread.
+    /// opened from it, each driven by one thread, which waits as <paramref name="mode"/> says.
     /// </summary>
-    void Serve(Cbd.Blocks.IBlockDevice device, int queues);
+    void Serve(Cbd.Blocks.IBlockDevice device, int queues, PollMode mode);
 
     /// <summary>Stops accepting, ends the connections after their requests were answered, and closes the queues.</summary>
     void Stop();

@@ -8,7 +8,7 @@ namespace Cbd.Runtime;
 /// the wake-up, short enough to cost nothing when idle. Where other threads want the CPU it does not spin at all: one
 /// that sleeps and is woken is served better there than one that spins and yields. Single-threaded.
 /// </summary>
-public struct SpinWindow
+public struct SpinWindow(PollMode mode)
 {
     /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
     private const long SpinMicroseconds = 75;
@@ -21,22 +21,35 @@ public struct SpinWindow
 
     private static readonly long s_ticksPerMicrosecond = Math.Max(1, Stopwatch.Frequency / 1_000_000);
 
+    /// <summary>Looks between two yields in mode busy: rare enough to cost nothing, often enough to be fair.</summary>
+    private const int BusyLooks = 1024;
+
     private long _until;
     private long _notBefore;
+    private int _looks;
 
     /// <summary>Something happened: the window starts anew.</summary>
     public void Extend()
     {
+        if (mode != PollMode.Adaptive)
+            return;
         long now = Stopwatch.GetTimestamp();
         _until = now >= _notBefore ? now + SpinMicroseconds * s_ticksPerMicrosecond : 0;
     }
 
     /// <summary>Look again instead of sleeping.</summary>
-    public readonly bool IsOpen => Stopwatch.GetTimestamp() < _until;
+    public readonly bool IsOpen => mode == PollMode.Busy || (mode == PollMode.Adaptive && Stopwatch.GetTimestamp() < _until);
 
     /// <summary>Lets others run between two looks; closes the window if they do.</summary>
     public void Yield()
     {
+        if (mode == PollMode.Busy)
+        {
+            if (++_looks % BusyLooks == 0)
+                PumpThread.Yield();
+            return;
+        }
+
         long start = Stopwatch.GetTimestamp();
         PumpThread.Yield();
         long end = Stopwatch.GetTimestamp();

@@ -2,6 +2,7 @@ using Cbd.Control;
 using Cbd.Control.Client;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
+using Cbd.Programs.Ctrl.Bench;
 
 namespace Cbd.Programs.Ctrl;
 
@@ -19,7 +20,7 @@ internal static class Program
         var version = VerbOptions.Flag("--version", null, "print the version");
         root.Options.Add(runDirectory);
         root.Options.Add(version);
-        var verbs = new VerbSet(root, "cbdctrl");
+        var verbs = new VerbSet(root, "cbdctrl", BenchVerb.Create());
         try
         {
             var line = verbs.Parse(words);

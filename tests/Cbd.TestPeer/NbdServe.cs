@@ -14,7 +14,7 @@ internal static class NbdServe
         var factory = new NbdExportFactory(Console.Error.WriteLine);
         using Disk disk = Disk.Open(new DiskOptions { Path = arguments[1], LogicalBlockBytes = arguments.Length > 3 ? int.Parse(arguments[3]) : null });
         using NbdExport export = factory.OpenNbd(arguments[0], insecure: false);
-        export.Serve(disk, int.Parse(arguments[2]));
+        export.Serve(disk, int.Parse(arguments[2]), PollMode.Adaptive);
         Console.WriteLine(export.Uri);
         while (Console.ReadLine() is not null)
         {

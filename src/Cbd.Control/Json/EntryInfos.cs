@@ -43,6 +43,12 @@ public sealed record BackendInfo
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
     public required int FlushError { get; init; }
 
+    /// <summary>CPU time of its handler threads so far, µs; only for a backend of the host that was asked.</summary>
+    public long? CpuUs { get; set; }
+
+    /// <summary>Managed memory that its handler threads allocated so far; only for a backend of the host that was asked.</summary>
+    public long? AllocatedBytes { get; set; }
+
     public static BackendInfo From(BackendDescription backend) => new()
     {
         BackendId = backend.BackendId,
@@ -57,6 +63,8 @@ public sealed record BackendInfo
         Handlers = backend.Handlers,
         Engine = backend.Engine,
         FlushError = backend.FlushError,
+        CpuUs = backend.Usage?.CpuMicroseconds,
+        AllocatedBytes = backend.Usage?.AllocatedBytes,
     };
 
     public BackendDescription ToDescription() => new()
@@ -73,6 +81,7 @@ public sealed record BackendInfo
         Handlers = Handlers,
         Engine = Engine,
         FlushError = FlushError,
+        Usage = CpuUs is { } cpu && AllocatedBytes is { } allocated ? new ThreadUsage(cpu, allocated) : null,
     };
 }
 

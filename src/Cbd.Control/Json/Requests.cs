@@ -70,6 +70,7 @@ public sealed record BackendRequest
     public string Engine { get; set; } = "auto";
     public int? BlockSize { get; set; }
     public bool Fenced { get; set; }
+    public string Mode { get; set; } = PollModeText.Adaptive;
 
     public static BackendRequest From(StartBackendOptions options) => new()
     {
@@ -80,6 +81,7 @@ public sealed record BackendRequest
         Engine = options.Engine,
         BlockSize = options.BlockBytes,
         Fenced = options.Fenced,
+        Mode = PollModeText.Of(options.Mode),
     };
 
     public StartBackendOptions ToOptions(int transport) => new()
@@ -92,6 +94,7 @@ public sealed record BackendRequest
         Engine = Engine,
         BlockBytes = BlockSize,
         Fenced = Fenced,
+        Mode = PollModeText.Parse(Mode),
     };
 }
 
@@ -104,6 +107,7 @@ public sealed record DeviceRequest
     public string? Nbd { get; set; }
     public bool Insecure { get; set; }
     public bool ReadOnly { get; set; }
+    public string Mode { get; set; } = PollModeText.Adaptive;
 
     public static DeviceRequest From(StartDeviceOptions options) => new()
     {
@@ -112,6 +116,7 @@ public sealed record DeviceRequest
         Nbd = options.Nbd,
         Insecure = options.Insecure,
         ReadOnly = options.ReadOnly,
+        Mode = PollModeText.Of(options.Mode),
     };
 
     public StartDeviceOptions ToOptions(int transport) => new()
@@ -122,6 +127,7 @@ public sealed record DeviceRequest
         Nbd = Nbd,
         Insecure = Insecure,
         ReadOnly = ReadOnly,
+        Mode = PollModeText.Parse(Mode),
     };
 }
 

@@ -22,9 +22,10 @@ internal static class BackendVerbs
         var blockSize = VerbOptions.Number("--block-size", null, "logical block to offer: 512 or 4096; by default the disk's own");
         var cacheSize = VerbOptions.Text("--cache-size", "-c", "known from the original; there is no cache in this version", "SIZE");
         var fenced = CommonOptions.Fenced();
+        var mode = CommonOptions.Mode();
         var command = new Command("backend-start", "Offer a disk on a transport; prints the backend id")
         {
-            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced,
+            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode,
         };
         return new Verb(command, (line, node, output) =>
         {
@@ -40,6 +41,7 @@ internal static class BackendVerbs
                 Engine = line.GetValue(engine)!,
                 BlockBytes = line.GetValue(blockSize),
                 Fenced = line.GetValue(fenced),
+                Mode = PollModeText.Parse(line.GetValue(mode)!),
             };
             var id = node.StartBackend(options);
             if (line.GetValue(startDevice))
@@ -59,6 +61,7 @@ internal static class BackendVerbs
                 Transport = options.Transport,
                 Backend = backend,
                 ReadOnly = options.ReadOnly,
+                Mode = options.Mode,
             });
         }
         catch (CbdException e)

@@ -17,9 +17,10 @@ internal static class DeviceVerbs
         var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by default <run-dir>/cbdN.nbd", "ADDRESS");
         var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
+        var mode = CommonOptions.Mode();
         var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, queues, nbd, insecure, readOnly,
+            transport, backend, queues, nbd, insecure, readOnly, mode,
         };
         return new Verb(command, (line, node, output) => output.Line(node.StartDevice(new StartDeviceOptions
         {
@@ -29,6 +30,7 @@ internal static class DeviceVerbs
             Nbd = line.GetValue(nbd) is { } address ? PathText.AddressFromCaller(address) : null,
             Insecure = line.GetValue(insecure),
             ReadOnly = line.GetValue(readOnly),
+            Mode = PollModeText.Parse(line.GetValue(mode)!),
         }).Node));
     }
 

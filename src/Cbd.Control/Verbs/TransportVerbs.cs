@@ -163,5 +163,9 @@ internal static class CommonOptions
 
     public static Option<bool> Force(string description) => VerbOptions.Flag("--force", "-F", description);
 
+    public static Option<string> Mode() => VerbOptions.Choice(
+        "--mode", null, "how its threads wait: adaptive (spin while busy, then sleep), busy (never sleep: a CPU each), sleep (never spin)",
+        PollModeText.Adaptive, PollModeText.Adaptive, PollModeText.Busy, PollModeText.Sleep);
+
     public static Option<bool> All() => VerbOptions.Flag("--all", "-a", "of all hosts, not only of this one");
 }

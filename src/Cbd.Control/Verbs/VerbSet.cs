@@ -20,12 +20,15 @@ public sealed class VerbSet
     private readonly Dictionary<Command, Verb> _verbs = [];
 
     /// <summary>Adds every verb to <paramref name="root"/>, which the program has given its own options.</summary>
-    public VerbSet(RootCommand root, string programName)
+    /// <param name="root">The root command.</param>
+    /// <param name="programName">Name of the program, for errors.</param>
+    /// <param name="own">Verbs of this program alone.</param>
+    public VerbSet(RootCommand root, string programName, params Verb[] own)
     {
         ProgramName = programName;
         _root = root;
         root.Directives.Clear();
-        foreach (var verb in TransportVerbs.All().Concat(BackendVerbs.All()).Concat(DeviceVerbs.All()))
+        foreach (var verb in TransportVerbs.All().Concat(BackendVerbs.All()).Concat(DeviceVerbs.All()).Concat(own))
         {
             root.Subcommands.Add(verb.Command);
             _verbs.Add(verb.Command, verb);

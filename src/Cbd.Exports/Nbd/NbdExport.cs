@@ -48,7 +48,7 @@ public sealed class NbdExport : IExport
         Array.ConvertAll(Volatile.Read(ref _pumps), static pump => pump.Statistics);
 
     /// <inheritdoc/>
-    public void Serve(IBlockDevice device, int queues)
+    public void Serve(IBlockDevice device, int queues, PollMode mode)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(queues, 1);
         lock (_lock)
@@ -59,7 +59,7 @@ public sealed class NbdExport : IExport
             try
             {
                 for (int number = 0; number < queues; number++)
-                    pumps.Add(new NbdPump(device, number, MaxClients, _log, ClientGone));
+                    pumps.Add(new NbdPump(device, number, mode, MaxClients, _log, ClientGone));
             }
             catch
             {

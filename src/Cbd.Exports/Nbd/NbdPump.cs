@@ -3,6 +3,7 @@ using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Runtime;
 
 namespace Cbd.Exports.Nbd;
 
@@ -85,10 +86,11 @@ internal sealed partial class NbdPump : IDisposable
 
     /// <param name="device">What is served; stays the caller's.</param>
     /// <param name="number">Number of this pump, for its name.</param>
+    /// <param name="mode">How its thread waits.</param>
     /// <param name="clientLimit">Most clients of the export.</param>
     /// <param name="log">Where messages go.</param>
     /// <param name="clientGone">Called when a connection was closed.</param>
-    internal NbdPump(IBlockDevice device, int number, int clientLimit, Action<string> log, Action clientGone)
+    internal NbdPump(IBlockDevice device, int number, PollMode mode, int clientLimit, Action<string> log, Action clientGone)
     {
         _device = device;
         _info = device.Info;
@@ -106,7 +108,7 @@ internal sealed partial class NbdPump : IDisposable
         try
         {
             _queue = device.OpenQueue(SlotCount, _pool.Buffer);
-            _wait = new PumpWait(_poll, _queue);
+            _wait = new PumpWait(_poll, _queue, mode);
             _poll.Add(_wake, 0);
         }
         catch

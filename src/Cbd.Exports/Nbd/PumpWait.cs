@@ -30,8 +30,9 @@ internal sealed class PumpWait
     private long _sleepNanoseconds = FirstSleepNanoseconds;
     private int _turn;
 
-    internal PumpWait(EventPoll poll, IBlockQueue queue)
+    internal PumpWait(EventPoll poll, IBlockQueue queue, PollMode mode)
     {
+        _spin = new SpinWindow(mode);
         _poll = poll;
         _device = queue as IDescriptorWait;
     }

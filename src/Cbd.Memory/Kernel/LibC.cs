@@ -29,6 +29,13 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "sched_yield")]
     internal static partial int SchedYield();
 
+    [LibraryImport(Library, EntryPoint = "pthread_self")]
+    internal static partial nint ThreadSelf();
+
+    /// <summary>Returns the error itself, not −1 and errno.</summary>
+    [LibraryImport(Library, EntryPoint = "pthread_getcpuclockid")]
+    internal static partial int GetThreadCpuClock(nint thread, int* clock);
+
     [LibraryImport(Library, EntryPoint = "clock_gettime", SetLastError = true)]
     internal static partial int ClockGetTime(int clock, TimeSpec* result);
 

@@ -31,6 +31,7 @@ internal sealed class BackendService
         BackendClaim<MappedMemory, SafePolicy> claim,
         Disk disk,
         TransportCondition condition,
+        PollMode mode,
         ILogger logger)
     {
         Claim = claim;
@@ -48,7 +49,7 @@ internal sealed class BackendService
         try
         {
             for (int i = 0; i < claim.Body.Handlers; i++)
-                threads.Add(new HandlerThread(memory, geometry, Served, i, condition, logger));
+                threads.Add(new HandlerThread(memory, geometry, Served, i, condition, mode, logger));
         }
         catch
         {
@@ -68,6 +69,18 @@ internal sealed class BackendService
     public int Backend => Claim.Backend;
 
     public string Engine => _disk.Engine;
+
+    /// <summary>What the handler threads used so far, together.</summary>
+    public ThreadUsage Usage
+    {
+        get
+        {
+            ThreadUsage all = default;
+            foreach (HandlerThread thread in _threads)
+                all = new ThreadUsage(all.CpuMicroseconds + thread.Usage.CpuMicroseconds, all.AllocatedBytes + thread.Usage.AllocatedBytes);
+            return all;
+        }
+    }
 
     /// <summary>Its threads may still run, and use the region's mapping.</summary>
     public bool IsAbandoned { get; private set; }

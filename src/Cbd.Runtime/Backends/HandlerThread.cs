@@ -26,6 +26,7 @@ internal sealed class HandlerThread : IDisposable
     private readonly RegionGeometry _geometry;
     private readonly ServedBackend _backend;
     private readonly TransportCondition _condition;
+    private readonly PollMode _mode;
     private readonly ILogger _logger;
     private readonly IBlockQueue _disk;
     private readonly NativeBuffer _buffers;
@@ -41,11 +42,14 @@ internal sealed class HandlerThread : IDisposable
     private volatile bool _abandon;
     private bool _disposed;
     private int _servedCount;
+    private ThreadClock _clock;
+    private long _allocatedBytes;
 
     /// <param name="condition">When fenced, this host may not store into the region any more: everything is left as it is.</param>
     public HandlerThread(
-        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, TransportCondition condition, ILogger logger)
+        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, TransportCondition condition, PollMode mode, ILogger logger)
     {
+        _mode = mode;
         _memory = memory;
         _geometry = geometry;
         _backend = backend;
@@ -68,6 +72,9 @@ internal sealed class HandlerThread : IDisposable
     }
 
     public void Start() => _thread.Start();
+
+    /// <summary>What the thread used since it started. Any thread; nothing before it runs and after it ended.</summary>
+    public ThreadUsage Usage => new(_clock.CpuMicroseconds, Volatile.Read(ref _allocatedBytes));
 
     /// <summary>Looks at an offered channel. Any thread; may be called again for one that is served already.</summary>
     public void Offer(int channel)
@@ -116,7 +123,9 @@ internal sealed class HandlerThread : IDisposable
         try
         {
             PumpThread.UseExactTimers();
+            _clock = ThreadClock.OfCurrentThread();
             Pump();
+            _clock = default;
         }
         catch (Exception e)
         {
@@ -129,7 +138,8 @@ internal sealed class HandlerThread : IDisposable
     private void Pump()
     {
         Span<long> doorbells = stackalloc long[DoorbellSleeper.MaximumDoorbells];
-        var spin = new SpinWindow();
+        var spin = new SpinWindow(_mode);
+        long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
         int diskWait = FirstDiskWaitMicroseconds;
         int blindSleep = FirstDiskWaitMicroseconds;
         bool stopping = false;
@@ -162,6 +172,7 @@ internal sealed class HandlerThread : IDisposable
 
             if (stopping && _group.Count == 0)
                 return;
+            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
             if (spin.IsOpen)
             {
                 spin.Yield();

@@ -26,6 +26,7 @@ internal sealed class DeviceService
     private readonly BackendWatch<MappedMemory, SafePolicy> _watch;
     private readonly BlkdevDevice _device;
     private readonly IExport _export;
+    private readonly PollMode _mode;
     private readonly string _identity;
     private readonly ILogger _logger;
     private string _reported = "running";
@@ -37,12 +38,14 @@ internal sealed class DeviceService
         IReadOnlyList<(int Channel, ClaimWord Word)> channels,
         string identity,
         IExport export,
+        PollMode mode,
         Action announceOffer,
         TransportCondition condition,
         ILogger logger)
     {
         _claim = claim;
         _export = export;
+        _mode = mode;
         _identity = identity;
         _logger = logger;
         BlockDeviceInfo info = claim.Session.Info with { ReadOnly = claim.Body.ReadOnly };
@@ -100,7 +103,7 @@ internal sealed class DeviceService
     public void DisposeExport() => _export.Dispose();
 
     /// <summary>Gives the attached queues to the export.</summary>
-    public void Serve() => _export.Serve(_device, _queues.Length);
+    public void Serve() => _export.Serve(_device, _queues.Length, _mode);
 
     /// <summary>
     /// Ends the export, drains the channels and gives everything back. Throws, with the channels still CLOSING, if the

@@ -51,7 +51,7 @@ internal sealed partial class TransportService
         {
             BackendBody body = Describe(options, disk);
             claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
-            var service = new BackendService(_memory, Geometry, claim, disk, _condition, _logger);
+            var service = new BackendService(_memory, Geometry, claim, disk, _condition, options.Mode, _logger);
             lock (_lock)
                 _backends.Add(claim.Backend, service);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);
@@ -144,6 +144,7 @@ internal sealed partial class TransportService
             _ => "direct",
         },
         FlushError = listing.Body?.FlushError ?? 0,
+        Usage = own?.Usage,
     };
 
     private static BackendBody Describe(StartBackendOptions options, Disk disk)

@@ -295,7 +295,7 @@ internal sealed partial class TransportService
                 export = openExport(claim.Blkdev);
                 claim.Activate([.. channels.Select(c => c.Channel)], export.Uri);
                 string identity = _backendRegistry.ReadRecord(options.Backend).Identity;
-                var device = new DeviceService(_memory, Geometry, claim, channels, identity, export, AnnounceChange, _condition, _logger);
+                var device = new DeviceService(_memory, Geometry, claim, channels, identity, export, options.Mode, AnnounceChange, _condition, _logger);
                 _devices.Add(device.Device, device);
                 return device;
             }

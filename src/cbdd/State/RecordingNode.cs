@@ -38,6 +38,7 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 ReadOnly = options.ReadOnly,
                 Engine = options.Engine,
                 BlockSize = options.BlockBytes,
+                Mode = PollModeText.OfOther(options.Mode),
             },
         });
         return backend;
@@ -66,6 +67,7 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 Nbd = options.Nbd,
                 Insecure = options.Insecure,
                 ReadOnly = options.ReadOnly,
+                Mode = PollModeText.OfOther(options.Mode),
             },
         });
         return started;

@@ -66,6 +66,7 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
             ReadOnly = backend.ReadOnly,
             Engine = backend.Engine,
             BlockBytes = backend.BlockSize,
+            Mode = PollModeText.Parse(backend.Mode ?? PollModeText.Adaptive),
         });
     }
 
@@ -88,6 +89,7 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
             Nbd = device.Nbd,
             Insecure = device.Insecure,
             ReadOnly = device.ReadOnly,
+            Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
         });
     }
 

@@ -44,6 +44,9 @@ public sealed record BackendEntry
     public required bool ReadOnly { get; init; }
     public required string Engine { get; init; }
     public int? BlockSize { get; init; }
+
+    /// <summary>Left out: adaptive.</summary>
+    public string? Mode { get; init; }
 }
 
 public sealed record DeviceEntry
@@ -58,6 +61,9 @@ public sealed record DeviceEntry
     public string? Nbd { get; init; }
     public required bool Insecure { get; init; }
     public required bool ReadOnly { get; init; }
+
+    /// <summary>Left out: adaptive.</summary>
+    public string? Mode { get; init; }
 }
 
 /// <summary>How the record is written; unknown, repeated and missing keys are refused.</summary>

@@ -113,7 +113,7 @@ public sealed class NbdAddressTests : IDisposable
             Assert.Skip("this machine has no IPv6");
         using var device = TestDevice.OfSize(1 << 20);
         using IExport export = new NbdExportFactory().Open($"tcp:{host}:0", insecure: false);
-        export.Serve(device, 1);
+        export.Serve(device, 1, PollMode.Adaptive);
         Assert.StartsWith($"nbd://{host}:", export.Uri, StringComparison.Ordinal);
         int port = new Uri(export.Uri).Port;
         var error = Assert.Throws<CbdException>(() => new NbdExportFactory().Open($"tcp:{host}:{port}", insecure: false));
@@ -132,7 +132,7 @@ public sealed class NbdAddressTests : IDisposable
         using var device = TestDevice.OfSize(1 << 20);
         using IExport export = new NbdExportFactory().Open("unix:" + SocketPath, insecure: false);
         using var client = new NbdTestClient(SocketPath);
-        export.Serve(device, 1);
+        export.Serve(device, 1, PollMode.Adaptive);
         client.Greet();
     }
 }

@@ -18,7 +18,7 @@ internal sealed class NbdTestServer : IDisposable
             lock (_log)
                 _log.Add(message);
         }).OpenNbd("unix:" + Path, insecure: false);
-        Export.Serve(device, queues);
+        Export.Serve(device, queues, PollMode.Adaptive);
     }
 
     internal string Path { get; }

@@ -1,0 +1,75 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Runtime;
+
+namespace Cbd.Programs.Ctrl.Bench;
+
+/// <summary>What is measured: a device, and the other side's use of CPU time and memory where that can be known.</summary>
+internal abstract class BenchTarget : IDisposable
+{
+    /// <summary>What it is, for the report.</summary>
+    public abstract string Name { get; }
+
+    public abstract IBlockDevice Device { get; }
+
+    /// <summary>What the serving side used so far; null where it runs elsewhere.</summary>
+    public abstract ThreadUsage? ServerUsage();
+
+    public abstract void Dispose();
+}
+
+/// <summary>A backend of a region, through a blkdev of this process.</summary>
+internal sealed class BackendTarget : BenchTarget
+{
+    private readonly INode _node;
+    private readonly int _transport;
+    private readonly int _backend;
+    private readonly LocalHost _host;
+    private readonly LocalBlkdev _blkdev;
+
+    public BackendTarget(INode node, int transport, int backend, int queues, bool readOnly)
+    {
+        _node = node;
+        _transport = transport;
+        _backend = backend;
+        TransportDescription region = node.GetTransport(transport);
+        Name = $"backend {backend} of {region.Path}, payload CRC {(region.PayloadCrc ? "on" : "off")}";
+        _host = LocalHost.Join(region.Path, new LocalHostOptions { Name = $"cbdctrl-bench-{Environment.ProcessId}" });
+        try
+        {
+            _blkdev = _host.OpenBlkdev(backend, queues, readOnly);
+        }
+        catch
+        {
+            _host.Dispose();
+            throw;
+        }
+    }
+
+    public override string Name { get; }
+
+    public override IBlockDevice Device => _blkdev;
+
+    public override ThreadUsage? ServerUsage()
+    {
+        foreach (BackendDescription backend in _node.ListBackends(_transport, all: false))
+        {
+            if (backend.BackendId == _backend)
+                return backend.Usage;
+        }
+
+        return null;
+    }
+
+    public override void Dispose()
+    {
+        try
+        {
+            _blkdev.Dispose();
+        }
+        finally
+        {
+            _host.Dispose();
+        }
+    }
+}
