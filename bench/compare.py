@@ -11,36 +11,85 @@ import sys
 import time
 
 import report
+from comparison import Comparison
 from processes import Failed, Workplace
-from sections import ONCE, SECTIONS, Comparison
+from sections import ONCE, SECTIONS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOOR_BUILD = ["gcc", "-std=gnu17", "-O2", "-march=native", "-fno-builtin-memcpy"]
 
 # run, ramp, sweep, floor, beside, fill: seconds of one measurement of that kind; beside is each of the floor's four.
+# attempts: how often a measurement that was disturbed is taken at most.
 FULL = {
-    "name": "full", "rounds": 5, "run_s": 2, "ramp_s": 0.3, "sweep_s": 0.8, "floor_s": 1, "beside_s": 0.1, "fill_s": 0.5,
-    "nbd_size": "256m", "file_size": "1g", "large_size": "1g", "depths": [1, 2, 4, 8, 16, 32, 64],
-    "block_sizes": ["4k", "16k", "64k", "256k", "1m"], "think_us": 1000000, "think_run_s": 8, "mode_idle_s": 5, "idle_s": 60,
+    "name": "full",
+    "rounds": 5,
+    "attempts": 4,
+    "run_s": 2,
+    "ramp_s": 0.3,
+    "sweep_s": 0.8,
+    "floor_s": 1,
+    "beside_s": 0.1,
+    "fill_s": 0.5,
+    "nbd_size": "256m",
+    "file_size": "1g",
+    "large_size": "1g",
+    "depths": [1, 2, 4, 8, 16, 32, 64],
+    "block_sizes": ["4k", "16k", "64k", "256k", "1m"],
+    "think_us": 1000000,
+    "think_run_s": 8,
+    "mode_idle_s": 5,
+    "idle_s": 60,
 }
 TINY = FULL | {
-    "name": "tiny", "rounds": 1, "run_s": 0.1, "ramp_s": 0, "sweep_s": 0.05, "floor_s": 0.02, "beside_s": 0.01, "fill_s": 0.05,
-    "nbd_size": "8m", "file_size": "16m", "large_size": "16m", "depths": [1, 32], "block_sizes": ["4k", "1m"], "think_us": 50000,
-    "think_run_s": 0.3, "mode_idle_s": 0.5, "idle_s": 1,
+    "name": "tiny",
+    "rounds": 1,
+    "attempts": 1,
+    "run_s": 0.1,
+    "ramp_s": 0,
+    "sweep_s": 0.05,
+    "floor_s": 0.02,
+    "beside_s": 0.01,
+    "fill_s": 0.05,
+    "nbd_size": "8m",
+    "file_size": "16m",
+    "large_size": "16m",
+    "depths": [1, 32],
+    "block_sizes": ["4k", "1m"],
+    "think_us": 50000,
+    "think_run_s": 0.3,
+    "mode_idle_s": 0.5,
+    "idle_s": 1,
 }
 
 
 def arguments():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.split(";")[0])
-    parser.add_argument("--tiny", action="store_true", help="one round of tiny inputs: a test of the comparison, its numbers mean nothing")
-    parser.add_argument("--output", metavar="DIR", help="where benchmarks.md, benchmarks/*.svg and results.json go; by default docs/, and "
-                        "artifacts/bench/ for results.json; needed with --tiny")
+    parser.add_argument(
+        "--tiny", action="store_true", help="one round of tiny inputs: a test of the comparison, its numbers mean nothing"
+    )
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="where benchmarks.md, benchmarks/*.svg and results.json go; by default docs/, and "
+        "artifacts/bench/ for results.json; needed with --tiny",
+    )
     parser.add_argument("--rounds", type=positive, help="rounds to take the medians of; 5 by default")
-    parser.add_argument("--cpus", type=two_cpus, default=(0, 1), metavar="CLIENT,SERVER", help="the two CPUs; 0,1 by default")
+    parser.add_argument(
+        "--cpus", type=two_cpus, default=(0, 1), metavar="CLIENT,SERVER", help="the two CPUs; 0,1 by default"
+    )
     parser.add_argument("--only", metavar="SECTION,…", type=sections, help="measure these alone: " + ", ".join(SECTIONS))
-    parser.add_argument("--lock", metavar="FILE", help="hold a lock (flock) on this file during each measurement: on a machine where others "
-                        "who work take it shared")
-    parser.add_argument("--from", dest="results", metavar="FILE", help="measure nothing; write the report of the results.json of an earlier run")
+    parser.add_argument(
+        "--lock",
+        metavar="FILE",
+        help="hold a lock (flock) on this file during each measurement: on a machine where others "
+        "who work take it shared",
+    )
+    parser.add_argument(
+        "--from",
+        dest="results",
+        metavar="FILE",
+        help="measure nothing; write the report of the results.json of an earlier run",
+    )
     options = parser.parse_args()
     if options.tiny and not options.output:
         parser.error("--tiny needs --output DIR: what it measures does not belong into docs/")
@@ -94,7 +143,6 @@ def measure(options, profile):
         results["machine"] = report.machine(place.cbdd, place.directory)
     finally:
         place.close()
-    results["took_s"] = 0
     return results
 
 

@@ -20,13 +20,27 @@ def draw(r, directory):
     percentiles |= {t: points(r, "raw file", t) for t in r.targets("raw file") if not t.startswith("CBD")}
     tails = (90, 99, 99.9, 99.99)
     plots = [
-        ("latency.svg", "Latency percentiles, 4 KiB random reads, depth 1", percentiles,
-         "set xlabel 'percentile'\nset ylabel 'µs'\nset logscale xy\nset xrange [1:*]\nset xtics (" + "'0' 1, '50' 2, " +
-         ", ".join(f"'{t:g}' {1 / (1 - t / 100):g}" for t in tails) + ")\n"),
-        ("depth.svg", "IOPS over queue depth, 4 KiB random reads", sweep(r, "depth", "iops", float),
-         "set xlabel 'queue depth'\nset ylabel 'IOPS'\nset logscale x 2\nset logscale y\nset format y '%.0s %c'\n"),
-        ("block-size.svg", "Bandwidth over block size, reads, depth 4", sweep(r, "block size", "mb_per_s", kibibytes),
-         "set xlabel 'KiB'\nset ylabel 'MB/s'\nset logscale x 2\nset logscale y\n"),
+        (
+            "latency.svg",
+            "Latency percentiles, 4 KiB random reads, depth 1",
+            percentiles,
+            "set xlabel 'percentile'\nset ylabel 'µs'\nset logscale xy\nset xrange [1:*]\nset xtics ("
+            + "'0' 1, '50' 2, "
+            + ", ".join(f"'{t:g}' {1 / (1 - t / 100):g}" for t in tails)
+            + ")\n",
+        ),
+        (
+            "depth.svg",
+            "IOPS over queue depth, 4 KiB random reads",
+            sweep(r, "depth", "iops", float),
+            "set xlabel 'queue depth'\nset ylabel 'IOPS'\nset logscale x 2\nset logscale y\nset format y '%.0s %c'\n",
+        ),
+        (
+            "block-size.svg",
+            "Bandwidth over block size, reads, depth 4",
+            sweep(r, "block size", "mb_per_s", kibibytes),
+            "set xlabel 'KiB'\nset ylabel 'MB/s'\nset logscale x 2\nset logscale y\n",
+        ),
     ]
     drawn = []
     for name, title, series, axes in plots:
@@ -50,8 +64,14 @@ def points(r, section, target):
 
 
 def sweep(r, section, key, x):
-    return {target: [(x(name), r.median(section, target, name, key)) for name in r.names(section) if r.values(section, target, name, key)]
-            for target in r.targets(section)}
+    return {
+        target: [
+            (x(name), r.median(section, target, name, key))
+            for name in r.names(section)
+            if r.values(section, target, name, key)
+        ]
+        for target in r.targets(section)
+    }
 
 
 def kibibytes(size):
@@ -60,7 +80,9 @@ def kibibytes(size):
 
 def gnuplot(path, title, series, axes):
     lines = ", ".join(f"${'d'}{i} with linespoints lw 2 pt {i + 4} ps 0.6 title '{label}'" for i, label in enumerate(series))
-    data = "".join(f"$d{i} << END\n" + "".join(f"{x} {y}\n" for x, y in points) + "END\n" for i, points in enumerate(series.values()))
+    data = "".join(
+        f"$d{i} << END\n" + "".join(f"{x} {y}\n" for x, y in points) + "END\n" for i, points in enumerate(series.values())
+    )
     script = f"{STYLE}set output '{path}'\nset title '{title}'\n{axes}{data}plot {lines}\n"
     done = subprocess.run(["gnuplot"], input=script, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -55,7 +55,9 @@ class Workplace:
     def start(self, command, cpu=None, log="log"):
         """Starts a process that ends with this one; returns it."""
         with open(self.path(log), "ab") as output:
-            process = subprocess.Popen([*WITH_THIS_PROCESS, *pinned(cpu), *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                [*WITH_THIS_PROCESS, *pinned(cpu), *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
         self._started.append(process)
         return process
 
@@ -78,8 +80,9 @@ class Workplace:
         full = [*pinned(cpu), *command]
         if what:
             self.remember(what, full)
-        done = subprocess.run([*WITH_THIS_PROCESS, *full], stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, check=False)
+        done = subprocess.run(
+            [*WITH_THIS_PROCESS, *full], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise Failed(f"{shlex.join(full)}: exit code {done.returncode}: {(done.stderr or done.stdout).strip()[-400:]}")
         return done.stdout
@@ -104,8 +107,10 @@ class Workplace:
             time.sleep(0.005)
 
     def _last_words(self):
-        logs = sorted((p for p in os.scandir(self.directory) if p.is_file() and p.name.endswith("log")),
-                      key=lambda p: p.stat().st_mtime)
+        logs = sorted(
+            (p for p in os.scandir(self.directory) if p.is_file() and p.name.endswith("log")),
+            key=lambda p: p.stat().st_mtime,
+        )
         if not logs:
             return "no log"
         with open(logs[-1].path, errors="replace") as log:

@@ -3,145 +3,17 @@ whole run, and adds samples to the results; the report knows the sections and ta
 
 import json
 import os
-import signal
 import socket
 import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
-from processes import Daemon, Failed, Server, cpu_s
-from samples import Workload, by_bench, by_fio, fill, of_bench, text
+from comparison import DISK, HOT, NBD, stopped
+from processes import Daemon, Failed
+from samples import Workload, by_fio, of_bench, text
 
-# The floor touches 8 MiB; what is put beside it does, too.
-HOT = "8m"
-REGION = ("--format", "--size", "256M", "--channels", "16")
-CRC = {"CRC on": "on", "CRC off": "off"}
-NBD = ("CBD over NBD", "nbdkit memory", "nbdkit, two hops", "qemu-nbd, raw file")
-DISK = "fio on the file"
 IDLE_DEVICES = 16
-# The floor before and after a measurement may differ by this much, or it is taken again: a hypervisor may move a virtual
-# CPU to another part of the chip at any moment, and then a cache line takes several times as long. So may what else the
-# machine does: each side of a pair that spins uses all of its CPU, or was not given it.
-STEADY = 1.25
-UNDISTURBED_PERCENT = 95
-ATTEMPTS = 4
-
-
-def undisturbed(sample):
-    return min(v for v in (sample["client_cpu"], sample["server_cpu"]) if v is not None) >= UNDISTURBED_PERCENT
-
-
-class Comparison:
-    """A run: what stays up during all of it, and what was measured."""
-
-    def __init__(self, place, profile, results):
-        self.place, self.profile, self.results = place, profile, results
-        self._nbd = None
-        self._file = None
-
-    # The floor
-
-    def floor(self, measures, seconds, what=None):
-        place = self.place
-        return json.loads(place.run([
-            place.path("floor"), "--measure", measures, "--requester-cpu", str(place.client_cpu), "--responder-cpu",
-            str(place.server_cpu), "--seconds", str(seconds)], what=what))
-
-    def beside_floor(self, daemon, take):
-        """take(), mode busy, with the floor right before and after it, while the daemon, which spins, is stopped."""
-        def floor():
-            with stopped(daemon):
-                return self.floor("line,copy,stream,memcpy", self.profile["beside_s"])
-        before = floor()
-        for _ in range(ATTEMPTS):
-            sample, after = take(), floor()
-            lines = sorted((before["line"]["p50_ns"], after["line"]["p50_ns"]))
-            sample["steady"] = lines[1] <= lines[0] * STEADY and undisturbed(sample)
-            sample["floor"] = {"copy_ns": (before["copy"]["p50_ns"] + after["copy"]["p50_ns"]) / 2} | {
-                f"{part}_mb_per_s": (before[part]["mb_per_s"] + after[part]["mb_per_s"]) / 2 for part in ("stream", "memcpy")}
-            if sample["steady"]:
-                break
-            before = after
-        return sample
-
-    # Disks
-
-    @contextmanager
-    def pair(self, mode, disk, *region_options, name="alpha"):
-        """A daemon on the server's CPU with one backend; yields it and the backend's id."""
-        daemon = Daemon(self.place, name, self.place.server_cpu)
-        try:
-            daemon.register(self.place.region(name), *REGION, "--force", *region_options, what="region, in-process")
-            yield daemon, daemon.ctl("backend-start", "-p", disk, "--mode", mode, what=f"backend, {mode}")
-        finally:
-            daemon.stop()
-
-    def bench(self, daemon, backend, workload, mode, run_s=None, what="in-process"):
-        profile = self.profile
-        return by_bench(daemon, ("-b", backend), workload, run_s or profile["run_s"], profile["ramp_s"], mode,
-                        self.place.client_cpu, what)
-
-    def fill_backend(self, daemon, backend, size):
-        """Writes the whole of a memory disk: what was never written is not read from anywhere."""
-        daemon.bench("-b", backend, "--rw", "write", "--bs", "1m", "--iodepth", 4, "--size", size, "--overwrite",
-                     "--runtime", self.profile["fill_s"], cpu=self.place.client_cpu)
-
-    def file(self):
-        """A file on a disk whose every block was written."""
-        if not self._file:
-            path = self.place.path("disk.img")
-            self.place.run(["fio", "--name=fill", f"--filename={path}", "--rw=write", "--bs=1m", "--direct=1", "--ioengine=io_uring",
-                            "--iodepth=8", f"--size={self.profile['file_size']}", "--end_fsync=1", "--verify_state_save=0",
-                            "--output-format=json"])
-            self._file = path
-        return self._file
-
-    def fio_engine(self):
-        return ["--ioengine=io_uring", "--direct=1", f"--filename={self.file()}"]
-
-    def nbd(self):
-        """URIs of the NBD servers, which stay up; none of them is pinned."""
-        if self._nbd:
-            return self._nbd
-        place, size = self.place, self.profile["nbd_size"]
-        alpha, beta = Daemon(place, "nbd-alpha"), Daemon(place, "nbd-beta")
-        region = place.region("nbd")
-        alpha.register(region, *REGION, what="region, over NBD")
-        beta.register(region)
-        backend = alpha.ctl("backend-start", "-p", f"memory:{size.upper()}", what="backend, over NBD")
-        uris = {"CBD over NBD": beta.ctl("dev-start", "-b", backend, "--queues", 1, what="device, over NBD")}
-        one = Server(place, "nbdkit", ["nbdkit", "-f", "-U", "SOCKET", "memory", size], what="nbdkit memory")
-        uris["nbdkit memory"] = one.uri
-        near = Server(place, "nbdkit-near", ["nbdkit", "-f", "-U", "SOCKET", "memory", size])
-        uris["nbdkit, two hops"] = Server(place, "nbdkit-far", ["nbdkit", "-f", "-U", "SOCKET", "nbd", f"socket={near.socket}"],
-                                          what="nbdkit, two hops, the second").uri
-        image = place.path("qemu.img")
-        with open(image, "wb") as file:
-            file.truncate(int(size[:-1]) << 20)
-        uris["qemu-nbd, raw file"] = Server(place, "qemu-nbd", ["qemu-nbd", "-f", "raw", "-t", "-k", "SOCKET", image],
-                                            what="qemu-nbd, raw file").uri
-        for uri in uris.values():
-            fill(place, uri, size)
-        self._nbd = uris
-        return uris
-
-    def fio_nbd(self, target, workload, run_s=None, extra=()):
-        profile = self.profile
-        return by_fio(self.place, ["--ioengine=nbd", f"--uri={self.nbd()[target]}", *extra], workload, run_s or profile["run_s"],
-                      profile["ramp_s"], what=f"fio, {target}")
-
-    def add(self, section, target, name, sample):
-        self.results.setdefault(section, {}).setdefault(target, {}).setdefault(name, []).append(sample)
-
-
-@contextmanager
-def stopped(daemon):
-    os.kill(daemon.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(daemon.process.pid, signal.SIGCONT)
+CRC = {"CRC on": "on", "CRC off": "off"}
 
 
 def floor(run):
@@ -149,7 +21,14 @@ def floor(run):
         run.add("floor", "floor", "floor", run.floor("line,copy,stream,memcpy", run.profile["floor_s"], what="floor"))
 
 
-HEADLINE = [("randread", "4k", 1), ("randwrite", "4k", 1), ("randread", "4k", 32), ("randwrite", "4k", 32), ("read", "1m", 4), ("write", "1m", 4)]
+HEADLINE = [
+    ("randread", "4k", 1),
+    ("randwrite", "4k", 1),
+    ("randread", "4k", 32),
+    ("randwrite", "4k", 32),
+    ("read", "1m", 4),
+    ("write", "1m", 4),
+]
 
 
 def in_process(run):
@@ -160,7 +39,9 @@ def in_process(run):
             for rw, bs, depth in HEADLINE:
                 workload = Workload(rw, bs, depth, HOT)
                 with run.place.alone():
-                    sample = run.beside_floor(daemon, lambda: run.bench(daemon, backend, workload, "busy", what="in-process"))
+                    sample = run.beside_floor(
+                        daemon, lambda: run.bench(daemon, backend, workload, "busy", what="in-process")
+                    )
                 run.add("in-process", target, text(workload), sample)
             # The same where the disk is larger than every cache.
             run.fill_backend(daemon, backend, run.profile["large_size"])
@@ -175,7 +56,10 @@ def pairs(run):
     """One pair of client and daemon, then two at once, each with a region of its own, on the same two CPUs."""
     workload = Workload("randread", "4k", 32, HOT)
     for mode in "busy", "adaptive":
-        with run.pair(mode, "memory:8M", name="pair-a") as (a, a_backend), run.pair(mode, "memory:8M", name="pair-b") as (b, b_backend):
+        with run.pair(mode, "memory:8M", name="pair-a") as (a, a_backend), run.pair(mode, "memory:8M", name="pair-b") as (
+            b,
+            b_backend,
+        ):
             for daemon, backend in (a, a_backend), (b, b_backend):
                 run.fill_backend(daemon, backend, HOT)
             with run.place.alone():
@@ -183,7 +67,11 @@ def pairs(run):
                 with stopped(b):
                     one = run.bench(a, a_backend, workload, mode, what=None)
                 with ThreadPoolExecutor(2) as threads:
-                    two = list(threads.map(lambda p: run.bench(p[0], p[1], workload, mode, what=None), ((a, a_backend), (b, b_backend))))
+                    two = list(
+                        threads.map(
+                            lambda p: run.bench(p[0], p[1], workload, mode, what=None), ((a, a_backend), (b, b_backend))
+                        )
+                    )
             run.add("pairs", mode, "one", cpu_cost([one]))
             run.add("pairs", mode, "two", cpu_cost(two))
 
@@ -211,7 +99,15 @@ def raw_file(run):
         for depth in 1, 32:
             workload = Workload(rw, "4k", depth, run.profile["file_size"])
             with run.place.alone():
-                sample = by_fio(run.place, run.fio_engine(), workload, run.profile["run_s"], run.profile["ramp_s"], run.place.client_cpu, "fio on the file")
+                sample = by_fio(
+                    run.place,
+                    run.fio_engine(),
+                    workload,
+                    run.profile["run_s"],
+                    run.profile["ramp_s"],
+                    run.place.client_cpu,
+                    "fio on the file",
+                )
             run.add("raw file", DISK, text(workload), sample)
             for mode in "busy", "adaptive":
                 with run.pair(mode, file) as (daemon, backend), run.place.alone():
@@ -229,14 +125,30 @@ def sweeps(run):
             run.fill_backend(daemon, backend, profile["nbd_size"])
             for section, workload, x in points:
                 with run.place.alone():
-                    run.add(section, f"CBD in-process, {target}", str(x), run.bench(daemon, backend, workload, "busy", profile["sweep_s"]))
+                    run.add(
+                        section,
+                        f"CBD in-process, {target}",
+                        str(x),
+                        run.bench(daemon, backend, workload, "busy", profile["sweep_s"]),
+                    )
     for section, workload, x in points:
         for target in NBD:
             with run.place.alone():
                 run.add(section, target, str(x), run.fio_nbd(target, workload, profile["sweep_s"]))
         with run.place.alone():
-            run.add(section, DISK, str(x), by_fio(run.place, run.fio_engine(), workload._replace(size=profile["file_size"]), profile["sweep_s"],
-                                                  profile["ramp_s"], run.place.client_cpu))
+            run.add(
+                section,
+                DISK,
+                str(x),
+                by_fio(
+                    run.place,
+                    run.fio_engine(),
+                    workload._replace(size=profile["file_size"]),
+                    profile["sweep_s"],
+                    profile["ramp_s"],
+                    run.place.client_cpu,
+                ),
+            )
 
 
 def modes(run):
@@ -249,8 +161,24 @@ def modes(run):
             with run.place.alone():
                 run.add("modes", mode, "latency", run.bench(alpha, backend, workload, mode))
             with run.place.alone():
-                report = alpha.bench("-b", backend, "--rw", "randread", "--bs", "4k", "--size", HOT, "--thinktime", profile["think_us"],
-                                     "--runtime", profile["think_run_s"], "--mode", mode, cpu=run.place.client_cpu, what="first I/O after a pause")
+                report = alpha.bench(
+                    "-b",
+                    backend,
+                    "--rw",
+                    "randread",
+                    "--bs",
+                    "4k",
+                    "--size",
+                    HOT,
+                    "--thinktime",
+                    profile["think_us"],
+                    "--runtime",
+                    profile["think_run_s"],
+                    "--mode",
+                    mode,
+                    cpu=run.place.client_cpu,
+                    what="first I/O after a pause",
+                )
                 run.add("modes", mode, "wake", of_bench(report, f"with pauses, mode {mode}"))
             beta = Daemon(run.place, "beta", run.place.client_cpu)
             try:
@@ -289,10 +217,18 @@ def start_up(run):
             formatted = time.monotonic()
             beta.register(path)
             joined = time.monotonic()
-        run.add("start-up", "cbdd", "64 GiB", {
-            "daemon_s": alpha.start_s, "format_s": formatted - began, "join_s": joined - formatted,
-            "stored_bytes": os.stat(path).st_blocks * 512, "own_bytes": beta.own_memory_bytes(),
-        })
+        run.add(
+            "start-up",
+            "cbdd",
+            "64 GiB",
+            {
+                "daemon_s": alpha.start_s,
+                "format_s": formatted - began,
+                "join_s": joined - formatted,
+                "stored_bytes": os.stat(path).st_blocks * 512,
+                "own_bytes": beta.own_memory_bytes(),
+            },
+        )
     finally:
         alpha.stop()
         beta.stop()
@@ -316,11 +252,17 @@ def many_devices(run):
         if not channels:
             raise Failed(f"channel-list shows no attached channel of {IDLE_DEVICES} devices")
         after = [d.own_memory_bytes() for d in (alpha, beta)]
-        run.add("devices", "memory", "memory", {
-            "devices": IDLE_DEVICES, "channels": len(channels),
-            "bytes_per_channel": [(a - b) / len(channels) for a, b in zip(after, before)],
-            "region_bytes_per_channel": json.loads(alpha.ctl("tp-list", "-o", "json"))[0]["bytes_per_channel"],
-        })
+        run.add(
+            "devices",
+            "memory",
+            "memory",
+            {
+                "devices": IDLE_DEVICES,
+                "channels": len(channels),
+                "bytes_per_channel": [(a - b) / len(channels) for a, b in zip(after, before)],
+                "region_bytes_per_channel": json.loads(alpha.ctl("tp-list", "-o", "json"))[0]["bytes_per_channel"],
+            },
+        )
         with place.alone():
             run.add("devices", "idle", "idle", idle((alpha, beta), run.profile["idle_s"]))
     finally:
@@ -358,6 +300,15 @@ def connect(path):
 
 
 # In this order within a round; those of ONCE are done once in a run: they take no more than one try, or a minute.
-SECTIONS = {"floor": floor, "in-process": in_process, "pairs": pairs, "nbd": over_nbd, "raw-file": raw_file, "sweeps": sweeps, "modes": modes,
-            "start-up": start_up, "devices": many_devices}
+SECTIONS = {
+    "floor": floor,
+    "in-process": in_process,
+    "pairs": pairs,
+    "nbd": over_nbd,
+    "raw-file": raw_file,
+    "sweeps": sweeps,
+    "modes": modes,
+    "start-up": start_up,
+    "devices": many_devices,
+}
 ONCE = ("devices",)
