@@ -20,6 +20,12 @@ internal sealed class DeviceService
     private const int CloseTimeoutMs = 10_000;
     private const int PollIntervalMs = 1;
 
+    /// <summary>
+    /// Large requests go in pieces of this size: while one is sent to the client the next are on their way, and what is
+    /// copied from one step to the next is still in the caches of its core.
+    /// </summary>
+    private const int PieceBytes = 128 << 10;
+
     private readonly BlkdevClaim<MappedMemory, SafePolicy> _claim;
     private readonly Queue<MappedMemory, SafePolicy>[] _queues;
     private readonly BlkdevState _state;
@@ -53,7 +59,7 @@ internal sealed class DeviceService
         _watch = new BackendWatch<MappedMemory, SafePolicy>(memory, geometry, claim.Body.BackendId);
         _queues = new Queue<MappedMemory, SafePolicy>[channels.Count];
         for (int i = 0; i < _queues.Length; i++)
-            _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions(), announceOffer);
+            _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions { PieceBytes = PieceBytes }, announceOffer);
         _device = new BlkdevDevice(_state, memory, _queues, condition);
     }
 
