@@ -53,7 +53,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
             foreach (FusePump pump in _pumps)
                 pump.Start();
             BlockDeviceInfo info = device.Info;
-            _node = loop.Configure(_mount, _fileName, info.LogicalBlockBytes, info.ReadOnly, info.CanZeroFast);
+            _node = loop.Configure(_mount, _fileName, info.LogicalBlockBytes, info.ReadOnly);
         }
         catch (CbdException e)
         {

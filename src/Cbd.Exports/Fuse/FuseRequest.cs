@@ -142,12 +142,15 @@ internal readonly struct FuseRequest
     }
 
     /// <summary>
-    /// fallocate(2). A loop device asks for holes both to discard and to write zeroes, so a hole reads as zeroes.
+    /// fallocate(2). A loop device asks for holes both to discard and to write zeroes, so a hole reads as zeroes. Where
+    /// that means writing them, it is refused: the kernel writes the zeroes that it needs, and discards nothing.
     /// </summary>
     private static FuseRequest Allocate(in RequestHeader header, ReadOnlySpan<byte> body, BlockDeviceInfo device)
     {
         if (header.Node != FileNode || !MemoryMarshal.TryRead(body, out AllocateRequest allocate))
             return Refused(header, Memory.Errno.EINVAL);
+        if (!device.CanZeroFast && !device.ReadOnly)
+            return Refused(header, Memory.Errno.EOPNOTSUPP);
         return allocate.Mode switch
         {
             (uint)AllocateMode.PunchHole => OnDevice(header, BlockOperation.WriteZeroes, BlockFlags.None, allocate.Offset, allocate.Length, device),

@@ -17,9 +17,9 @@ internal sealed class LoopProcess(string program)
     private static readonly Lock s_starting = new();
 
     /// <summary>Returns the path of the loop device.</summary>
-    internal string Configure(FuseMount mount, string file, int blockBytes, bool readOnly, bool discards) => Run(
+    internal string Configure(FuseMount mount, string file, int blockBytes, bool readOnly) => Run(
         mount, LoopProgram.ConfigureVerb, Number(mount), file, blockBytes.ToString(CultureInfo.InvariantCulture),
-        readOnly ? "ro" : "rw", discards ? "discard" : "keep");
+        readOnly ? "ro" : "rw");
 
     internal void Resize(FuseMount mount, string file, string device) =>
         Run(mount, LoopProgram.ResizeVerb, Number(mount), file, device);

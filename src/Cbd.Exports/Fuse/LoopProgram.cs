@@ -26,8 +26,8 @@ public static class LoopProgram
         {
             switch (words)
             {
-                case [ConfigureVerb, var mount, var file, var block, var mode, var discards]:
-                    output.Write(Configure(Inherited(mount), file, Number(block), mode == "ro", discards == "discard"));
+                case [ConfigureVerb, var mount, var file, var block, var mode]:
+                    output.Write(Configure(Inherited(mount), file, Number(block), mode == "ro"));
                     return 0;
                 case [ClearVerb, var device, var how]:
                     LoopDevice.Clear(device, exclusive: how == "exclusive");
@@ -46,17 +46,13 @@ public static class LoopProgram
         }
     }
 
-    private static string Configure(FileDescriptor mount, string file, int blockBytes, bool readOnly, bool discards)
+    private static string Configure(FileDescriptor mount, string file, int blockBytes, bool readOnly)
     {
         int error = mount.TryOpenBelow(file, readOnly ? OpenFlags.ReadOnly : OpenFlags.ReadWrite, out FileDescriptor? descriptor);
         using FileDescriptor? opened = descriptor;
         if (opened is null)
             throw new SystemCallException("open", -error, file);
-        string device = LoopDevice.Configure(opened, blockBytes, readOnly);
-        string folder = $"/sys/block/{Path.GetFileName(device)}";
-        if (!discards)
-            TryWrite($"{folder}/queue/discard_max_bytes", "0");
-        return device;
+        return LoopDevice.Configure(opened, blockBytes, readOnly);
     }
 
     private static void Resize(FileDescriptor mount, string file, string device)
@@ -73,16 +69,4 @@ public static class LoopProgram
     private static int Number(string word) => int.TryParse(word, NumberStyles.None, CultureInfo.InvariantCulture, out int number)
         ? number
         : throw new CbdException(CbdErrorKind.Invalid, $"'{word}' is no number");
-
-    private static void TryWrite(string path, string text)
-    {
-        try
-        {
-            File.WriteAllText(path, text);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // A hint for tools; the device refuses or does what is asked all the same.
-        }
-    }
 }

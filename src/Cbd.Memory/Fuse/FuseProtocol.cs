@@ -55,19 +55,14 @@ public static class FuseProtocol
 
     public const nuint IoctlClone = 0x8004e500;
 
-    /// <summary>struct fuse_in_header.</summary>
-    [StructLayout(LayoutKind.Sequential)]
+    /// <summary>struct fuse_in_header; its end is padding, or the length of extensions that are not asked for.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 40)]
     public struct RequestHeader
     {
-        public uint Length;
-        public FuseOperation Operation;
-        public ulong Unique;
-        public ulong Node;
-        public uint UserId;
-        public uint GroupId;
-        public uint ProcessId;
-        public ushort ExtensionWords;
-        public ushort Padding;
+        [FieldOffset(0)] public uint Length;
+        [FieldOffset(4)] public FuseOperation Operation;
+        [FieldOffset(8)] public ulong Unique;
+        [FieldOffset(16)] public ulong Node;
     }
 
     /// <summary>struct fuse_out_header; <see cref="Error"/> is 0 or a negative errno.</summary>

@@ -15,7 +15,7 @@ public sealed class FuseRequestTests
     private const int MaxTransferBytes = 65536;
     private const ulong Unique = 77;
     private static readonly byte[] s_name = Encoding.UTF8.GetBytes("cbd0");
-    private static readonly BlockDeviceInfo s_device = new() { SizeBytes = 1 << 20, LogicalBlockBytes = 4096 };
+    private static readonly BlockDeviceInfo s_device = new() { SizeBytes = 1 << 20, LogicalBlockBytes = 4096, CanZeroFast = true };
 
     [Fact]
     public void A_read_is_whole_blocks_of_the_device()
@@ -102,6 +102,11 @@ public sealed class FuseRequestTests
         Refuses(Errno.EFBIG, Allocate((uint)AllocateMode.PunchHole, 4096, 1 << 20));
         Refuses(Errno.EFBIG, Allocate((uint)AllocateMode.PunchHole, 4096, ulong.MaxValue - 4095));
     }
+
+    [Fact]
+    public void Zeroes_that_would_be_written_are_left_to_the_kernel() => Assert.Equal(
+        Errno.EOPNOTSUPP,
+        Parse(Allocate((uint)AllocateMode.PunchHole, 4096, 8192), s_device with { CanZeroFast = false }).Errno);
 
     [Theory]
     [InlineData(FuseOperation.Read)]

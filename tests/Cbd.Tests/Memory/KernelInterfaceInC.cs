@@ -355,11 +355,6 @@ internal static class KernelInterfaceInC
             ["Operation"] = "opcode",
             ["Unique"] = "unique",
             ["Node"] = "nodeid",
-            ["UserId"] = "uid",
-            ["GroupId"] = "gid",
-            ["ProcessId"] = "pid",
-            ["ExtensionWords"] = "total_extlen",
-            ["Padding"] = "padding",
         }),
         ["ReplyHeader"] = ("struct fuse_out_header", new()
         {

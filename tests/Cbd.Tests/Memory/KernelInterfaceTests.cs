@@ -150,6 +150,8 @@ public sealed class KernelInterfaceTests
     {
         // Linux 6.1.
         _ when expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal) => "STATX_DIOALIGN",
+        // Linux 6.2.
+        "FOPEN_PARALLEL_DIRECT_WRITES" => expression,
         // Linux 6.7, an enum; the first macro after it came with 6.13.
         "IORING_OP_FUTEX_WAIT" => "IORING_SETUP_HYBRID_IOPOLL",
         _ => null,
