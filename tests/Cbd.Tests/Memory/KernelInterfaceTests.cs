@@ -3,6 +3,7 @@ using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
 using Cbd.Memory;
+using Cbd.Memory.Fuse;
 using Xunit;
 using MachineArchitecture = System.Runtime.InteropServices.Architecture;
 
@@ -42,17 +43,21 @@ public sealed class KernelInterfaceTests
         #include <sys/vfs.h>
         #include <linux/falloc.h>
         #include <linux/fs.h>
+        #include <linux/fuse.h>
         #include <linux/futex.h>
         #include <linux/io_uring.h>
+        #include <linux/loop.h>
         #include <linux/magic.h>
+        #include <linux/mount.h>
 
         """;
 
     private static readonly Type[] s_constantTypes =
-        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents)];
+        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents),
+            typeof(FuseProtocol), typeof(FuseOperation)];
 
     private static readonly Type[] s_structures =
-        [.. new[] { typeof(LibC), typeof(IoUringCalls) }
+        [.. new[] { typeof(LibC), typeof(IoUringCalls), typeof(FuseProtocol) }
             .SelectMany(type => type.GetNestedTypes(BindingFlags.Public | BindingFlags.NonPublic))
             .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal))];
 
@@ -120,7 +125,8 @@ public sealed class KernelInterfaceTests
             foreach (FieldInfo field in type.GetFields(Fields))
             {
                 string member = members[field.Name];
-                int bytes = field.FieldType.IsPointer ? IntPtr.Size : Marshal.SizeOf(field.FieldType);
+                Type stored = field.FieldType.IsEnum ? field.FieldType.GetEnumUnderlyingType() : field.FieldType;
+                int bytes = stored.IsPointer ? IntPtr.Size : Marshal.SizeOf(stored);
                 Is($"offsetof({structure}, {member})", Marshal.OffsetOf(type, field.Name), $"{type.Name}.{field.Name}");
                 Is($"sizeof((({structure}*)0)->{member})", bytes, $"size of {type.Name}.{field.Name}");
             }
@@ -144,6 +150,8 @@ public sealed class KernelInterfaceTests
     {
         // Linux 6.1.
         _ when expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal) => "STATX_DIOALIGN",
+        // Linux 6.2.
+        "FOPEN_PARALLEL_DIRECT_WRITES" => expression,
         // Linux 6.7, an enum; the first macro after it came with 6.13.
         "IORING_OP_FUTEX_WAIT" => "IORING_SETUP_HYBRID_IOPOLL",
         _ => null,
