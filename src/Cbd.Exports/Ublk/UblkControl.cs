@@ -55,10 +55,6 @@ internal sealed class UblkControl : IDisposable
         return new UblkControl(file!, ring!);
     }
 
-    /// <summary>As <see cref="TryOpen"/>; throws.</summary>
-    internal static UblkControl Open() =>
-        TryOpen(out string whyNot) ?? throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
-
     /// <summary>What this kernel's ublk can do.</summary>
     internal int GetFeatures(out ulong features)
     {

@@ -1,5 +1,3 @@
-using System.Globalization;
-
 namespace Cbd.Exports.Ublk;
 
 /// <summary>
@@ -11,13 +9,8 @@ internal readonly record struct UblkOwner(int ProcessId)
 {
     private const ulong Magic = 0x434244;
 
-    /// <summary>The inode of the first process id namespace (linux/proc_ns.h).</summary>
-    private const string FirstNamespace = "pid:[4026531836]";
-
-    private static readonly bool s_isInFirstNamespace = File.ResolveLinkTarget("/proc/self/ns/pid", returnFinalTarget: false)?.Name == FirstNamespace;
-
     /// <summary>This process.</summary>
-    internal static UblkOwner Self { get; } = new(s_isInFirstNamespace ? Environment.ProcessId : 0);
+    internal static UblkOwner Self { get; } = new(DaemonProcess.OwnNumber);
 
     internal ulong Encode() => (Magic << 40) | (ProcessId != 0 ? 1ul << 32 : 0) | (uint)ProcessId;
 
@@ -33,6 +26,5 @@ internal readonly record struct UblkOwner(int ProcessId)
     /// The process has ended for sure. A number that was given to another process counts as alive: then the device stays
     /// until that ends too.
     /// </summary>
-    internal bool IsGone => ProcessId > 0 && s_isInFirstNamespace && ProcessId != Environment.ProcessId &&
-        !Directory.Exists($"/proc/{ProcessId.ToString(CultureInfo.InvariantCulture)}");
+    internal bool IsGone => DaemonProcess.IsGone(ProcessId, startTicks: null);
 }
