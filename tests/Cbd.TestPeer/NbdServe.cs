@@ -20,7 +20,7 @@ internal static class NbdServe
         {
         }
 
-        export.Stop();
+        export.Stop(force: false);
         foreach (NbdPumpStatistics pump in export.GetStatistics())
             Console.WriteLine(pump);
         return 0;

@@ -16,7 +16,7 @@ public interface IAttachKind
     string Name { get; }
 
     /// <summary>
-    /// This kernel has it and this process may use it. Cheap, changes nothing and does not load modules. Otherwise
+    /// This kernel has it and this process may use it. Cheap; changes nothing. Otherwise
     /// <paramref name="whyNot"/> says what is missing (module, node, capability, kernel version) and how to get it, as
     /// the rest of a sentence: "/dev/ublk-control does not exist: load the module with 'modprobe ublk_drv'".
     /// </summary>

@@ -63,7 +63,13 @@ internal sealed class DeviceService
 
     public string Name => _export.Uri;
 
-    public int ClientCount => _export.ClientCount;
+    public string Node => _export.Node;
+
+    /// <summary>Who uses it, in words for an error; null if nobody does.</summary>
+    public string? DescribeUse() => _export.DescribeUse();
+
+    /// <summary>Tells the users of the export that the device has another size.</summary>
+    public void Resize() => _export.Resize();
 
     public int QueueCount => _queues.Length;
 
@@ -111,7 +117,7 @@ internal sealed class DeviceService
     /// </summary>
     public void Stop(bool force)
     {
-        _export.Stop();
+        _export.Stop(force);
         GiveBack(CloseChannels(force));
         _export.Dispose();
     }
@@ -129,7 +135,7 @@ internal sealed class DeviceService
     {
         _state.Fail("this host was cleared by another: unregister the transport and register again");
         // The export's threads drive the queues until it has stopped.
-        _export.Stop();
+        _export.Stop(force: true);
         foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
             queue.Fence();
         _export.Dispose();

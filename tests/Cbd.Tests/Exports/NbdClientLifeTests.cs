@@ -167,7 +167,7 @@ public sealed class NbdClientLifeTests : IDisposable
         Assert.Contains("the test broke the device", _server.Log, StringComparison.Ordinal);
         using NbdTestClient later = _server.Connect();
         later.ReadToEnd();
-        _server.Export.Stop();
+        _server.Export.Stop(force: false);
         Assert.Equal(0, _device.OpenQueues);
     }
 }

@@ -3,6 +3,7 @@ using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
 using Cbd.Memory;
+using Cbd.Memory.Fuse;
 using Xunit;
 using MachineArchitecture = System.Runtime.InteropServices.Architecture;
 
@@ -42,17 +43,21 @@ public sealed class KernelInterfaceTests
         #include <sys/vfs.h>
         #include <linux/falloc.h>
         #include <linux/fs.h>
+        #include <linux/fuse.h>
         #include <linux/futex.h>
         #include <linux/io_uring.h>
+        #include <linux/loop.h>
         #include <linux/magic.h>
+        #include <linux/mount.h>
 
         """;
 
     private static readonly Type[] s_constantTypes =
-        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents)];
+        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents),
+            typeof(FuseProtocol), typeof(FuseOperation)];
 
     private static readonly Type[] s_structures =
-        [.. new[] { typeof(LibC), typeof(IoUringCalls) }
+        [.. new[] { typeof(LibC), typeof(IoUringCalls), typeof(FuseProtocol) }
             .SelectMany(type => type.GetNestedTypes(BindingFlags.Public | BindingFlags.NonPublic))
             .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal))];
 
