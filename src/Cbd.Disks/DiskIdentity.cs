@@ -1,10 +1,13 @@
-using System.Security.Cryptography;
+using System.IO.Hashing;
 using System.Text;
 using Cbd.Memory;
 
 namespace Cbd.Disks;
 
-/// <summary>Hashes of what a disk is.</summary>
+/// <summary>
+/// Hashes of what a disk is. They tell disks apart and protect nothing, so they are not cryptographic: those of .NET load
+/// OpenSSL, and end the process where there is none.
+/// </summary>
 internal static class DiskIdentity
 {
     /// <summary>
@@ -17,5 +20,5 @@ internal static class DiskIdentity
     /// <summary>16 hexadecimal digits that stand for a text of any length.</summary>
     public static string Shorten(string text) => Convert.ToHexStringLower(Hash(text).AsSpan(0, 8));
 
-    private static byte[] Hash(string text) => SHA256.HashData(Encoding.UTF8.GetBytes(text));
+    private static byte[] Hash(string text) => XxHash128.Hash(Encoding.UTF8.GetBytes(text));
 }

@@ -20,8 +20,8 @@ public sealed unsafe class DoorbellSleeper : IDisposable
     public const int MaximumDoorbells = FutexWaitvMaximum - 1;
 
     /// <summary>
-    /// Longest sleep, µs, where not all doorbells can be watched: more than <see cref="MaximumDoorbells"/>, memory
-    /// without futexes, or a kernel before 5.16.
+    /// Longest sleep, µs, where not all doorbells can be watched (more than <see cref="MaximumDoorbells"/>, memory
+    /// without futexes, or a kernel before 5.16), unless the caller says otherwise.
     /// </summary>
     public const int UnwatchedSleepMicroseconds = 1000;
 
@@ -52,7 +52,11 @@ public sealed unsafe class DoorbellSleeper : IDisposable
     /// Sleeps while every doorbell holds 1 and nobody interrupts, at most <paramref name="timeoutMicroseconds"/>. May
     /// return early. <paramref name="doorbells"/>: offsets of the 64-bit words in <paramref name="memory"/>.
     /// </summary>
-    public void Wait(in MappedMemory memory, ReadOnlySpan<long> doorbells, int timeoutMicroseconds)
+    /// <param name="unwatchedMicroseconds">
+    /// The timeout where <paramref name="memory"/> has no futexes or the doorbells are too many: how long news may wait.
+    /// </param>
+    public void Wait(
+        in MappedMemory memory, ReadOnlySpan<long> doorbells, int timeoutMicroseconds, int unwatchedMicroseconds = UnwatchedSleepMicroseconds)
     {
         ObjectDisposedException.ThrowIf(_isDisposed, this);
         if (timeoutMicroseconds <= 0 || Interlocked.CompareExchange(ref *_own, Asleep, Awake) != Awake)
@@ -63,8 +67,8 @@ public sealed unsafe class DoorbellSleeper : IDisposable
         }
 
         int watched = memory.Wakes ? Math.Min(doorbells.Length, MaximumDoorbells) : 0;
-        if (watched < doorbells.Length || !s_hasWaitV)
-            timeoutMicroseconds = Math.Min(timeoutMicroseconds, UnwatchedSleepMicroseconds);
+        if (watched < doorbells.Length)
+            timeoutMicroseconds = Math.Min(timeoutMicroseconds, unwatchedMicroseconds);
         _waiters[0] = new LibC.FutexWaiter { Value = Asleep, Address = (ulong)_own, Flags = Futex2Size32 };
         for (int i = 0; i < watched; i++)
             _waiters[i + 1] = new LibC.FutexWaiter { Value = 1, Address = (ulong)memory.DoorbellAddress(doorbells[i]), Flags = Futex2Size32 };

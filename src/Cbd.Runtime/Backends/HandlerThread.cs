@@ -191,14 +191,14 @@ internal sealed class HandlerThread : IDisposable
             if (!_group.TryAnnounceSleep(doorbells, out int count))
                 continue;
             int sleep = IdleSleepMicroseconds;
-            if (stopping || count < _group.Count || (_condition.HasRemoteHosts && _group.Count > 0))
+            if (stopping || count < _group.Count || (_group.Count > 0 && (_condition.HasRemoteHosts || !_memory.Wakes)))
             {
                 // Nobody, or not everybody, can wake us: look again soon, and less often the longer nothing comes.
                 sleep = blindSleep;
                 blindSleep = Math.Min(blindSleep + blindSleep / 8 + 1, LongestBlindSleepMicroseconds);
             }
 
-            _sleeper.Wait(_memory, doorbells[..count], sleep);
+            _sleeper.Wait(_memory, doorbells[..count], sleep, unwatchedMicroseconds: LongestBlindSleepMicroseconds);
             _group.RetractSleep();
         }
     }

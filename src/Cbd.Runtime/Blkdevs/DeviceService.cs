@@ -30,6 +30,7 @@ internal sealed class DeviceService
     private readonly string _identity;
     private readonly ILogger _logger;
     private string _reported = "running";
+    private volatile bool _isBackendSilent;
 
     public DeviceService(
         MappedMemory memory,
@@ -75,7 +76,7 @@ internal sealed class DeviceService
 
     public BlockDeviceInfo Info => _state.Info;
 
-    public string State => _state.Failure is { } failure ? $"failed: {failure}" : _state.IsBackendLost ? "waiting" : "running";
+    public string State => _state.Failure is { } failure ? $"failed: {failure}" : _state.IsBackendLost || _isBackendSilent ? "waiting" : "running";
 
     /// <summary>Commands in flight on a channel of this device; −1 if it is not one. A glimpse for lists.</summary>
     public int OutstandingOn(int channel)
@@ -163,6 +164,8 @@ internal sealed class DeviceService
             (_watch.Body is { } body && tracker.Of(body.HostId, body.HostEpoch) == Liveness.Dead);
         _state.IsBackendOver = dead;
         _state.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
+        // Not proven dead, so the queues go on asking; but users who wait should be told why.
+        _isBackendSilent = _watch.Body is { } last && tracker.IsSilent(last.HostId, last.HostEpoch);
         string state = State;
         if (state == _reported)
             return;

@@ -63,7 +63,7 @@ internal sealed partial class TransportService
                     return;
                 Doorbells.Announce(_memory, doorbell);
                 if (!HasNews())
-                    _sleeper.Wait(_memory, [doorbell], RoundMs * 1000);
+                    _sleeper.Wait(_memory, [doorbell], RoundMs * 1000, unwatchedMicroseconds: RoundMs * 1000);
                 Doorbells.Retract(_memory, doorbell);
             }
             catch (CbdException e)

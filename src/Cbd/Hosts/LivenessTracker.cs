@@ -73,6 +73,10 @@ public sealed class LivenessTracker<TMemory, TPolicy>
         return word.Epoch == hostEpoch ? _entries[host].Liveness : Liveness.Unknown;
     }
 
+    /// <summary>One claim of a host entry stood still for its dead-time, and nothing proves that it is over.</summary>
+    public bool IsSilent(int host, ulong hostEpoch) =>
+        Of(host, hostEpoch) == Liveness.Unknown && (uint)host < (uint)_entries.Length && _entries[host].Settled && _entries[host].Word.Epoch == hostEpoch;
+
     /// <summary>All entries that are not free.</summary>
     public IReadOnlyList<HostSighting> List()
     {

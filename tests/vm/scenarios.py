@@ -1,0 +1,180 @@
+"""What must hold between two machines. Each scenario leaves the pair with a device that works and is not mounted."""
+
+import time
+
+from guest import Failed
+
+# Before it returns everything that was written is on the medium, by a flush that was sent after the last write: 'sync'
+# writes, and fdatasync of the device itself flushes.
+SETTLE = "sync; sync -d {node}"
+EIO = "Input/output error"
+
+
+def equal(what, is_, should):
+    if is_ != should:
+        raise Failed(f"{what} is '{is_}', not '{should}'")
+
+
+def files(pair):
+    """mkfs, mount, write, remount and verify; and alpha finds the same files on its disk."""
+    beta = pair.beta
+    beta.sh(f"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 {pair.node}; mount {pair.node} /mnt")
+    beta.sh("""
+        for i in 1 2 3 4 5 6 7 8; do head -c ${i}00000 /dev/urandom >/mnt/file$i; done
+        cd /mnt; sha256sum file* >/tmp/sums; cp /tmp/sums .; cd /; umount /mnt""")
+    beta.sh(f"mount {pair.node} /mnt; cd /mnt; sha256sum -c /tmp/sums; cd /; umount /mnt; e2fsck -f -n {pair.node}")
+    pair.stop_device()
+    pair.alpha.sh("cbdctrl backend-stop -b 0; mount -t ext4 -o ro /dev/vda /mnt; cd /mnt; sha256sum -c sums; cd /; umount /mnt")
+    pair.alpha.sh("cbdctrl backend-start -p /dev/vda")
+    pair.start_device()
+
+
+def partitions_and_lvm(pair):
+    """A partition table, and logical volumes on one of its partitions."""
+    beta, node = pair.beta, pair.node
+    beta.sh(f"dd if=/dev/zero of={node} bs=1M count=2 conv=fsync; printf '2048,20480\\n,\\n' | sfdisk -q --no-reread --no-tell-kernel {node}")
+    beta.sh(f"blockdev --rereadpt $(readlink -f {node})")
+    name = beta.sh(f"basename $(readlink -f {node})")
+    beta.wait_until("that there are two partitions", f"[ $(ls -d /sys/block/{name}/{name}p* | wc -l) = 2 ] && [ -b /dev/{name}p2 ]")
+    beta.sh(f"mkfs.ext4 -q -F /dev/{name}p1; mount /dev/{name}p1 /mnt; echo one >/mnt/f; umount /mnt")
+    lvm = "lvm {} --config 'devices {{ scan=[\"/dev\"] filter=[\"a|/dev/" + name + "p2|\",\"r|.*|\"] }} activation {{ udev_sync=0 udev_rules=0 }} global {{ locking_type=1 }} backup {{ backup=0 archive=0 }}' {}"
+    beta.sh("\n".join([
+        "mkdir -p /etc/lvm /run/lvm /run/lock/lvm",
+        lvm.format("pvcreate", f"-qq -y /dev/{name}p2"),
+        lvm.format("vgcreate", f"-qq vg /dev/{name}p2"),
+        lvm.format("lvcreate", "-qq -y -W n -Z n -L 16M -n data vg"),
+        "mkfs.ext4 -q -F /dev/mapper/vg-data; mount /dev/mapper/vg-data /mnt",
+        "head -c 3000000 /dev/urandom >/mnt/f; sha256sum /mnt/f >/tmp/sum; umount /mnt",
+        lvm.format("vgchange", "-qq -an vg"),
+        lvm.format("vgchange", "-qq -ay vg"),
+        "mount /dev/mapper/vg-data /mnt; sha256sum -c /tmp/sum; umount /mnt; e2fsck -f -n /dev/mapper/vg-data",
+        lvm.format("vgchange", "-qq -an vg"),
+        f"mount /dev/{name}p1 /mnt; [ $(cat /mnt/f) = one ]; umount /mnt",
+        # The next scenario takes all of the disk.
+        f"dd if=/dev/zero of={node} bs=1M count=2 conv=fsync; blockdev --rereadpt $(readlink -f {node})",
+    ]), limit=120)
+
+
+WRITER = """
+    cat >/tmp/writer.sh <<'END'
+i=0
+while [ ! -e /tmp/writer.stop ]; do
+    i=$((i + 1))
+    head -c 100000 /dev/urandom >/tmp/data
+    if dd if=/tmp/data of=/mnt/data$((i % 8)) bs=100000 conv=fsync 2>/tmp/writer.dd; then
+        sha256sum </tmp/data >/tmp/sum$((i % 8))
+        echo "ok $i" >>/tmp/writer.log
+    else
+        echo "error $i: $(cat /tmp/writer.dd)" >>/tmp/writer.log
+    fi
+done
+END
+    rm -f /tmp/writer.stop; : >/tmp/writer.log
+    sh /tmp/writer.sh </dev/null >/dev/null 2>&1 & echo $! >/tmp/writer.pid"""
+
+
+def backend_process_is_killed(pair):
+    """kill -9 of alpha's daemon under writes: beta sees a pause and no error."""
+    alpha, beta = pair.alpha, pair.beta
+    beta.sh(f"mkfs.ext4 -q -F {pair.node}; mount {pair.node} /mnt" + WRITER)
+    beta.wait_until("that beta writes", "[ $(wc -l </tmp/writer.log) -ge 3 ]")
+    alpha.sh("kill -9 $(cat /run/cbdd.pid)")
+    beta.wait_until("that beta misses alpha", "cbdctrl dev-list | grep -q '\"state\": \"waiting\"'", limit=30)
+    before = beta.sh("wc -l </tmp/writer.log")
+    time.sleep(2)
+    equal("what was written without a backend", beta.sh("wc -l </tmp/writer.log"), before)
+    pair.start_daemon(alpha)
+    pair.register(alpha, "alpha")
+    equal("the id of the backend", alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda"), "0")
+    beta.wait_until("that beta writes again", f"[ $(wc -l </tmp/writer.log) -ge $(({before} + 3)) ]")
+    beta.sh("touch /tmp/writer.stop; while [ -e /proc/$(cat /tmp/writer.pid) ]; do sleep 0.1; done")
+    equal("the errors of the writer", beta.sh("grep -v ^ok /tmp/writer.log || true"), "")
+    beta.sh(f"umount /mnt; mount {pair.node} /mnt")
+    beta.sh("for i in 0 1 2 3 4 5 6 7; do [ ! -e /tmp/sum$i ] || [ \"$(sha256sum </mnt/data$i)\" = \"$(cat /tmp/sum$i)\" ]; done; umount /mnt")
+    beta.sh(f"rm -f /tmp/sum?; e2fsck -f -n {pair.node}")
+    equal("the device", pair.state(), "running")
+
+
+def write_and_settle(pair):
+    """A mounted file system of which everything has been flushed."""
+    pair.beta.sh(f"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 {pair.node}; mount -o noatime {pair.node} /mnt")
+    pair.beta.sh("head -c 3000000 /dev/urandom >/mnt/f; sha256sum /mnt/f >/tmp/sum; " + SETTLE.format(node=pair.node))
+
+
+def goes_on(pair):
+    """The file system that write_and_settle() left goes on, with all that was in it."""
+    pair.beta.wait_until("that the device runs", "cbdctrl dev-list | grep -q '\"state\": \"running\"'", limit=30)
+    pair.beta.sh(f"""
+        echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum
+        head -c 1000000 /dev/urandom >/mnt/g; sha256sum /mnt/g >>/tmp/sum
+        umount /mnt; mount {pair.node} /mnt; sha256sum -c /tmp/sum; umount /mnt; e2fsck -f -n {pair.node}""")
+
+
+def backend_guest_reboots(pair):
+    """
+    alpha's power is cut while nothing is uncovered, and it comes back: its host uuid, and a heartbeat that stood still,
+    prove that its earlier life is over. Without an operator and without an error the device goes on.
+    """
+    write_and_settle(pair)
+    pair.alpha.kill()
+    pair.boot_alpha()
+    pair.register(pair.alpha, "alpha")
+    equal("the id of the backend", pair.alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda"), "0")
+    goes_on(pair)
+
+
+def backend_guest_is_replaced(pair):
+    """
+    alpha's power is cut, and a machine with another host uuid takes the disk over: nothing proves the death of the
+    first one, so it takes an operator's word.
+    """
+    write_and_settle(pair)
+    pair.alpha.kill()
+    pair.boot_alpha(keeps_state=False)
+    alpha, beta = pair.alpha, pair.beta
+    pair.refused(alpha, f"cbdctrl tp-reg -H alpha -p {pair.path(alpha)}", 4, "nothing proves that host 0 is dead")
+    pair.register(alpha, "gamma")
+    pair.refused(alpha, "cbdctrl backend-start -b 0 -p /dev/vda", 4, "start with --fenced")
+    pair.refused(beta, "cbdctrl host-clear --host-id 0", 4, "--fenced")
+    equal("the device", pair.state(), "waiting")
+    equal("the id of the backend", alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda --fenced"), "0")
+    goes_on(pair)
+    beta.sh("cbdctrl host-clear --host-id 0 --fenced")
+    equal("the hosts", beta.sh("cbdctrl host-list | grep hostname | sort | tr -d ' \\n'"), '"hostname":"beta","hostname":"gamma",')
+    # From here on alpha is a machine that keeps its state again.
+    pair.stop_device()
+    alpha.sh("cbdctrl backend-stop -b 0; cbdctrl tp-unreg")
+    alpha.sh("kill $(cat /run/cbdd.pid); while [ -e /proc/$(cat /run/cbdd.pid) ]; do sleep 0.1; done")
+    alpha.sh("mount -t ext4 /dev/vdb /var/lib/cbd")
+    pair.start_daemon(alpha)
+    pair.register(alpha, "alpha")
+    alpha.sh("cbdctrl backend-start -p /dev/vda")
+    pair.start_device()
+
+
+def backend_guest_loses_writes(pair):
+    """
+    alpha's power is cut after a write was acknowledged that no flush covers, and it comes back. The write may be gone:
+    the device says so and answers EIO, until it is stopped and started again.
+    """
+    alpha, beta = pair.alpha, pair.beta
+    beta.sh(f"dd if=/dev/urandom of={pair.node} bs=64k count=4 oflag=direct")
+    alpha.kill()
+    pair.boot_alpha()
+    pair.register(alpha, "alpha")
+    alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda")
+    beta.wait_until("that the device fails", "cbdctrl dev-list | grep -q 'acknowledged writes may be lost'", limit=30)
+    for direction in (f"if={pair.node} of=/dev/null iflag=direct", f"if=/dev/zero of={pair.node} oflag=direct"):
+        result = beta.run(f"dd {direction} bs=64k count=1")
+        if result.status == 0 or EIO not in result.stderr:
+            raise Failed(f"dd {direction} ended with {result.status}: {result.stderr}, not with {EIO}")
+    pair.stop_device()
+    pair.start_device()
+    beta.sh(f"dd if=/dev/urandom of=/tmp/data bs=64k count=4; dd if=/tmp/data of={pair.node} bs=64k oflag=direct conv=fsync")
+    beta.sh(f"dd if={pair.node} bs=64k count=4 iflag=direct | cmp - /tmp/data")
+
+
+ALL = [
+    files, partitions_and_lvm, backend_process_is_killed, backend_guest_reboots, backend_guest_is_replaced,
+    backend_guest_loses_writes,
+]
