@@ -47,9 +47,6 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     /// <inheritdoc/>
     public string Node => _node;
 
-    /// <summary>What each pump did so far.</summary>
-    internal IReadOnlyList<NbdPumpStatistics> GetStatistics() => Array.ConvertAll(_pumps, static pump => pump.Statistics);
-
     /// <inheritdoc/>
     public void Serve(IBlockDevice device, int queues, PollMode mode)
     {
@@ -91,8 +88,13 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
 
         foreach (NbdPump pump in _pumps)
             pump.RequestStop();
-        foreach (NbdPump pump in _pumps)
-            pump.Dispose();
+        for (int queue = 0; queue < _pumps.Length; queue++)
+        {
+            _pumps[queue].Dispose();
+            NbdPumpStatistics done = _pumps[queue].Statistics;
+            _log($"queue {queue} served {done.Requests} requests, {done.FailedRequests} of them failed; read {done.BytesRead}, wrote {done.BytesWritten} bytes, allocated {done.AllocatedBytes}");
+        }
+
         _pumps = [];
     }
 

@@ -41,9 +41,6 @@ internal sealed class UblkAttachment : IKernelAttachment
     /// <inheritdoc/>
     public string Node => _node;
 
-    /// <summary>What each pump did so far.</summary>
-    internal IReadOnlyList<UblkPumpStatistics> GetStatistics() => Array.ConvertAll(_pumps, static pump => pump.Statistics);
-
     /// <inheritdoc/>
     public void Serve(IBlockDevice device, int queues, PollMode mode)
     {
@@ -145,8 +142,13 @@ internal sealed class UblkAttachment : IKernelAttachment
     {
         foreach (UblkPump pump in _pumps)
             pump.RequestStop();
-        foreach (UblkPump pump in _pumps)
-            pump.Dispose();
+        for (int queue = 0; queue < _pumps.Length; queue++)
+        {
+            _pumps[queue].Dispose();
+            UblkPumpStatistics done = _pumps[queue].Statistics;
+            _log($"queue {queue} served {done.Requests} requests, {done.FailedRequests} of them failed; read {done.BytesRead}, wrote {done.BytesWritten} bytes, allocated {done.AllocatedBytes}");
+        }
+
         _pumps = [];
         _server?.Dispose();
         _server = null;
