@@ -4,7 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Disks;
 
 /// <summary>The queue of a disk that never waits: a request is done when it is submitted, and reported by the next Poll.</summary>
-internal sealed class ImmediateQueue<TDisk> : IBlockQueue
+internal class ImmediateQueue<TDisk> : IBlockQueue
     where TDisk : Disk, IImmediateDisk
 {
     private readonly TDisk _disk;

@@ -38,12 +38,17 @@ internal static class RequestGate
         }
     }
 
+    /// <summary>Whether a read or a write may have the range.</summary>
+    public static bool IsTransfer(BlockDeviceInfo info, long offset, long length) =>
+        IsRange(info, offset, length) && length <= info.MaxTransferBytes;
+
     private static bool IsTransfer(BlockDeviceInfo info, in BlockRequest request) =>
-        IsRange(info, request) && request.Length <= info.MaxTransferBytes &&
+        IsTransfer(info, request.Offset, request.Length) &&
         request.Data.Buffer is not null && request.Data.Length == request.Length;
 
-    private static bool IsRange(BlockDeviceInfo info, in BlockRequest request) =>
-        request.Length > 0 && request.Offset >= 0 && request.Offset <= info.SizeBytes &&
-        request.Length <= info.SizeBytes - request.Offset &&
-        ((request.Offset | request.Length) & (info.LogicalBlockBytes - 1)) == 0;
+    private static bool IsRange(BlockDeviceInfo info, in BlockRequest request) => IsRange(info, request.Offset, request.Length);
+
+    private static bool IsRange(BlockDeviceInfo info, long offset, long length) =>
+        length > 0 && offset >= 0 && offset <= info.SizeBytes && length <= info.SizeBytes - offset &&
+        ((offset | length) & (info.LogicalBlockBytes - 1)) == 0;
 }

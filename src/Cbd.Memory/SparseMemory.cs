@@ -37,6 +37,11 @@ public sealed unsafe class SparseMemory : IDisposable
     /// <summary>Size, bytes.</summary>
     public long SizeBytes { get; }
 
+    /// <summary>The bytes [offset, offset + length) where they are. Not to be used after <see cref="Dispose"/>.</summary>
+    public ReadOnlySpan<byte> GetSpan(long offset, int length) =>
+        // SAFETY: Locate checked the range against the mapping.
+        new(Locate(offset, length), length);
+
     /// <summary>Copies the bytes from <paramref name="offset"/> on out.</summary>
     public void Read(long offset, Span<byte> destination) =>
         // SAFETY: Locate checked the range against the mapping.

@@ -263,8 +263,8 @@ public interface IExport : IDisposable
     /// <summary>The kernel's own node, where there is one and it is there.</summary>
     string Node => "";
 
-    /// <summary>Who uses it, and what they must do so that it can be stopped, in words; null if nobody does.</summary>
-    string? DescribeUse() => ClientCount == 0 ? null : $"{ClientCount} client(s) of {Uri}: disconnect them";
+    /// <summary>Who uses it, and what they must do so that it can be stopped, as the rest of "it is in use"; null if nobody does.</summary>
+    string? DescribeUse() => ClientCount == 0 ? null : $"by {ClientCount} client(s) of {Uri}: disconnect them";
 
     /// <summary>
     /// The device has another size, and this says so to those who use it, where they do not see it by themselves.

@@ -9,5 +9,8 @@ internal static class MonotonicClock
 
     public static long Microseconds => (long)(Stopwatch.GetTimestamp() * s_microsecondsPerTick);
 
+    /// <summary>Moves every few milliseconds only, and costs next to nothing to read: for deadlines of a second.</summary>
+    public static long CoarseMicroseconds => Environment.TickCount64 * 1000;
+
     public static long Milliseconds => Environment.TickCount64;
 }

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Cbd.Format;
 using Cbd.Memory;
 
@@ -9,6 +10,7 @@ public static class ClaimOperations<TMemory, TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
     /// <summary>Reads a claim word; what was stored before it was published is visible afterwards.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ClaimWord Read(in TMemory memory, long offset) => new(memory.ReadAcquire(offset));
 
     /// <summary>

@@ -50,7 +50,7 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
         CheckDepth(depth);
-        return new ImmediateQueue<MemoryDisk>(this, depth);
+        return new MemoryQueue(this, depth);
     }
 
     int IImmediateDisk.Execute(in BlockRequest request)
@@ -79,6 +79,19 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
     }
 
     public override void Dispose() => _memory.Dispose();
+
+    /// <summary>Its reads need not be copied into a buffer first.</summary>
+    private sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue<MemoryDisk>(disk, depth), IBlocksInMemory
+    {
+        private readonly MemoryDisk _disk = disk;
+
+        public bool TryGetBytes(long offset, long length, out ReadOnlySpan<byte> bytes)
+        {
+            bool possible = RequestGate.IsTransfer(_disk.Info, offset, length);
+            bytes = possible ? _disk._memory.GetSpan(offset, (int)length) : default;
+            return possible;
+        }
+    }
 }
 
 /// <summary>Which chunks of a memory disk were written since they were last cleared as a whole. Any thread.</summary>

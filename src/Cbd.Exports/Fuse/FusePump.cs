@@ -293,8 +293,10 @@ internal sealed class FusePump : IDisposable
     {
         int slot = (int)completion.Cookie;
         ref readonly BlockRequest request = ref _requests[slot];
-        if (completion.Error != 0)
-            Send(slot, completion.Error, Payload(slot), 0);
+        // A device that stores less than it was asked for and calls that success has broken its contract.
+        bool isShort = request.Operation == BlockOperation.Read && completion.Result != request.Length;
+        if (completion.Error != 0 || isShort)
+            Send(slot, completion.Error != 0 ? completion.Error : Errno.EIO, Payload(slot), 0);
         else if (request.Operation == BlockOperation.Read)
             Send(slot, 0, Payload(slot), (int)request.Length);
         else if (request.Operation == BlockOperation.Write)

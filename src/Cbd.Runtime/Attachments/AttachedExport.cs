@@ -48,7 +48,7 @@ internal sealed class AttachedExport(string kind, IKernelAttachment attachment, 
             users = NodeUsers.Describe(attachment.Node);
         }
 
-        return users is null ? null : $"{link.Path} ({attachment.Node}) is {users}: unmount or close it";
+        return users is null ? null : $"as {link.Path} ({attachment.Node}), {users}: unmount or close it";
     }
 
     /// <inheritdoc/>

@@ -16,6 +16,7 @@ internal static class NodeUsers
         var found = new List<string>();
         found.AddRange(Holders(devices));
         found.AddRange(Swaps(devices));
+        found.AddRange(Loops(devices));
         (List<string> mounts, List<string> openers) = Processes(devices);
         found.AddRange(mounts);
         found.AddRange(openers);
@@ -42,6 +43,12 @@ internal static class NodeUsers
         from line in Lines("/proc/swaps")
         where devices.Any(device => line.StartsWith($"/dev/{device} ", StringComparison.Ordinal) || line.StartsWith($"/dev/{device}\t", StringComparison.Ordinal))
         select "swapped to";
+
+    private static IEnumerable<string> Loops(List<string> devices) =>
+        from loop in Entries("/sys/block")
+        from file in Lines($"/sys/block/{loop}/loop/backing_file")
+        where devices.Any(device => file == $"/dev/{device}")
+        select $"the disk of {loop}";
 
     /// <summary>Mounts in every mount namespace, and open descriptors.</summary>
     private static (List<string> Mounts, List<string> Openers) Processes(List<string> devices)

@@ -58,7 +58,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
         {
             if (condition.IsFenced)
                 queue.Fence();
-            return queue.Poll(MonotonicClock.Microseconds, completions);
+            return queue.Poll(MonotonicClock.CoarseMicroseconds, completions);
         }
 
         public void Wait(int timeoutMicroseconds)

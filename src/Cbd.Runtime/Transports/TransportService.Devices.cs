@@ -105,7 +105,7 @@ internal sealed partial class TransportService
         CheckUsable();
         DeviceService service = FindDevice(device);
         if (!force && service.DescribeUse() is { } use)
-            throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use by {use}, or stop it with --force");
+            throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
         service.Stop(force);
         lock (_lock)
             _devices.Remove(device);

@@ -62,6 +62,16 @@ public interface IBlockQueue : IDisposable
     void Interrupt();
 }
 
+/// <summary>A queue whose device lies in memory: what a read would copy can be taken from where it is.</summary>
+public interface IBlocksInMemory
+{
+    /// <summary>
+    /// The bytes of the range, to be copied at once: writes and discards that come later show through. False if the
+    /// range is not one that a read may have; submit the read then, for its error.
+    /// </summary>
+    bool TryGetBytes(long offset, long length, out ReadOnlySpan<byte> bytes);
+}
+
 /// <summary>A queue whose sleep a descriptor can end too: for a pump that serves sockets with it.</summary>
 public interface IDescriptorWait
 {

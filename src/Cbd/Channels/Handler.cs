@@ -25,6 +25,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private readonly ChannelLayout _layout;
     private readonly ServedBackend _backend;
     private readonly IBlockQueue _disk;
+    private readonly IBlocksInMemory? _inMemory;
     private readonly NativeBuffer _buffers;
     private readonly PoolAllocator _bufferSpace;
     private readonly ulong _cookieBase;
@@ -79,6 +80,7 @@ internal sealed class Handler<TMemory, TPolicy>
         _layout = new ChannelLayout(geometry, channel);
         _backend = backend;
         _disk = disk;
+        _inMemory = disk as IBlocksInMemory;
         _buffers = buffers;
         _bufferSpace = bufferSpace;
         _cookieBase = (ulong)number << 32;
@@ -351,6 +353,12 @@ internal sealed class Handler<TMemory, TPolicy>
     {
         if (_freeCount == 0)
             return false;
+        if (command.Operation == BlockOperation.Read && _inMemory is not null && _inMemory.TryGetBytes(command.Offset, command.Length, out ReadOnlySpan<byte> bytes))
+        {
+            Answer(command.Sequence, command.Tag, 0, StorePayload(command.PayloadOffset, bytes), command.PayloadLength);
+            return true;
+        }
+
         int index = _freeSlots[_freeCount - 1];
         ref Slot slot = ref _slots[index];
         slot = new Slot
@@ -425,16 +433,28 @@ internal sealed class Handler<TMemory, TPolicy>
             length = slot.Operation == BlockOperation.Read ? slot.PayloadLength : (uint)result;
             if (length > slot.PayloadLength)
                 throw new InvalidOperationException($"the disk answered {length} bytes for {slot.PayloadLength}");
-            ReadOnlySpan<byte> payload = _buffers.GetSpan(slot.BufferOffset, (int)length);
-            if (_geometry.PayloadCrc)
-                crc = _memory.WriteWithCrc(_layout.ReadPoolOffset + slot.PayloadOffset, payload, uint.MaxValue);
-            else
-                _memory.Write(_layout.ReadPoolOffset + slot.PayloadOffset, payload);
+            crc = StorePayload(slot.PayloadOffset, _buffers.GetSpan(slot.BufferOffset, (int)length));
         }
 
+        Answer(slot.CommandSequence, slot.Tag, error, crc, length);
+    }
+
+    /// <summary>Copies payload into the read pool; returns its CRC, 0 without payload CRC.</summary>
+    private uint StorePayload(uint poolOffset, ReadOnlySpan<byte> payload)
+    {
+        long at = _layout.ReadPoolOffset + poolOffset;
+        if (_geometry.PayloadCrc)
+            return _memory.WriteWithCrc(at, payload, uint.MaxValue);
+        _memory.Write(at, payload);
+        return 0;
+    }
+
+    /// <summary>Stores the completion of a command whose payload is in the pool.</summary>
+    private void Answer(ulong commandSequence, ushort tag, int error, uint crc, uint length)
+    {
         ulong sequence = ++_posted;
         uint ringSlot = (uint)sequence & _ringMask;
-        Line line = new CompletionLine(sequence, _word.Epoch, slot.CommandSequence, slot.Tag, (ushort)Math.Clamp(error, 0, 4095), crc, length).ToLine();
+        Line line = new CompletionLine(sequence, _word.Epoch, commandSequence, tag, (ushort)Math.Clamp(error, 0, 4095), crc, length).ToLine();
         _completionSeal.Seal(ref line, ringSlot);
         _memory.WriteLine(_layout.CompletionRingOffset + ringSlot * 64L, line);
         _changed = true;
