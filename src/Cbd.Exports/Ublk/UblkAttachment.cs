@@ -110,8 +110,10 @@ internal sealed class UblkAttachment : IKernelAttachment
         Check(_control.Add(ref added), "adding a device");
         _number = added.Device;
         _isAdded = true;
-        if (added.Queues != queues || added.QueueDepth != UblkPump.Depth || added.MaxTransferBytes < (uint)transfer)
-            throw new CbdException(CbdErrorKind.Unsupported, $"the kernel gives a ublk device {added.Queues} queues of depth {added.QueueDepth} and payload {added.MaxTransferBytes} instead of {queues}, {UblkPump.Depth} and {transfer}: start it with fewer --queues");
+        if (added.Queues != queues)
+            throw new CbdException(CbdErrorKind.Unsupported, $"ublk gives this machine {added.Queues} queues, one per CPU, not {queues}: start it with --queues {added.Queues}, or attach it with nbd");
+        if (added.QueueDepth != UblkPump.Depth || added.MaxTransferBytes < (uint)transfer)
+            throw new CbdException(CbdErrorKind.Unsupported, $"the kernel's ublk gives queues of depth {added.QueueDepth} and payload {added.MaxTransferBytes} instead of {UblkPump.Depth} and {transfer}: attach it with nbd");
 
         _server = OpenServer($"/dev/ublkc{Number}");
         Check(_control.SetParameters(_number, UblkParameters.Describe(info, transfer)), "setting its sizes");
