@@ -1,5 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
+using Cbd.Runtime;
 using Xunit;
 
 namespace Cbd.Tests.Exports;
