@@ -43,7 +43,7 @@ class Guest:
             # However the tests end, a guest does not outlive the thread that started it.
             "setpriv", "--pdeathsig", "KILL",
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-machine", f"q35,nvdimm=on,accel={self._accelerator}", "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=1,maxmem=2G",
+            "-machine", f"q35,nvdimm=on,accel={self._accelerator}", "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=2,maxmem=2G",
             "-kernel", kernel, "-initrd", initramfs,
             "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on rdinit=/init",
             "-chardev", f"file,id=console,path={self.log},append=on", "-serial", "chardev:console",
@@ -111,17 +111,24 @@ class Guest:
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGKILL)
 
+    def freeze(self):
+        """All its virtual CPUs stand still, as when a hypervisor pauses or migrates it."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self):
         """Ends QEMU at once, as a power cut does."""
+        if self._process is not None:
+            self.interrupt()
+            self._process.wait()
+            self._process = None
+            if os.path.exists(self._socket_path):
+                os.unlink(self._socket_path)
         if self._port is not None:
             self._port.close()
             self._port = None
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-            os.unlink(self._socket_path)
 
     def _check_runs(self):
         if self._process is None or self._process.poll() is not None:

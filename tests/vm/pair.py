@@ -49,7 +49,9 @@ class Pair:
         back = f"memory-backend-file,id=shared,share=on,mem-path={self._memory},size={REGION_MB[self.region]}M"
         if self.region == "ivshmem":
             return ["-object", back, "-device", "ivshmem-plain,memdev=shared"]
-        return ["-object", back, "-device", "nvdimm,memdev=shared,id=nvdimm0"]
+        # The second one stays what a namespace is without ndctl: a block device, /dev/pmem1.
+        return ["-object", back, "-device", "nvdimm,memdev=shared,id=nvdimm0",
+                "-object", "memory-backend-ram,id=unshared,size=32M", "-device", "nvdimm,memdev=unshared,id=nvdimm1"]
 
     def start(self):
         """Boots both, formats the region, serves alpha's disk, and starts the device on beta."""
@@ -62,9 +64,7 @@ class Pair:
             self.alpha.sh("ndctl create-namespace --force --reconfig=namespace0.0 --mode=devdax --map=mem --align=2M")
         self.register(self.alpha, "alpha", "--format --coherence hardware")
         self.alpha.sh("cbdctrl backend-start -p /dev/vda")
-        self.beta.ready()
-        self.load(self.beta, "nbd ublk_drv loop dm_mod")
-        self.start_daemon(self.beta)
+        self.boot_beta(booted=True)
         self.register(self.beta, "beta")
         self.start_device()
 
@@ -77,6 +77,14 @@ class Pair:
         if keeps_state:
             self.alpha.sh("mkdir -p /var/lib/cbd; mount -t ext4 /dev/vdb /var/lib/cbd")
         self.start_daemon(self.alpha)
+
+    def boot_beta(self, booted=False):
+        """Boots beta up to its daemon; it keeps nothing."""
+        if not booted:
+            self.beta.start()
+        self.beta.ready()
+        self.load(self.beta, "nbd ublk_drv loop dm_mod")
+        self.start_daemon(self.beta)
 
     def load(self, guest, modules):
         shared = "nfit nd_pmem dax_pmem device_dax" if self.region == "devdax" else ""

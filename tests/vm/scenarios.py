@@ -73,26 +73,90 @@ END
     sh /tmp/writer.sh </dev/null >/dev/null 2>&1 & echo $! >/tmp/writer.pid"""
 
 
-def backend_process_is_killed(pair):
-    """kill -9 of alpha's daemon under writes: beta sees a pause and no error."""
-    alpha, beta = pair.alpha, pair.beta
-    beta.sh(f"mkfs.ext4 -q -F {pair.node}; mount {pair.node} /mnt" + WRITER)
-    beta.wait_until("that beta writes", "[ $(wc -l </tmp/writer.log) -ge 3 ]")
-    alpha.sh("kill -9 $(cat /run/cbdd.pid)")
+def write_all_the_time(pair):
+    """A mounted file system, and a process on beta that writes to it, with fsync, and notes each result."""
+    pair.beta.sh(f"mkfs.ext4 -q -F {pair.node}; mount {pair.node} /mnt" + WRITER)
+    pair.beta.wait_until("that beta writes", "[ $(wc -l </tmp/writer.log) -ge 3 ]")
+
+
+def stands_still(pair):
+    """beta says that its device waits, and the writer waits with it; returns how much it has written."""
+    beta = pair.beta
     beta.wait_until("that beta misses alpha", "cbdctrl dev-list | grep -q '\"state\": \"waiting\"'", limit=30)
-    before = beta.sh("wc -l </tmp/writer.log")
+    before = int(beta.sh("wc -l </tmp/writer.log"))
     time.sleep(2)
-    equal("what was written without a backend", beta.sh("wc -l </tmp/writer.log"), before)
-    pair.start_daemon(alpha)
-    pair.register(alpha, "alpha")
-    equal("the id of the backend", alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda"), "0")
-    beta.wait_until("that beta writes again", f"[ $(wc -l </tmp/writer.log) -ge $(({before} + 3)) ]")
+    equal("what was written without a backend", int(beta.sh("wc -l </tmp/writer.log")), before)
+    return before
+
+
+def wrote_without_error(pair, before):
+    """The writer has gone on, no write of it failed, and all that it wrote can be read."""
+    beta = pair.beta
+    beta.wait_until("that beta writes again", f"[ $(wc -l </tmp/writer.log) -ge {before + 3} ]")
     beta.sh("touch /tmp/writer.stop; while [ -e /proc/$(cat /tmp/writer.pid) ]; do sleep 0.1; done")
     equal("the errors of the writer", beta.sh("grep -v ^ok /tmp/writer.log || true"), "")
     beta.sh(f"umount /mnt; mount {pair.node} /mnt")
     beta.sh("for i in 0 1 2 3 4 5 6 7; do [ ! -e /tmp/sum$i ] || [ \"$(sha256sum </mnt/data$i)\" = \"$(cat /tmp/sum$i)\" ]; done; umount /mnt")
     beta.sh(f"rm -f /tmp/sum?; e2fsck -f -n {pair.node}")
     equal("the device", pair.state(), "running")
+
+
+def backend_process_is_killed(pair):
+    """kill -9 of alpha's daemon under writes: beta sees a pause and no error."""
+    alpha = pair.alpha
+    write_all_the_time(pair)
+    alpha.sh("kill -9 $(cat /run/cbdd.pid)")
+    before = stands_still(pair)
+    pair.start_daemon(alpha)
+    pair.register(alpha, "alpha")
+    equal("the id of the backend", alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda"), "0")
+    wrote_without_error(pair, before)
+
+
+def backend_guest_is_paused(pair):
+    """alpha stands still for longer than its dead-time, and goes on where it was: a pause for beta, too."""
+    write_all_the_time(pair)
+    pair.alpha.freeze()
+    before = stands_still(pair)
+    pair.alpha.thaw()
+    wrote_without_error(pair, before)
+
+
+def device_guest_is_killed(pair):
+    """
+    beta's power is cut under writes. Nothing proves its death to alpha, so what it had is kept until an operator vouches
+    for it. What was flushed is on the disk, and beta, back again, finds a file system that its journal makes whole.
+    """
+    alpha, beta = pair.alpha, pair.beta
+    write_all_the_time(pair)
+    beta.sh("cp /mnt/data1 /mnt/kept; sync")
+    kept = beta.sh("sha256sum </mnt/kept")
+    beta.kill()
+    pair.boot_beta()
+    name = "cbdctrl host-list | tr -d ' \\n' | grep -o '\"host_id\":[0-9]*,\"hostname\":\"beta\"' | tr -dc 0-9"
+    gone = alpha.sh(name)
+    pair.refused(beta, f"cbdctrl tp-reg -H beta -p {pair.path(beta)}", 4, f"nothing proves that host {gone} is dead")
+    pair.refused(alpha, f"cbdctrl host-clear --host-id {gone}", 4, "--fenced")
+    equal("the blkdevs of the backend", alpha.sh("cbdctrl backend-list | tr -d ' \\n' | grep -o 'blkdevs\":[^]]*]'"), 'blkdevs":[0]')
+    alpha.sh(f"cbdctrl host-clear --host-id {gone} --fenced")
+    pair.register(beta, "beta")
+    pair.start_device()
+    beta.sh(f"mount {pair.node} /mnt")
+    equal("the file that was flushed", beta.sh("sha256sum </mnt/kept"), kept)
+    beta.sh(f"umount /mnt; e2fsck -f -n {pair.node}")
+
+
+def regions_are_refused(pair):
+    """What looks like memory between machines and is not, with the reason."""
+    alpha, path = pair.alpha, pair.path(pair.alpha)
+    start = "cbdctrl tp-reg -H other --format --coherence hardware -p"
+    if pair.region == "ivshmem":
+        pair.refused(alpha, f"{start} {path}_wc", 2, "whose stores are not ordered")
+        pair.refused(alpha, f"{start} {path[:-1]}0", 2, "region of 256 bytes is too small")
+        pair.refused(alpha, f"{start} {path[:-9]}config", 2, "not a PCI resource")
+    else:
+        pair.refused(alpha, f"{start} /dev/pmem1", 2, "make it device-DAX")
+    pair.refused(pair.beta, f"cbdctrl tp-reg -H other -p {path} --format --force --coherence hardware", 4, "registered by this daemon already")
 
 
 def write_and_settle(pair):
@@ -175,6 +239,6 @@ def backend_guest_loses_writes(pair):
 
 
 ALL = [
-    files, partitions_and_lvm, backend_process_is_killed, backend_guest_reboots, backend_guest_is_replaced,
-    backend_guest_loses_writes,
+    files, regions_are_refused, partitions_and_lvm, backend_process_is_killed, backend_guest_is_paused,
+    backend_guest_reboots, backend_guest_is_replaced, backend_guest_loses_writes, device_guest_is_killed,
 ]
