@@ -1,5 +1,6 @@
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
+using Cbd.Runtime;
 
 namespace Cbd.TestPeer;
 

@@ -233,6 +233,53 @@ def speed(alone):
     alone.sh("cbdctrl backend-stop -b 0")
 
 
+PEER = """
+    rm -f /tmp/in; mkfifo /tmp/in
+    testpeer attach {kind} /dev/shm/part 33554432 2 </tmp/in >/tmp/out 2>/tmp/err &
+    sleep 100000 >/tmp/in & echo $! >/tmp/holder
+    for i in $(seq 300); do [ -s /tmp/out ] && break; sleep 0.1; done
+    head -n 1 /tmp/out"""
+
+
+def peer(alone, command):
+    """One line to the peer that has the attachment without a daemon, and its answer."""
+    before = int(alone.sh("wc -l </tmp/out"))
+    alone.sh(f"echo '{command}' >/tmp/in")
+    alone.guest.wait_until(f"that the peer answers '{command}'", f"[ $(wc -l </tmp/out) -gt {before} ]", limit=30)
+    return alone.sh("tail -n 1 /tmp/out")
+
+
+def resized_and_cut(alone):
+    """Growth while a file system is mounted, or the kernel version that is needed; and connections that are lost are made anew."""
+    alone.sh("truncate -s 64M /dev/shm/part")
+    node = alone.sh(PEER.format(kind=alone.attach))
+    name = node[5:]
+    alone.sh(f"mkfs.ext4 -q -F {node}; mount {node} /mnt; head -c 3000000 /dev/urandom >/mnt/f; sha256sum /mnt/f >/tmp/sum; sync")
+    answer = peer(alone, "resize 67108864")
+    if alone.attach == "ublk":
+        holds(f"what ublk says of it: {answer}", "needs Linux 6.16" in answer)
+        equal("the size", alone.sh(f"cat /sys/block/{name}/size"), "65536")
+    else:
+        equal("the answer", answer, "ok")
+        equal("the size", alone.sh(f"cat /sys/block/{name}/size"), "131072")
+        alone.sh(f"/cbd/resize2fs {node}; head -c 40000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; rm /mnt/big")
+        alone.sh("""
+            (i=0; while [ ! -e /tmp/enough ]; do i=$((i + 1)); dd if=/tmp/sum of=/mnt/w bs=64k conv=fsync || echo failed >>/tmp/bad; done) >/dev/null 2>&1 &
+            echo $! >/tmp/writer; rm -f /tmp/bad /tmp/enough""")
+        for number in (0, 1, 0):
+            before = int(alone.sh("grep -c 'made anew' /tmp/err || true"))
+            equal("the answer", peer(alone, f"cut {number}"), "ok")
+            alone.guest.wait_until("that the connection is made anew", f"[ $(grep -c 'made anew' /tmp/err) -gt {before} ]", limit=20)
+        alone.sh("sleep 1; touch /tmp/enough; while [ -e /proc/$(cat /tmp/writer) ]; do sleep 0.1; done")
+        equal("the errors of the writer", alone.sh("cat /tmp/bad 2>/dev/null || true"), "")
+    alone.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; umount /mnt")
+    alone.sh(f"e2fsck -f -n {node}")
+    equal("the end", peer(alone, "stop"), "stopped")
+    alone.gone(name)
+    alone.sh("kill $(cat /tmp/holder)")
+
+
 ALL = [
+    resized_and_cut,
     properties, file_system, discard_and_zeroes, read_only, many_queues, speed, stopped_while_mounted, daemon_is_killed,
 ]

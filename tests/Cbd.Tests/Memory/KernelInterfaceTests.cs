@@ -135,7 +135,8 @@ public sealed class KernelInterfaceTests
             foreach (FieldInfo field in type.GetFields(Fields))
             {
                 string member = members[field.Name];
-                int bytes = field.FieldType.IsPointer ? IntPtr.Size : Marshal.SizeOf(field.FieldType);
+                Type stored = field.FieldType.IsEnum ? field.FieldType.GetEnumUnderlyingType() : field.FieldType;
+                int bytes = stored.IsPointer ? IntPtr.Size : Marshal.SizeOf(stored);
                 Is($"offsetof({structure}, {member})", Marshal.OffsetOf(type, field.Name), $"{type.Name}.{field.Name}");
                 Is($"sizeof((({structure}*)0)->{member})", bytes, $"size of {type.Name}.{field.Name}");
             }

@@ -14,7 +14,7 @@ public sealed class RingCommandTests
     public void A_driver_without_commands_refuses_them(bool wide, int room)
     {
         using IoUring ring = Create(wide);
-        using var file = FileDescriptor.Open("/dev/null", OpenFlags.ReadWrite);
+        using var file = FileDescriptor.Open("/dev/urandom", OpenFlags.ReadWrite);
         Assert.Equal(0, ring.RegisterFile(file));
         // Several, so that every entry of a ring of four is used, the wide ones at their own distance.
         for (int round = 0; round < 9; round++)
@@ -26,7 +26,7 @@ public sealed class RingCommandTests
     public void Commands_fill_the_ring_and_come_back_with_their_cookies()
     {
         using IoUring ring = Create(wide: true);
-        using var file = FileDescriptor.Open("/dev/null", OpenFlags.ReadWrite);
+        using var file = FileDescriptor.Open("/dev/urandom", OpenFlags.ReadWrite);
         Assert.Equal(0, ring.RegisterFile(file));
         for (ulong cookie = 0; cookie < 4; cookie++)
             Assert.True(ring.PrepareCommand(1, [], cookie));
