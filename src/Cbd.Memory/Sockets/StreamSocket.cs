@@ -74,6 +74,15 @@ public sealed unsafe class StreamSocket : IDisposable
         return (ours, other);
     }
 
+    /// <summary>Takes over a connected socket; <paramref name="socket"/> is of no use afterwards.</summary>
+    public static StreamSocket Own(System.Net.Sockets.Socket socket)
+    {
+        System.Net.Sockets.SafeSocketHandle handle = socket.SafeHandle;
+        var own = new StreamSocket((int)handle.DangerousGetHandle());
+        handle.SetHandleAsInvalid();
+        return own;
+    }
+
     /// <summary>Connects without waiting and returns 0 or the errno; the connection is closed again at once.</summary>
     public static int Probe(ReadOnlySpan<byte> address)
     {

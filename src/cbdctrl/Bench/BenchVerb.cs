@@ -1,8 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
-using System.Text.Json;
 using Cbd.Control.Verbs;
-using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Runtime;
 
@@ -57,10 +55,12 @@ internal static class BenchVerb
         });
     }
 
-    private static BackendTarget Open(string? nbd, int? backend, int transport, BenchOptions options, INode node)
+    private static BenchTarget Open(string? nbd, int? backend, int transport, BenchOptions options, INode node)
     {
         if (nbd is null == backend is null)
             throw new CbdException(CbdErrorKind.Invalid, "give one of --backend and --nbd");
+        if (nbd is not null)
+            return new NbdTarget(nbd);
         return new BackendTarget(node, transport, backend!.Value, options.Jobs, readOnly: !options.Writes);
     }
 
