@@ -110,7 +110,8 @@ class Pair:
     def start_device(self):
         if self.attach == "client":
             self.node = "/dev/nbd0"
-            self.beta.sh("cbdctrl dev-start -b 0; nbd-client -unix /run/cbd/cbd0.nbd /dev/nbd0 -b 512")
+            none = "--attach none" if "--attach" in self.beta.sh("cbdctrl dev-start --help") else ""
+            self.beta.sh(f"cbdctrl dev-start -b 0 {none}; nbd-client -unix /run/cbd/cbd0.nbd /dev/nbd0 -b 512")
         else:
             self.node = self.beta.sh(f"cbdctrl dev-start -b 0 --attach {self.attach}")
             if not self.node.startswith("/dev/"):

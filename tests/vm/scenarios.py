@@ -242,3 +242,7 @@ ALL = [
     files, regions_are_refused, partitions_and_lvm, backend_process_is_killed, backend_guest_is_paused,
     backend_guest_reboots, backend_guest_is_replaced, backend_guest_loses_writes, device_guest_is_killed,
 ]
+
+# What does not depend on how the device is attached: once per region is enough, with these.
+ONCE = {backend_guest_is_paused, backend_guest_is_replaced, device_guest_is_killed}
+ONCE_WITH = {"ivshmem": "ublk", "devdax": "nbd"}

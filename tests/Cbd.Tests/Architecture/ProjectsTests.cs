@@ -65,6 +65,13 @@ public sealed partial class ProjectsTests
     public void Have_no_threads_and_no_clocks_in_the_protocol() =>
         Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), "Cbd"));
 
+    /// <summary>.NET's cryptography loads OpenSSL, and ends the process where there is none; a disk needs libc alone.</summary>
+    [Fact]
+    public void Need_no_OpenSSL_below_the_exports() =>
+        Assert.All(
+            s_order.TakeWhile(project => project != "Cbd.Exports"),
+            project => Assert.Empty(SourceTree.FilesWith(Cryptography(), project)));
+
     [Fact]
     public void Have_files_of_fewer_than_500_lines() =>
         Assert.All(
@@ -81,6 +88,9 @@ public sealed partial class ProjectsTests
 
     [GeneratedRegex(@"\bDllImport\b|\bLibraryImport\((?![^)]*EntryPoint)")]
     private static partial Regex OtherImport();
+
+    [GeneratedRegex(@"\bSystem\.Security\.Cryptography\b|\bSystem\.Net\.Security\b")]
+    private static partial Regex Cryptography();
 
     [GeneratedRegex(@"\bConsole\s*\.")]
     private static partial Regex UseOfConsole();

@@ -250,6 +250,26 @@ public sealed class Judging_who_lives
     }
 
     [Fact]
+    public void Only_a_claim_that_stood_still_and_is_not_proven_dead_is_silent()
+    {
+        (TestHost observer, TestHost other) = Pair(Foreign("a"));
+        ulong epoch = other.Claim.Epoch;
+        Assert.False(observer.Tracker.IsSilent(other.Id, epoch), "not looked at for long enough");
+        Watch(observer, other, 3, beating: true);
+        Assert.False(observer.Tracker.IsSilent(other.Id, epoch));
+        Watch(observer, other, 11, beating: false);
+        Assert.True(observer.Tracker.IsSilent(other.Id, epoch));
+        Assert.False(observer.Tracker.IsSilent(other.Id, epoch + 1), "another claim");
+        Assert.False(observer.Tracker.IsSilent(other.Id, epoch - 1), "a claim that is over");
+        // Ids come from the region.
+        Assert.False(observer.Tracker.IsSilent(ushort.MaxValue, epoch));
+        Assert.False(observer.Tracker.IsSilent(-1, epoch));
+        (observer, other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });
+        Watch(observer, other, 11, beating: false);
+        Assert.False(observer.Tracker.IsSilent(other.Id, other.Claim.Epoch), "proven dead");
+    }
+
+    [Fact]
     public void Our_own_uuid_under_another_boot_is_dead_after_a_dead_time()
     {
         (TestHost observer, TestHost other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });

@@ -141,6 +141,23 @@ public sealed class DoorbellSleeperTests : IDisposable
         sleeper.Wait(_mapping.Memory.WithWakes(false), doorbells.AsSpan(0, 1), VeryLong);
     }
 
+    [Fact]
+    public void Sleep_that_watches_no_doorbell_ends_with_an_interrupt()
+    {
+        using var sleeper = new DoorbellSleeper();
+        Doorbells.Announce(_mapping.Memory, 0);
+        bool isOver = false;
+        var asker = new Thread(() =>
+        {
+            Volatile.Write(ref isOver, true);
+            sleeper.Interrupt();
+        });
+        asker.Start();
+        while (!Volatile.Read(ref isOver))
+            sleeper.Wait(_mapping.Memory.WithWakes(false), [0], VeryLong, unwatchedMicroseconds: VeryLong);
+        asker.Join();
+    }
+
     private static void AnnounceAll(MappedMemory memory, long[] doorbells)
     {
         foreach (long doorbell in doorbells)
