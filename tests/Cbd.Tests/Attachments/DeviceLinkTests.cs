@@ -42,7 +42,7 @@ public sealed class DeviceLinkTests : IDisposable
     public void Belongs_to_one_daemon_at_a_time()
     {
         using (DeviceLink link = Take())
-            Refused($"belongs to a running cbdd, pid {Environment.ProcessId}");
+            Refused($"it belongs to a running cbdd, pid {Environment.ProcessId}");
         using DeviceLink again = Take();
     }
 

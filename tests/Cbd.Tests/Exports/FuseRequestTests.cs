@@ -210,7 +210,7 @@ public sealed class FuseRequestTests
                 Assert.InRange(request.Length, 1, MaxTransferBytes);
         }
 
-        Assert.InRange(onDevice, 1000, 200_000);
+        Assert.InRange(onDevice, 500, 200_000);
     }
 
     private static FuseRequest Parse(byte[] message, BlockDeviceInfo? device = null)
