@@ -1,5 +1,7 @@
 using Cbd.Exports.Fuse;
+using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Nbd;
+using Cbd.Exports.Ublk;
 using Cbd.Programs.Daemon;
 using Cbd.Runtime;
 using Microsoft.Extensions.Logging;
@@ -12,5 +14,5 @@ Environment.SetEnvironmentVariable("TERM", null);
 return await DaemonProgram.RunAsync(args, static options =>
 {
     MemoryPressure.Prepare(options.Logger);
-    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line)), new FuseAttachKind());
+    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line)), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind());
 });

@@ -94,6 +94,12 @@ internal static class KernelConstants
     // Sockets.
     internal const int FamilyUnix = 1;
     internal const int FamilyInet6 = 10;
+    internal const int FamilyNetlink = 16;
+    internal const int NetlinkGeneric = 16;
+    internal const int LevelNetlink = 270;
+    internal const int NetlinkShortAcknowledge = 10;
+    internal const int NetlinkExtendedAcknowledge = 11;
+    internal const int SocketRaw = 3;
     internal const int SocketStream = 1;
     internal const int SocketNonBlocking = 0x800;
     internal const int SocketCloseOnExec = 0x80000;
