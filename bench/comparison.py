@@ -154,7 +154,7 @@ class Comparison:
         alpha.register(region, *REGION, what="region, over NBD")
         beta.register(region)
         backend = alpha.ctl("backend-start", "-p", f"memory:{size.upper()}", what="backend, over NBD")
-        uris = {"CBD over NBD": beta.ctl("dev-start", "-b", backend, "--queues", 1, what="device, over NBD")}
+        uris = {"CBD over NBD": beta.ctl("dev-start", "--attach", "none", "-b", backend, "--queues", 1, what="device, over NBD")}
         one = Server(place, "nbdkit", ["nbdkit", "-f", "-U", "SOCKET", "memory", size], what="nbdkit memory")
         uris["nbdkit memory"] = one.uri
         near = Server(place, "nbdkit-near", ["nbdkit", "-f", "-U", "SOCKET", "memory", size])

@@ -183,7 +183,7 @@ def modes(run):
             beta = Daemon(run.place, "beta", run.place.client_cpu)
             try:
                 beta.register(run.place.region("alpha"))
-                beta.ctl("dev-start", "-b", backend, "--queues", 1, "--mode", mode)
+                beta.ctl("dev-start", "--attach", "none", "-b", backend, "--queues", 1, "--mode", mode)
                 with run.place.alone():
                     run.add("modes", mode, "idle", idle((alpha, beta), profile["mode_idle_s"]))
             finally:
@@ -247,7 +247,7 @@ def many_devices(run):
         before = [d.own_memory_bytes() for d in (alpha, beta)]
         for _ in range(IDLE_DEVICES):
             backend = alpha.ctl("backend-start", "-p", "memory:16M")
-            clients.append(connect(beta.ctl("dev-start", "-b", backend, what="devices, idle").split("socket=")[1]))
+            clients.append(connect(beta.ctl("dev-start", "--attach", "none", "-b", backend, what="devices, idle").split("socket=")[1]))
         channels = [c for c in json.loads(beta.ctl("channel-list", "-o", "json")) if c["state"] == "attached"]
         if not channels:
             raise Failed(f"channel-list shows no attached channel of {IDLE_DEVICES} devices")
