@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using Cbd.Memory;
 using Cbd.Runtime;
+using Cbd.Runtime.Attachments;
 
 namespace Cbd.Control;
 
@@ -62,8 +63,12 @@ public static class RequestRules
         CheckId(options.Transport, "transport");
         CheckId(options.Backend, "backend");
         CheckRange(options.Queues, "the number of queues", 1, MaxThreads);
+        if (options.Attach is not (null or AttachChoice.Auto or AttachChoice.None) && !AttachChoice.Order.Contains(options.Attach))
+            throw Invalid($"attach '{options.Attach}' is not known; use {AttachChoice.Auto}, {string.Join(", ", AttachChoice.Order)} or {AttachChoice.None}");
         if (options.Nbd is null)
             return;
+        if (options.Attach is { } kind && AttachChoice.Order.Contains(kind))
+            throw Invalid($"NBD address '{options.Nbd}' with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
         CheckPath(options.Nbd, "NBD address");
         if (options.Nbd.StartsWith("unix:", StringComparison.Ordinal))
             CheckAbsolute(options.Nbd["unix:".Length..], "NBD socket");

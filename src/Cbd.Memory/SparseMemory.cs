@@ -26,6 +26,8 @@ public sealed unsafe class SparseMemory : IDisposable
                 CbdErrorKind.Exhausted,
                 $"{sizeBytes} bytes of memory cannot be mapped (errno {LibC.LastErrno}); choose a smaller size");
         }
+        // A process that keeps its memory locked would keep pages that were given back; these may be swapped.
+        _ = LibC.MUnlock(start, (nuint)sizeBytes);
         _start = (byte*)start;
         SizeBytes = sizeBytes;
     }

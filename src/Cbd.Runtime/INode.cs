@@ -111,7 +111,16 @@ public sealed record StartDeviceOptions
     /// <summary>Queues, 1 to 128; null: min(CPUs, 4).</summary>
     public int? Queues { get; init; }
 
-    /// <summary><c>unix:PATH</c> or <c>tcp:HOST:PORT</c>; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>.</summary>
+    /// <summary>
+    /// How the device reaches this machine's kernel: "auto" (the best that it has, else NBD over a socket), "ublk",
+    /// "nbd", "fuse" or "none" (NBD over a socket). Null: "none" if <see cref="Nbd"/> is given, else "auto".
+    /// </summary>
+    public string? Attach { get; init; }
+
+    /// <summary>
+    /// Address of the socket: <c>unix:PATH</c> or <c>tcp:HOST:PORT</c>; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>. With a
+    /// kind of attachment by name there is no socket, and it is refused.
+    /// </summary>
     public string? Nbd { get; init; }
 
     /// <summary>Allow TCP on an address that is not loopback.</summary>
@@ -124,8 +133,11 @@ public sealed record StartDeviceOptions
     public PollMode Mode { get; init; }
 }
 
-/// <summary>A device that was started: its id and the node or NBD URI to use it with.</summary>
-public sealed record StartedDevice(int Device, string Node);
+/// <summary>
+/// A device that was started: its id and the node or NBD URI to use it with. <paramref name="Note"/> says what the user
+/// may not expect, in one line; empty if there is nothing.
+/// </summary>
+public sealed record StartedDevice(int Device, string Node, string Note = "");
 
 public sealed record TransportDescription
 {
@@ -197,6 +209,9 @@ public sealed record DeviceDescription
 
     /// <summary>Node or NBD URI; empty for devices of other hosts.</summary>
     public required string Name { get; init; }
+
+    /// <summary>The kernel's own node behind the name, e.g. <c>/dev/loop0</c>; empty where there is none.</summary>
+    public string Node { get; init; } = "";
     public required string Alive { get; init; }
 
     /// <summary>"running", "waiting" (backend lost), "failed: …" for our own; the claim's state for others.</summary>
@@ -245,6 +260,23 @@ public interface IExport : IDisposable
     /// </summary>
     void Serve(Cbd.Blocks.IBlockDevice device, int queues, PollMode mode);
 
-    /// <summary>Stops accepting, ends the connections after their requests were answered, and closes the queues.</summary>
-    void Stop();
+    /// <summary>The kernel's own node, where there is one and it is there.</summary>
+    string Node => "";
+
+    /// <summary>Who uses it, and what they must do so that it can be stopped, as the rest of "it is in use"; null if nobody does.</summary>
+    string? DescribeUse() => ClientCount == 0 ? null : $"by {ClientCount} client(s) of {Uri}: disconnect them";
+
+    /// <summary>
+    /// The device has another size, and this says so to those who use it, where they do not see it by themselves.
+    /// Throws Unsupported where that cannot be done.
+    /// </summary>
+    void Resize()
+    {
+    }
+
+    /// <summary>
+    /// Stops accepting, ends the connections after their requests were answered, and closes the queues. Not forced it
+    /// may throw Busy, because it is in use after all, and serves on then.
+    /// </summary>
+    void Stop(bool force);
 }

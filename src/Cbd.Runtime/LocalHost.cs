@@ -93,7 +93,7 @@ public sealed class LocalHost : IDisposable
 
         public void Serve(IBlockDevice device, int queues, PollMode mode) => Device = device;
 
-        public void Stop()
+        public void Stop(bool force)
         {
         }
 

@@ -1,16 +1,33 @@
 using Cbd.Disks;
 using Cbd.Memory;
+using Cbd.Runtime.Attachments;
 using Cbd.Runtime.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Runtime;
 
 /// <summary>A host in this process: see <see cref="INode"/>. Thread-safe.</summary>
-public sealed class Node(NodeOptions options, IExportFactory exports) : INode
+public sealed class Node : INode
 {
+    private readonly NodeOptions _options;
+    private readonly IExportFactory _exports;
+    private readonly AttachChoice _attach;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, TransportService> _transports = [];
     private bool _disposed;
+
+    /// <param name="options">See there.</param>
+    /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
+    /// <param name="kinds">
+    /// How devices can be attached to this machine's kernel. What killed daemons left there is removed now.
+    /// </param>
+    public Node(NodeOptions options, IExportFactory exports, params IReadOnlyList<IAttachKind> kinds)
+    {
+        _options = options;
+        _exports = exports;
+        _attach = new AttachChoice(kinds);
+        _attach.CleanUp(Log);
+    }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
     private readonly Dictionary<int, FileIdentity?> _opening = [];
@@ -20,8 +37,8 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
         int id = TakeId();
         try
         {
-            OpenedTransport opened = TransportOpening.Open(request, options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
-            var service = new TransportService(id, request.Path, opened, options);
+            OpenedTransport opened = TransportOpening.Open(request, _options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
+            var service = new TransportService(id, request.Path, opened, _options);
             bool late;
             lock (_lock)
             {
@@ -36,7 +53,7 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
                 throw new CbdException(CbdErrorKind.Failed, "this daemon is stopping: start it again");
             }
 
-            options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
+            _options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
             return id;
         }
         finally
@@ -51,7 +68,7 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
         Find(transport).Unregister();
         lock (_lock)
             _transports.Remove(transport);
-        options.Logger.LogInformation("transport {Transport} unregistered", transport);
+        _options.Logger.LogInformation("transport {Transport} unregistered", transport);
     }
 
     public IReadOnlyList<TransportDescription> ListTransports()
@@ -66,7 +83,12 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
 
     public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).ClearHost(host, force, fenced);
 
-    public int StartBackend(StartBackendOptions request) => Find(request.Transport).StartBackend(request, Regions());
+    public int StartBackend(StartBackendOptions request)
+    {
+        TransportService transport = Find(request.Transport);
+        StackedDisk.Refuse(request.Path, transport.Geometry.RegionId, _options.AttachPlaces);
+        return transport.StartBackend(request, Regions());
+    }
 
     public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force);
 
@@ -74,9 +96,21 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
 
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
 
-    public StartedDevice StartDevice(StartDeviceOptions request) => Find(request.Transport).StartDevice(
-        request,
-        device => exports.Open(request.Nbd ?? $"unix:{Path.Combine(options.RunDirectory, DefaultSocketName(request.Transport, device))}", request.Insecure));
+    public StartedDevice StartDevice(StartDeviceOptions request)
+    {
+        TransportService transport = Find(request.Transport);
+        (IAttachKind? kind, string note) = _attach.Choose(request.Attach ?? (request.Nbd is null ? AttachChoice.Auto : AttachChoice.None));
+        if (kind is null)
+        {
+            return transport.StartDevice(
+                request,
+                device => _exports.Open(request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd", request.Insecure)) with
+            { Note = note };
+        }
+
+        _attach.CleanUp(Log);
+        return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
+    }
 
     public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
 
@@ -100,23 +134,40 @@ public sealed class Node(NodeOptions options, IExportFactory exports) : INode
             service.Close();
     }
 
+    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region)
+    {
+        string name = DeviceName(transport, device);
+        DeviceLink link = DeviceLink.Take(_options.AttachPlaces, name, region);
+        try
+        {
+            return new AttachedExport(
+                kind.Name, kind.Open(new AttachOptions { Name = name, Device = device, RunDirectory = _options.RunDirectory, Log = Log }), link);
+        }
+        catch
+        {
+            link.Dispose();
+            throw;
+        }
+    }
+
+    private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
+
     /// <summary>Devices are numbered per transport; the first transport's have the plain names.</summary>
-    private static string DefaultSocketName(int transport, int device) =>
-        transport == 0 ? $"cbd{device}.nbd" : $"cbd{transport}.{device}.nbd";
+    private static string DeviceName(int transport, int device) => transport == 0 ? $"cbd{device}" : $"cbd{transport}.{device}";
 
     private int TakeId()
     {
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
-            for (int id = 0; id < options.MaxTransports; id++)
+            for (int id = 0; id < _options.MaxTransports; id++)
             {
                 if (!_transports.ContainsKey(id) && _opening.TryAdd(id, null))
                     return id;
             }
         }
 
-        throw new CbdException(CbdErrorKind.Exhausted, $"this daemon has {options.MaxTransports} transports already: unregister one, or start cbdd with a larger --max-transports");
+        throw new CbdException(CbdErrorKind.Exhausted, $"this daemon has {_options.MaxTransports} transports already: unregister one, or start cbdd with a larger --max-transports");
     }
 
     private bool IsTaken(int id, FileIdentity region)

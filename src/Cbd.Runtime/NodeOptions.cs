@@ -1,3 +1,4 @@
+using Cbd.Runtime.Attachments;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Runtime;
@@ -15,6 +16,9 @@ public sealed record NodeOptions
     public required Guid HostUuid { get; init; }
 
     public required ILogger Logger { get; init; }
+
+    /// <summary>Where devices that are attached to this machine's kernel get their names.</summary>
+    public AttachPlaces AttachPlaces { get; init; } = new();
 
     /// <summary>Period of the heartbeat, 10 to 60000.</summary>
     public int BeatMs { get; init; } = DefaultBeatMs;

@@ -5,16 +5,24 @@ namespace Cbd.Runtime;
 
 /// <summary>
 /// How long a pump thread goes on looking after the last event before it sleeps: long enough to spare a busy channel
-/// the wake-up, short enough to cost nothing when idle. Where other threads want the CPU it does not spin at all: one
-/// that sleeps and is woken is served better there than one that spins and yields. Single-threaded.
+/// the wake-up, short enough to cost nothing when idle. Single-threaded.
 /// </summary>
+/// <remarks>
+/// A yield lets a client or the other side on the same CPU do its part of a request, and brings the CPU back without
+/// the wake-up of a sleeping core, the dearest part of a small request. Only where somebody takes the CPU for a good
+/// part of a time slice is it wanted for something else: then one that sleeps and is woken is served better than one
+/// that spins and yields.
+/// </remarks>
 public struct SpinWindow(PollMode mode)
 {
     /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
     private const long SpinMicroseconds = 75;
 
-    /// <summary>A yield that took longer gave the CPU to somebody else: it is wanted.</summary>
-    private const long CrowdedMicroseconds = 15;
+    /// <summary>
+    /// A yield that took longer gave the CPU to somebody who did not give it back by himself. Longer than a client takes
+    /// for what is in flight (some 10 µs for one small request, a few 100 µs for some MiB), shorter than a slice.
+    /// </summary>
+    private const long CrowdedMicroseconds = 1_000;
 
     /// <summary>How long it sleeps without spinning first after that.</summary>
     private const long CrowdedPauseMicroseconds = 20_000;

@@ -34,7 +34,7 @@ internal static class Program
                 return line.Invoke();
             var socket = Path.Combine(RunDirectories.ForClient(line.GetValue(runDirectory)), RunDirectories.SocketName);
             using var client = new ControlClient(socket);
-            verb.Execute(client, new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected));
+            verb.Execute(client, new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected, Note));
             return ErrorKinds.ExitSuccess;
         }
         catch (NoDaemonException e)
@@ -50,6 +50,8 @@ internal static class Program
             return Fail($"this is a bug, please report it: {e.GetType().Name}: {e.Message}", ErrorKinds.ExitBug);
         }
     }
+
+    private static void Note(string message) => Console.Error.Write($"cbdctrl: note: {OneLine.From(message)}\n");
 
     private static int Fail(string message, int exitCode)
     {

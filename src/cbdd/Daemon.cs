@@ -73,7 +73,7 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
         var answer = new StringWriter();
         try
         {
-            verb.Execute(node, new VerbOutput(answer, toTerminal: false));
+            verb.Execute(node, new VerbOutput(answer, toTerminal: false, note => _logger.LogInformation("{Verb}: {Note}", verb.Name, note)));
         }
         catch (CbdException e)
         {

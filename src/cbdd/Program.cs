@@ -1,10 +1,18 @@
+using Cbd.Exports.Fuse;
+using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Nbd;
+using Cbd.Exports.Ublk;
 using Cbd.Programs.Daemon;
 using Cbd.Runtime;
 using Microsoft.Extensions.Logging;
 
+if (args is [LoopProgram.Verb, ..])
+    return LoopProgram.Run(args.AsSpan(1), Console.Out);
+MemoryPressure.BecomeIoFlusher(args);
 // With its first output .NET's console puts the terminal's keypad into application mode; without TERM it cannot.
 Environment.SetEnvironmentVariable("TERM", null);
-return await DaemonProgram.RunAsync(
-    args,
-    static options => new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line))));
+return await DaemonProgram.RunAsync(args, static options =>
+{
+    MemoryPressure.Prepare(options.Logger);
+    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line)), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind());
+});

@@ -1,5 +1,6 @@
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
+using Cbd.Runtime;
 
 namespace Cbd.TestPeer;
 
@@ -20,7 +21,7 @@ internal static class NbdServe
         {
         }
 
-        export.Stop();
+        export.Stop(force: false);
         foreach (NbdPumpStatistics pump in export.GetStatistics())
             Console.WriteLine(pump);
         return 0;

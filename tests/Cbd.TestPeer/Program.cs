@@ -5,7 +5,9 @@ try
 {
     if (args is ["nbd-serve", .. var rest] && rest.Length is 3 or 4)
         return NbdServe.Run(rest);
-    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES]");
+    if (args is ["attach", .. var attached] && attached.Length == 4)
+        return Attach.Run(attached);
+    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES] | attach KIND DISK SIZE QUEUES");
     return 2;
 }
 catch (CbdException error)

@@ -16,6 +16,7 @@ python=python3
 "$python" -c 'import nbd' 2>/dev/null || python=/usr/bin/python3
 declare -A pids=()
 others=()
+murdered=()
 
 fail() {
     printf 'FAIL: %s\n' "$*" >&2
@@ -39,6 +40,20 @@ where() {
     done
 }
 
+# Where daemons were killed, nobody else removes their loop devices, nor the links to them.
+remove_loops() {
+    local file pid link
+    for pid in "${others[@]}" "${pids[@]}" "${murdered[@]}"; do
+        for file in /sys/block/loop*/loop/backing_file; do
+            if [ -n "$pid" ] && grep -q "^/cbd.*\.cbdd-$pid-" "$file" 2>/dev/null; then
+                file=${file%/loop/backing_file}
+                losetup -d "/dev/${file##*/}"
+                for link in /dev/cbd*; do [ "$(readlink "$link")" != "/dev/${file##*/}" ] || rm -f "$link"; done
+            fi
+        done
+    done
+}
+
 clean_up() {
     local status=$? name pid
     set +e
@@ -58,6 +73,7 @@ clean_up() {
         [ -z "$pid" ] || wait "$pid" 2>/dev/null
     done
     if declare -F clean_up_test >/dev/null; then clean_up_test; fi
+    remove_loops
     rm -rf "$work" "$region" "$region".*
     exit "$status"
 }
@@ -126,7 +142,10 @@ stop() {
 # murder NAME...: SIGKILL, for several at once.
 murder() {
     local name
-    for name in "$@"; do kill -KILL "${pids[$name]}"; done
+    for name in "$@"; do
+        kill -KILL "${pids[$name]}"
+        murdered+=("${pids[$name]}")
+    done
     for name in "$@"; do
         wait "${pids[$name]}" 2>/dev/null || true
         unset "pids[$name]"
@@ -199,6 +218,34 @@ fio_says() { sed -n '/^{/,$p' "$work/fio.json" | jq "$1"; }
 
 # socket_of URI: the path of the Unix socket in an NBD URI.
 socket_of() { printf '%s\n' "${1##*socket=}"; }
+
+# needs_attach_fuse: skips the test where no device can be attached by FUSE and a loop device.
+needs_attach_fuse() {
+    [ "$(id -u)" = 0 ] || skip 'attaching a device needs root'
+    { : <>/dev/fuse; } 2>/dev/null || skip '/dev/fuse cannot be opened'
+    { : <>/dev/loop-control; } 2>/dev/null || skip '/dev/loop-control cannot be opened'
+    [ ! -e /dev/cbd0 ] && [ ! -L /dev/cbd0 ] || skip '/dev/cbd0 is in use on this machine'
+}
+
+# attached OPTION...: a device of daemon beta on backend 0 of alpha, attached by FUSE; its node is in $node, the loop
+# device in $loop.
+attached() {
+    one_line dev-start ctl beta dev-start -b 0 --attach fuse "$@"
+    node=$line
+    loop=$(readlink -f "$node")
+    [ -b "$node" ] || fail "$node is no block device"
+}
+
+# two_hosts: alpha and beta on one region.
+two_hosts() {
+    start alpha
+    start beta
+    ctl alpha tp-reg -H alpha -p "$region" --format --size 128M >/dev/null
+    ctl beta tp-reg -H beta -p "$region" >/dev/null
+}
+
+# bytes_of FILE: the space that it takes up.
+bytes_of() { echo $(($(stat -c '%b * %B' "$1"))); }
 
 # random_file PATH SIZE
 random_file() { head -c "$(numfmt --from=iec "$2")" /dev/urandom >"$1"; }

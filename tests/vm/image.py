@@ -22,6 +22,7 @@ PROGRAMS = {
     "mke2fs": ["/sbin/mke2fs"], "e2fsck": ["/sbin/e2fsck"], "resize2fs": ["/sbin/resize2fs"],
     "sfdisk": ["/sbin/sfdisk"], "lvm": ["/sbin/lvm"], "dmsetup": ["/sbin/dmsetup"],
     "nbd-client": ["/usr/sbin/nbd-client", "/sbin/nbd-client"], "ndctl": ["/usr/bin/ndctl"],
+    "lsblk": ["/bin/lsblk"], "blkdiscard": ["/sbin/blkdiscard"],
 }
 
 
@@ -138,6 +139,20 @@ def add_program(root, source, target):
             shutil.copy(os.path.realpath(library), copy)
 
 
+def test_peer():
+    """Publishes the tests' own program for the guests, which have no .NET."""
+    out = os.path.join(ROOT, "artifacts", "out", "Cbd.TestPeer")
+    command = ["dotnet", "publish", os.path.join(ROOT, "tests", "Cbd.TestPeer"), "-c", "Release", "-v", "quiet", "-o", out,
+               "-p:PublishAot=true", "-p:StripSymbols=true"]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, DOTNET_CLI_TELEMETRY_OPTOUT="1", DOTNET_NOLOGO="1"))
+    except FileNotFoundError:
+        raise Unavailable("the .NET SDK, which publishes Cbd.TestPeer for the guests, is not installed") from None
+    if made.returncode != 0:
+        raise Unavailable(f"Cbd.TestPeer cannot be published: {(made.stdout + made.stderr).strip()[-500:]}")
+    return os.path.join(out, "Cbd.TestPeer")
+
+
 def build(scratch, out):
     """Returns (vmlinuz, initramfs) for the guests; the initramfs is written into the directory scratch."""
     kernel = newest_kernel()
@@ -155,6 +170,7 @@ def build(scratch, out):
         if place is None:
             raise Unavailable(f"{name} is not installed")
         add_program(root, place, f"/cbd/{name}")
+    add_program(root, test_peer(), "/cbd/testpeer")
     os.symlink("mke2fs", os.path.join(root, "cbd", "mkfs.ext4"))
     initramfs = os.path.join(scratch, "initramfs")
     names = subprocess.run(["find", ".", "-print0"], cwd=root, capture_output=True, check=True).stdout

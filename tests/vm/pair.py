@@ -41,6 +41,7 @@ class Pair:
             "-device", f"virtio-blk-pci,drive={name},serial={name}")]
         self.alpha = Guest("alpha", logs, self._files, image, accelerator, self._shared() + disks)
         self.beta = Guest("beta", logs, self._files, image, accelerator, self._shared())
+        self.guests = (self.alpha, self.beta)
 
     def _file(self, name):
         return os.path.join(self._files, name)

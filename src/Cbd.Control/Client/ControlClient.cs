@@ -49,7 +49,7 @@ public sealed class ControlClient(string socketPath) : INode
         var started = Post(
             At(options.Transport) + "/devices", DeviceRequest.From(options),
             ControlJson.Default.DeviceRequest, ControlJson.Default.DeviceStarted);
-        return new StartedDevice(started.BlkdevId, started.DevName);
+        return new StartedDevice(started.BlkdevId, started.DevName, started.Note ?? "");
     }
 
     public void StopDevice(int transport, int device, bool force) =>

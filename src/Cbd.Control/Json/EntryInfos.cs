@@ -92,6 +92,9 @@ public sealed record DeviceInfo
     public required int HostId { get; init; }
     public required int BackendId { get; init; }
     public required string DevName { get; init; }
+
+    /// <summary>The kernel's own node behind the name; empty where there is none.</summary>
+    public required string Node { get; init; }
     public required string Alive { get; init; }
     public required string State { get; init; }
     public required int Queues { get; init; }
@@ -104,6 +107,7 @@ public sealed record DeviceInfo
         HostId = device.HostId,
         BackendId = device.BackendId,
         DevName = device.Name,
+        Node = device.Node,
         Alive = device.Alive,
         State = device.State,
         Queues = device.Queues,
@@ -117,6 +121,7 @@ public sealed record DeviceInfo
         HostId = HostId,
         BackendId = BackendId,
         Name = DevName,
+        Node = Node,
         Alive = Alive,
         State = State,
         Queues = Queues,

@@ -104,6 +104,7 @@ public sealed record DeviceRequest
 {
     public required int BackendId { get; init; }
     public int? Queues { get; set; }
+    public string? Attach { get; set; }
     public string? Nbd { get; set; }
     public bool Insecure { get; set; }
     public bool ReadOnly { get; set; }
@@ -113,6 +114,7 @@ public sealed record DeviceRequest
     {
         BackendId = options.Backend,
         Queues = options.Queues,
+        Attach = options.Attach,
         Nbd = options.Nbd,
         Insecure = options.Insecure,
         ReadOnly = options.ReadOnly,
@@ -124,6 +126,7 @@ public sealed record DeviceRequest
         Transport = transport,
         Backend = BackendId,
         Queues = Queues,
+        Attach = Attach,
         Nbd = Nbd,
         Insecure = Insecure,
         ReadOnly = ReadOnly,
@@ -156,9 +159,15 @@ public sealed record BackendStarted
     public required int BackendId { get; init; }
 }
 
-/// <summary><c>dev_name</c> is the node or NBD URI to use the device with.</summary>
+/// <summary>
+/// <c>dev_name</c> is the node or NBD URI to use the device with; <c>note</c> says what one may not expect, if anything.
+/// </summary>
 public sealed record DeviceStarted
 {
     public required int BlkdevId { get; init; }
     public required string DevName { get; init; }
+    public string? Note { get; set; }
+
+    public static DeviceStarted From(StartedDevice device) =>
+        new() { BlkdevId = device.Device, DevName = device.Node, Note = device.Note.Length > 0 ? device.Note : null };
 }

@@ -85,7 +85,7 @@ public static class ControlRoutes
         Describe(routes.MapPost(devices, (int transport, DeviceRequest request) =>
             {
                 var started = node.StartDevice(request.ToOptions(transport));
-                return new DeviceStarted { BlkdevId = started.Device, DevName = started.Node };
+                return DeviceStarted.From(started);
             }),
             "dev-start", "Starts a device on a backend; answers when it can be used");
         Describe(routes.MapPost(devices + "/{device}/stop", (int transport, int device, StopRequest request) =>

@@ -45,7 +45,7 @@ internal static class BackendVerbs
             };
             var id = node.StartBackend(options);
             if (line.GetValue(startDevice))
-                output.Line(StartDeviceOn(node, options, id).Node);
+                output.Device(StartDeviceOn(node, options, id));
             else
                 output.Line(id);
         });

@@ -14,24 +14,26 @@ internal static class DeviceVerbs
         var transport = CommonOptions.Transport();
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
         var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
+        var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd", "KIND");
         var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by default <run-dir>/cbdN.nbd", "ADDRESS");
         var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
         var mode = CommonOptions.Mode();
         var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, queues, nbd, insecure, readOnly, mode,
+            transport, backend, queues, attach, nbd, insecure, readOnly, mode,
         };
-        return new Verb(command, (line, node, output) => output.Line(node.StartDevice(new StartDeviceOptions
+        return new Verb(command, (line, node, output) => output.Device(node.StartDevice(new StartDeviceOptions
         {
             Transport = line.GetValue(transport),
             Backend = line.GetValue(backend)!.Value,
             Queues = line.GetValue(queues),
+            Attach = line.GetValue(attach),
             Nbd = line.GetValue(nbd) is { } address ? PathText.AddressFromCaller(address) : null,
             Insecure = line.GetValue(insecure),
             ReadOnly = line.GetValue(readOnly),
             Mode = PollModeText.Parse(line.GetValue(mode)!),
-        }).Node));
+        })));
     }
 
     private static Verb Stop()

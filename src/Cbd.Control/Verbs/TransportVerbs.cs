@@ -143,7 +143,7 @@ internal static class TransportVerbs
 }
 
 /// <summary>Options that many verbs have.</summary>
-internal static class CommonOptions
+public static class CommonOptions
 {
     public static Option<int> Transport() => VerbOptions.NumberOr("--transport", "-t", "the transport", 0);
 

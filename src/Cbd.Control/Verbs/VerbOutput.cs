@@ -3,11 +3,15 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Cbd.Control.Json;
+using Cbd.Runtime;
 
 namespace Cbd.Control.Verbs;
 
-/// <summary>Where a verb's result goes, and whether a person reads it. Single-threaded.</summary>
-public sealed class VerbOutput(TextWriter writer, bool toTerminal)
+/// <summary>
+/// Where a verb's result goes, and whether a person reads it; and where notes go, which are no part of the result.
+/// Single-threaded.
+/// </summary>
+public sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string>? note = null)
 {
     /// <summary>"json", "table", or null: a table on a terminal, else JSON.</summary>
     public string? Format { get; set; }
@@ -15,6 +19,14 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal)
     public void Line(string text) => writer.Write(OneLine.From(text) + "\n");
 
     public void Line(int number) => Line(number.ToString(CultureInfo.InvariantCulture));
+
+    /// <summary>A device that was started.</summary>
+    public void Device(StartedDevice device)
+    {
+        Line(device.Node);
+        if (device.Note.Length > 0)
+            note?.Invoke(device.Note);
+    }
 
     /// <summary>A list: JSON of <paramref name="items"/>, or a table with one row for each.</summary>
     public void List<T>(T[] items, JsonTypeInfo<T[]> json, params (string Header, Func<T, string> Cell)[] columns)
@@ -37,6 +49,15 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal)
 
         using var document = JsonDocument.Parse(text);
         WriteTable(null, document.RootElement.EnumerateObject().Select(p => new[] { p.Name, p.Value.ValueKind == JsonValueKind.String ? p.Value.GetString()! : p.Value.GetRawText() }));
+    }
+
+    /// <summary>One thing: its JSON, or the rows that a person wants of it.</summary>
+    public void Object<T>(T item, JsonTypeInfo<T> json, IEnumerable<(string Name, string Value)> rows)
+    {
+        if (IsJson)
+            writer.Write(JsonSerializer.Serialize(item, json) + "\n");
+        else
+            WriteTable(null, rows.Select(row => new[] { row.Name, row.Value }));
     }
 
     /// <summary>Bytes as a person reads them, exact: 512M, or the number itself.</summary>

@@ -76,7 +76,7 @@ public sealed class NbdExport : IExport
     }
 
     /// <inheritdoc/>
-    public void Stop()
+    public void Stop(bool force)
     {
         lock (_lock)
         {
@@ -92,7 +92,7 @@ public sealed class NbdExport : IExport
         }
     }
 
-    public void Dispose() => Stop();
+    public void Dispose() => Stop(force: true);
 
     private bool TryAdmit()
     {

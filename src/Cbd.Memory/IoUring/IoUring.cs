@@ -5,12 +5,12 @@ using static Cbd.Memory.KernelConstants;
 namespace Cbd.Memory;
 
 /// <summary>
-/// One io_uring over one <see cref="DiskFile"/>. Entries are prepared, then submitted together; completions are reaped
+/// One io_uring over one file. Entries are prepared, then submitted together; completions are reaped
 /// from shared memory. One thread uses it at a time, but not always the same: the ring is not bound to a thread, since
 /// a queue may be drained by another one than drove it. The memory of a request belongs to the kernel until its
 /// completion was reaped: reap all of them before <see cref="Dispose"/>.
 /// </summary>
-public sealed unsafe class IoUring : IDisposable
+public sealed unsafe partial class IoUring : IDisposable
 {
     private const uint NeededFeatures = FeatureSingleMap | FeatureNoDrop | FeatureExtendedArgument;
     private const long MaxRegisteredBytes = 1L << 30;
@@ -24,7 +24,8 @@ public sealed unsafe class IoUring : IDisposable
     private readonly uint _submissionMask;
     private readonly uint _submissionCount;
     private readonly uint _completionMask;
-    private readonly SubmissionEntry* _submissions;
+    private readonly byte* _submissions;
+    private readonly int _entryShift;
     private readonly CompletionEntry* _completions;
     private readonly nuint _ringBytes;
     private readonly nuint _entryBytes;
@@ -33,7 +34,7 @@ public sealed unsafe class IoUring : IDisposable
     private uint _reapedHead;
     private NativeBuffer? _registered;
 
-    private IoUring(FileDescriptor ring, in Parameters parameters, byte* rings, nuint ringBytes, byte* entries, nuint entryBytes)
+    private IoUring(FileDescriptor ring, in Parameters parameters, byte* rings, nuint ringBytes, byte* entries, nuint entryBytes, int entryShift)
     {
         // SAFETY: the offsets were stored by the kernel for these two mappings, which live until Dispose.
         _ring = ring;
@@ -48,7 +49,8 @@ public sealed unsafe class IoUring : IDisposable
         _submissionMask = *(uint*)(rings + parameters.Submission.RingMask);
         _submissionCount = *(uint*)(rings + parameters.Submission.RingEntries);
         _completionMask = *(uint*)(rings + parameters.Completion.RingMask);
-        _submissions = (SubmissionEntry*)entries;
+        _submissions = entries;
+        _entryShift = entryShift;
         _completions = (CompletionEntry*)(rings + parameters.Completion.Entries);
         // Slot i of the indirection array is always entry i, so that it is never touched again.
         uint* array = (uint*)(rings + parameters.Submission.Array);
@@ -73,16 +75,19 @@ public sealed unsafe class IoUring : IDisposable
     /// Sets up a ring with room for <paramref name="entries"/> prepared and twice as many completed requests. Returns 0
     /// or a negative errno: EPERM or ENOSYS where io_uring is forbidden or missing, EOPNOTSUPP where the kernel's is older than 5.11.
     /// </summary>
-    public static int TryCreate(int entries, out IoUring? ring)
+    public static int TryCreate(int entries, out IoUring? ring) => TryCreate(entries, wide: false, out ring);
+
+    private static int TryCreate(int entries, bool wide, out IoUring? ring)
     {
         ring = null;
+        uint always = SetupClamp | (wide ? SetupWideEntries : 0);
         // Cooperative task running (5.19) spares an interrupt per completion, and its flag tells when to enter.
         // Older kernels refuse what they do not know with EINVAL.
-        Parameters parameters = new() { Flags = SetupClamp | SetupSubmitAll | SetupCooperativeTaskRun | SetupTaskRunFlag };
+        Parameters parameters = new() { Flags = always | SetupSubmitAll | SetupCooperativeTaskRun | SetupTaskRunFlag };
         int descriptor = IoUringCalls.Setup((uint)entries, &parameters);
         if (descriptor < 0 && LibC.LastErrno == EINVAL)
         {
-            parameters = new() { Flags = SetupClamp };
+            parameters = new() { Flags = always };
             descriptor = IoUringCalls.Setup((uint)entries, &parameters);
         }
         if (descriptor < 0)
@@ -96,7 +101,8 @@ public sealed unsafe class IoUring : IDisposable
         nuint ringBytes = Math.Max(
             parameters.Submission.Array + parameters.SubmissionCount * sizeof(uint),
             parameters.Completion.Entries + parameters.CompletionCount * (uint)sizeof(CompletionEntry));
-        nuint entryBytes = parameters.SubmissionCount * (uint)sizeof(SubmissionEntry);
+        int entryShift = wide ? WideEntryShift : EntryShift;
+        nuint entryBytes = (nuint)parameters.SubmissionCount << entryShift;
         byte* failed = (byte*)-1;
         byte* rings = Map(handle, ringBytes, MapRings);
         byte* submissions = rings == failed ? failed : Map(handle, entryBytes, MapEntries);
@@ -108,15 +114,18 @@ public sealed unsafe class IoUring : IDisposable
             handle.Dispose();
             return -error;
         }
-        ring = new IoUring(handle, parameters, rings, ringBytes, submissions, entryBytes);
+        ring = new IoUring(handle, parameters, rings, ringBytes, submissions, entryBytes, entryShift);
         return 0;
     }
 
     /// <summary>Registers the file that all requests go to; once, before the first. Returns 0 or a negative errno.</summary>
-    public int RegisterFile(DiskFile file)
+    public int RegisterFile(DiskFile file) => RegisterFile(file.Descriptor);
+
+    /// <inheritdoc cref="RegisterFile(DiskFile)"/>
+    public int RegisterFile(FileDescriptor file)
     {
         // SAFETY: the kernel reads one int and takes its own reference to the file.
-        int descriptor = file.Descriptor.Number;
+        int descriptor = file.Number;
         return Check(IoUringCalls.Register(Descriptor, RegisterFiles, &descriptor, 1));
     }
 
@@ -163,13 +172,16 @@ public sealed unsafe class IoUring : IDisposable
     /// <summary>Prepares one completion for the next signal of the event that reaches its descriptor.</summary>
     public bool PreparePoll(WakeEvent wake, ulong userData) => PreparePollDescriptor(wake.Descriptor.Number, userData);
 
+    /// <inheritdoc cref="PreparePoll(WakeEvent, ulong)"/>
+    public bool PreparePoll(PollWake wake, ulong userData) => PreparePollDescriptor(wake.Descriptor.Number, userData);
+
     /// <summary>Prepares one completion for when the descriptor is readable.</summary>
     internal bool PreparePollDescriptor(int descriptor, ulong userData)
     {
         // The mask is 32 bits wide since 5.11, its halves swapped on big-endian machines only.
         if (!Prepare(OperationPollAdd, 0, 0, 0, (uint)PollIn, userData))
             return false;
-        SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
+        SubmissionEntry* entry = EntryAt(_preparedTail - 1);
         entry->Flags = 0;
         entry->Descriptor = descriptor;
         return true;
@@ -183,7 +195,7 @@ public sealed unsafe class IoUring : IDisposable
     {
         if (!Prepare(OperationFutexWait, expected, (ulong)memory.DoorbellAddress(doorbell), 0, 0, userData))
             return false;
-        SubmissionEntry* entry = _submissions + ((_preparedTail - 1) & _submissionMask);
+        SubmissionEntry* entry = EntryAt(_preparedTail - 1);
         entry->Flags = 0;
         entry->Descriptor = (int)KernelConstants.Futex2Size32;
         entry->FutexMask = uint.MaxValue;
@@ -228,13 +240,16 @@ public sealed unsafe class IoUring : IDisposable
 
     private int Descriptor => _ring.Number;
 
+    // SAFETY: the mask keeps the index inside the mapping of entries, whatever their size.
+    private SubmissionEntry* EntryAt(uint index) => (SubmissionEntry*)(_submissions + ((nuint)(index & _submissionMask) << _entryShift));
+
     private bool Prepare(byte operation, long offset, ulong address, uint length, uint operationFlags, ulong userData)
     {
         ObjectDisposedException.ThrowIf(_rings == null, this);
         // Acquire: the kernel has copied an entry before it moves the head past it.
         if (_preparedTail - Volatile.Read(ref *_submissionHead) == _submissionCount)
             return false;
-        SubmissionEntry* entry = _submissions + (_preparedTail & _submissionMask);
+        SubmissionEntry* entry = EntryAt(_preparedTail);
         *entry = new SubmissionEntry
         {
             Operation = operation,

@@ -13,6 +13,9 @@ internal static unsafe class IoUringCalls
     public const uint SetupCooperativeTaskRun = 1 << 8;
     public const uint SetupTaskRunFlag = 1 << 9;
 
+    /// <summary>IORING_SETUP_SQE128 of Linux 5.19: entries of 128 bytes.</summary>
+    public const uint SetupWideEntries = 1 << 10;
+
     public const uint FeatureSingleMap = 1 << 0;
     public const uint FeatureNoDrop = 1 << 1;
     public const uint FeatureExtendedArgument = 1 << 8;
@@ -38,6 +41,12 @@ internal static unsafe class IoUringCalls
     public const byte OperationAllocate = 17;
     public const byte OperationRead = 22;
     public const byte OperationWrite = 23;
+
+    /// <summary>IORING_OP_URING_CMD of Linux 5.19: offset = command, its argument from <see cref="CommandOffset"/> on.</summary>
+    public const byte OperationCommand = 46;
+
+    /// <summary>Offset of the argument of a command in an entry, bytes.</summary>
+    public const int CommandOffset = 48;
 
     /// <summary>IORING_OP_FUTEX_WAIT of Linux 6.7: offset = expected value, descriptor = FUTEX2 flags.</summary>
     public const byte OperationFutexWait = 51;

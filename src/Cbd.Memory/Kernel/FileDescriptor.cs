@@ -54,6 +54,25 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return error;
     }
 
+    /// <summary>Opens a path that begins at this directory. Returns 0 or a negative errno.</summary>
+    public int TryOpenBelow(string path, OpenFlags flags, out FileDescriptor? descriptor)
+    {
+        int number;
+        do
+            number = LibC.OpenAt(this, path, (flags | OpenFlags.CloseOnExec).ToNative(), 0);
+        while (number < 0 && LibC.LastErrno == EINTR);
+        int error = number < 0 ? -LibC.LastErrno : 0;
+        descriptor = error == 0 ? Own(number, path) : null;
+        return error;
+    }
+
+    /// <summary>Whether programs that this process starts get the descriptor under the same number.</summary>
+    public void SetInherited(bool inherited)
+    {
+        if (LibC.FCntl(this, FcntlSetDescriptorFlags, inherited ? 0 : DescriptorCloseOnExec) < 0)
+            throw SystemCallException.Last("fcntl F_SETFD", _subject);
+    }
+
     /// <summary>
     /// Owns an open descriptor number. Number 0, which this type calls invalid, is moved up first: it is what the
     /// kernel hands out in a process that was started with stdin closed.

@@ -15,6 +15,9 @@ internal static class KernelConstants
     internal const uint StatxBasicStats = 0x7ff;
     internal const uint StatxDirectAlignment = 0x2000;
     internal const ulong StatxAttributeDax = 0x00200000;
+    internal const int AtStatxForceSync = 0x2000;
+    internal const int FcntlSetDescriptorFlags = 2;
+    internal const int DescriptorCloseOnExec = 1;
     internal const int FcntlGetFlags = 3;
     internal const int FcntlSetFlags = 4;
     internal const int FcntlDuplicateCloseOnExec = 1030;
@@ -38,6 +41,21 @@ internal static class KernelConstants
     internal const nuint IoctlDiskSequence = 0x80081280;
     internal const nuint IoctlGeneration = 0x80087601;
 
+    // Mounts.
+    internal const int FsOpenCloseOnExec = 1;
+    internal const int FsConfigSetString = 1;
+    internal const int FsConfigCreate = 6;
+    internal const int FsMountCloseOnExec = 1;
+
+    // Loop devices.
+    internal const nuint IoctlLoopConfigure = 0x4c0a;
+    internal const nuint IoctlLoopClear = 0x4c01;
+    internal const nuint IoctlLoopSetCapacity = 0x4c07;
+    internal const nuint IoctlLoopGetFree = 0x4c82;
+    internal const uint LoopReadOnly = 1;
+    internal const uint LoopPartitions = 8;
+    internal const uint LoopDirectIo = 16;
+
     // File systems, by statfs.
     internal const long TmpFsMagic = 0x01021994;
     internal const long RamFsMagic = 0x858458f6;
@@ -55,6 +73,9 @@ internal static class KernelConstants
     internal const int MapPopulate = 0x8000;
     internal const int MapSync = 0x80000;
     internal const int MemoryAdviseDontNeed = 4;
+    internal const int LockCurrent = 1;
+    internal const int LockFuture = 2;
+    internal const int LockOnFault = 4;
 
     // Waiting.
     internal const int FutexWakeShared = 1;
@@ -73,6 +94,12 @@ internal static class KernelConstants
     // Sockets.
     internal const int FamilyUnix = 1;
     internal const int FamilyInet6 = 10;
+    internal const int FamilyNetlink = 16;
+    internal const int NetlinkGeneric = 16;
+    internal const int LevelNetlink = 270;
+    internal const int NetlinkShortAcknowledge = 10;
+    internal const int NetlinkExtendedAcknowledge = 11;
+    internal const int SocketRaw = 3;
     internal const int SocketStream = 1;
     internal const int SocketNonBlocking = 0x800;
     internal const int SocketCloseOnExec = 0x80000;
@@ -91,6 +118,8 @@ internal static class KernelConstants
 
     // Processes and threads.
     internal const int PrctlSetTimerSlack = 29;
+    internal const int PrctlSetIoFlusher = 57;
+    internal const int PrctlGetIoFlusher = 58;
     internal const int SignalKill = 9;
 
     // Calls that go through syscall(2).
@@ -98,6 +127,9 @@ internal static class KernelConstants
     internal const nint SyscallIoUringSetup = 425;
     internal const nint SyscallIoUringEnter = 426;
     internal const nint SyscallIoUringRegister = 427;
+    internal const nint SyscallFsOpen = 430;
+    internal const nint SyscallFsConfig = 431;
+    internal const nint SyscallFsMount = 432;
     internal const nint SyscallPidfdOpen = 434;
     internal const nint SyscallFutexWaitV = 449;
 

@@ -108,4 +108,13 @@ internal static unsafe partial class LibC
         internal uint Flags;
         internal uint Reserved;
     }
+
+    /// <summary>The fields of <c>struct loop_config</c> that are used, those of its <c>loop_info64</c> included.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 304)]
+    internal struct LoopConfiguration
+    {
+        [FieldOffset(0)] internal uint Descriptor;
+        [FieldOffset(4)] internal uint BlockBytes;
+        [FieldOffset(60)] internal uint Flags;
+    }
 }

@@ -58,6 +58,18 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "geteuid")]
     internal static partial uint GetEffectiveUserId();
 
+    [LibraryImport(Library, EntryPoint = "getegid")]
+    internal static partial uint GetEffectiveGroupId();
+
+    [LibraryImport(Library, EntryPoint = "mlockall", SetLastError = true)]
+    internal static partial int MLockAll(int flags);
+
+    [LibraryImport(Library, EntryPoint = "munlock", SetLastError = true)]
+    internal static partial int MUnlock(void* address, nuint length);
+
+    [LibraryImport(Library, EntryPoint = "execv", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int Execute(string path, byte** arguments);
+
     /// <summary>Returns the error itself, not −1 and errno.</summary>
     [LibraryImport(Library, EntryPoint = "getgrnam_r", StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int GetGroupByName(string name, Group* group, byte* buffer, nuint bufferBytes, Group** found);

@@ -56,6 +56,12 @@ public sealed unsafe class EventPoll : IDisposable
     /// <summary>Watches a wake-up, level-triggered.</summary>
     public void Add(PollWake wake, ulong token) => Control(EpollAdd, wake.Descriptor.Number, token, SocketEvents.Readable);
 
+    /// <summary>Watches a channel of FUSE for requests, level-triggered.</summary>
+    public void Add(Fuse.FuseChannel channel, ulong token) => Control(EpollAdd, channel.Descriptor.Number, token, SocketEvents.Readable);
+
+    /// <summary>Watches a channel no more.</summary>
+    public void Remove(Fuse.FuseChannel channel) => Control(EpollDelete, channel.Descriptor.Number, 0, SocketEvents.None);
+
     /// <summary>Changes what is watched; what is true already is reported again.</summary>
     public void Modify(StreamSocket socket, ulong token, SocketEvents events) => Control(EpollModify, socket.Descriptor, token, events);
 

@@ -58,6 +58,31 @@ public sealed unsafe class StreamSocket : IDisposable
         return null;
     }
 
+    /// <summary>
+    /// Two connected Unix sockets: one of ours, and one as a bare descriptor that blocks, for the kernel to use.
+    /// </summary>
+    public static (StreamSocket Ours, FileDescriptor Other) CreatePair()
+    {
+        int* pair = stackalloc int[2];
+        // SAFETY: the call stores two descriptors on this stack.
+        if (LibC.SocketPair(FamilyUnix, SocketStream | SocketCloseOnExec, 0, pair) != 0)
+            throw SystemCallException.Last("socketpair");
+        var other = FileDescriptor.Own(pair[1], "socket of the kernel");
+        var ours = new StreamSocket(pair[0]);
+        int flags = LibC.FCntl(ours._file, FcntlGetFlags, 0);
+        _ = LibC.FCntl(ours._file, FcntlSetFlags, flags | SocketNonBlocking);
+        return (ours, other);
+    }
+
+    /// <summary>Takes over a connected socket; <paramref name="socket"/> is of no use afterwards.</summary>
+    public static StreamSocket Own(System.Net.Sockets.Socket socket)
+    {
+        System.Net.Sockets.SafeSocketHandle handle = socket.SafeHandle;
+        var own = new StreamSocket((int)handle.DangerousGetHandle());
+        handle.SetHandleAsInvalid();
+        return own;
+    }
+
     /// <summary>Connects without waiting and returns 0 or the errno; the connection is closed again at once.</summary>
     public static int Probe(ReadOnlySpan<byte> address)
     {

@@ -43,7 +43,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
     /// <summary>One queue with a clock and a place to sleep.</summary>
     private sealed class OpenQueueHandle(
-        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait
+        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait, IRingWait
     {
         private readonly DoorbellSleeper _sleeper = new();
         private DoorbellPoll? _poll;
@@ -85,6 +85,18 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
                 return true;
             _poll.Wait(memory, queue.DoorbellOffset, descriptor, timeoutMicroseconds);
             queue.RetractSleep();
+            return true;
+        }
+
+        public bool TryWait(RingDoorbell doorbell, int timeoutMicroseconds)
+        {
+            if (doorbell.IsUnsupported || !memory.Wakes || condition.HasRemoteHosts)
+                return false;
+            // Not asleep: the caller's ring is still entered, for what it prepared.
+            bool isAnnounced = queue.TryAnnounceSleep();
+            doorbell.Wait(memory, queue.DoorbellOffset, isAnnounced ? timeoutMicroseconds : 0);
+            if (isAnnounced)
+                queue.RetractSleep();
             return true;
         }
 

@@ -20,6 +20,12 @@ internal sealed class DeviceService
     private const int CloseTimeoutMs = 10_000;
     private const int PollIntervalMs = 1;
 
+    /// <summary>
+    /// Large requests go in pieces of this size: while one is sent to the client the next are on their way, and what is
+    /// copied from one step to the next is still in the caches of its core.
+    /// </summary>
+    private const int PieceBytes = 128 << 10;
+
     private readonly BlkdevClaim<MappedMemory, SafePolicy> _claim;
     private readonly Queue<MappedMemory, SafePolicy>[] _queues;
     private readonly BlkdevState _state;
@@ -54,7 +60,7 @@ internal sealed class DeviceService
         _watch = new BackendWatch<MappedMemory, SafePolicy>(memory, geometry, claim.Body.BackendId);
         _queues = new Queue<MappedMemory, SafePolicy>[channels.Count];
         for (int i = 0; i < _queues.Length; i++)
-            _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions(), announceOffer);
+            _queues[i] = new Queue<MappedMemory, SafePolicy>(memory, geometry, channels[i].Channel, channels[i].Word, _state, i, new QueueOptions { PieceBytes = PieceBytes }, announceOffer);
         _device = new BlkdevDevice(_state, memory, _queues, condition);
     }
 
@@ -64,7 +70,13 @@ internal sealed class DeviceService
 
     public string Name => _export.Uri;
 
-    public int ClientCount => _export.ClientCount;
+    public string Node => _export.Node;
+
+    /// <summary>Who uses it, in words for an error; null if nobody does.</summary>
+    public string? DescribeUse() => _export.DescribeUse();
+
+    /// <summary>Tells the users of the export that the device has another size.</summary>
+    public void Resize() => _export.Resize();
 
     public int QueueCount => _queues.Length;
 
@@ -112,7 +124,7 @@ internal sealed class DeviceService
     /// </summary>
     public void Stop(bool force)
     {
-        _export.Stop();
+        _export.Stop(force);
         GiveBack(CloseChannels(force));
         _export.Dispose();
     }
@@ -130,7 +142,7 @@ internal sealed class DeviceService
     {
         _state.Fail("this host was cleared by another: unregister the transport and register again");
         // The export's threads drive the queues until it has stopped.
-        _export.Stop();
+        _export.Stop(force: true);
         foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
             queue.Fence();
         _export.Dispose();

@@ -104,8 +104,8 @@ internal sealed partial class TransportService
     {
         CheckUsable();
         DeviceService service = FindDevice(device);
-        if (!force && service.ClientCount > 0)
-            throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use by {service.ClientCount} client(s) of {service.Name}: disconnect them, or stop it with --force");
+        if (!force && service.DescribeUse() is { } use)
+            throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
         service.Stop(force);
         lock (_lock)
             _devices.Remove(device);
@@ -257,6 +257,7 @@ internal sealed partial class TransportService
             HostId = listing.Body?.HostId ?? listing.Word.Host,
             BackendId = listing.Body?.BackendId ?? -1,
             Name = own ? device!.Name : listing.Body?.Name ?? "",
+            Node = own ? device!.Node : "",
             Alive = own ? "alive" : Text(listing.Liveness),
             State = own ? device!.State : StateName(listing.Word.State),
             Queues = own ? device!.QueueCount : listing.Body?.Channels.Count ?? 0,

@@ -82,6 +82,17 @@ public interface IDescriptorWait
     bool TryWait(int descriptor, int timeoutMicroseconds);
 }
 
+/// <summary>A queue whose sleep a ring of the caller can hold: for a pump that gets its requests through io_uring.</summary>
+public interface IRingWait
+{
+    /// <summary>
+    /// Submits what was prepared in the caller's ring and sleeps like <see cref="IBlockQueue.Wait"/>, and no longer than
+    /// until a completion is in that ring. <paramref name="doorbell"/> is always the same one. False at once, with
+    /// nothing submitted, if that cannot be done here: use short sleeps then, and ask again later.
+    /// </summary>
+    bool TryWait(RingDoorbell doorbell, int timeoutMicroseconds);
+}
+
 /// <summary>What a block device is. Sizes and granularities in bytes.</summary>
 public sealed record BlockDeviceInfo
 {

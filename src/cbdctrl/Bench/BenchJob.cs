@@ -58,6 +58,9 @@ internal sealed class BenchJob : IDisposable
             _free[i] = options.Depth - 1 - i;
         _freeCount = options.Depth;
         _completions = new BlockCompletion[options.Depth];
+        // What the library allocates once for its first value is not the requests'.
+        _latencies.RecordValue(1);
+        _latencies.Reset();
     }
 
     /// <summary>Latencies of what ended after the ramp, nanoseconds.</summary>

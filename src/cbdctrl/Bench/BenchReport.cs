@@ -1,4 +1,8 @@
+using System.Globalization;
+using System.Text.Encodings.Web;
+using System.Text.Json;
 using System.Text.Json.Serialization;
+using Cbd.Control.Verbs;
 using HdrHistogram;
 
 namespace Cbd.Programs.Ctrl.Bench;
@@ -26,6 +30,21 @@ internal sealed record BenchReport
 
     /// <summary>The same of the handler threads; null where they cannot be asked.</summary>
     public double? ServerBytesAllocatedPerIo { get; init; }
+
+    /// <summary>What a person reads.</summary>
+    public IEnumerable<(string Name, string Value)> Rows()
+    {
+        yield return ("target", Target);
+        yield return ("work", $"{Rw}, {VerbOutput.Size(BlockSize)} at depth {Iodepth}, {Numjobs} job(s), mode {Mode}, {Text(RuntimeS)} s");
+        yield return ("rate", $"{Text(Iops)} IOPS, {Text(MbPerS)} MB/s");
+        yield return ("latency", $"mean {Text(LatencyUs.Mean)} µs, p50 {Text(LatencyUs.P50)}, p90 {Text(LatencyUs.P90)}, p99 {Text(LatencyUs.P99)}, p99.9 {Text(LatencyUs.P999)}, max {Text(LatencyUs.Max)}");
+        yield return ("CPU", Cpu.ServerPercent is { } server ? $"{Text(Cpu.ClientPercent)} % here, {Text(server)} % there" : $"{Text(Cpu.ClientPercent)} % here");
+        yield return ("allocated", ServerBytesAllocatedPerIo is { } there
+            ? $"{Text(BytesAllocatedPerIo)} bytes per request here, {Text(there)} there"
+            : $"{Text(BytesAllocatedPerIo)} bytes per request here");
+    }
+
+    private static string Text(double number) => number.ToString("#,0.####", CultureInfo.InvariantCulture);
 }
 
 internal sealed record BenchLatencies(double Min, double Mean, double P50, double P90, double P99, [property: JsonPropertyName("p99_9")] double P999, double Max)
@@ -61,4 +80,14 @@ internal sealed record BenchCpu(double ClientPercent, double? ServerPercent);
 
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
 [JsonSerializable(typeof(BenchReport))]
-internal sealed partial class BenchJson : JsonSerializerContext;
+internal sealed partial class BenchJson : JsonSerializerContext
+{
+    /// <summary>Texts as they are: it is not HTML.</summary>
+    public static BenchJson Readable => Variants.Readable;
+
+    /// <summary>Apart, because it is made from <see cref="Default"/>, which must be there first.</summary>
+    private static class Variants
+    {
+        public static readonly BenchJson Readable = new(new JsonSerializerOptions(Default.Options) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
+    }
+}

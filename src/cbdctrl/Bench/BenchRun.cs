@@ -42,10 +42,10 @@ internal static class BenchRun
             Thread.Sleep(options.RampTime);
         long start = Stopwatch.GetTimestamp();
         TimeSpan cpuStart = Environment.CpuUsage.TotalTime;
-        ThreadUsage? serverStart = target.ServerUsage();
+        ServerUse? serverStart = target.Server();
         Show(options, jobs, threads, progress);
         threads.ForEach(thread => thread.Join());
-        ThreadUsage? serverEnd = target.ServerUsage();
+        ServerUse? serverEnd = target.Server();
         double elapsed = Stopwatch.GetElapsedTime(start).TotalSeconds;
         double cpu = (Environment.CpuUsage.TotalTime - cpuStart).TotalSeconds;
         if (jobs.Find(job => job.FirstError.Length > 0) is { } failed)
@@ -75,7 +75,7 @@ internal static class BenchRun
                 Percent(cpu, elapsed),
                 serverStart is { } from && serverEnd is { } to ? Percent((to.CpuMicroseconds - from.CpuMicroseconds) / 1e6, elapsed) : null),
             BytesAllocatedPerIo = PerIo(jobs.Sum(job => job.AllocatedBytes), ios),
-            ServerBytesAllocatedPerIo = serverStart is { } before && serverEnd is { } after ? PerIo(after.AllocatedBytes - before.AllocatedBytes, ios) : null,
+            ServerBytesAllocatedPerIo = serverEnd?.AllocatedBytes - serverStart?.AllocatedBytes is { } allocated ? PerIo(allocated, ios) : null,
         };
     }
 

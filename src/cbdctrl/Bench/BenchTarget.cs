@@ -13,10 +13,13 @@ internal abstract class BenchTarget : IDisposable
     public abstract IBlockDevice Device { get; }
 
     /// <summary>What the serving side used so far; null where it runs elsewhere.</summary>
-    public abstract ThreadUsage? ServerUsage();
+    public abstract ServerUse? Server();
 
     public abstract void Dispose();
 }
+
+/// <summary>CPU time, µs, and managed memory allocated, bytes (null where it cannot be known), so far.</summary>
+internal readonly record struct ServerUse(long CpuMicroseconds, long? AllocatedBytes);
 
 /// <summary>A backend of a region, through a blkdev of this process.</summary>
 internal sealed class BackendTarget : BenchTarget
@@ -50,12 +53,12 @@ internal sealed class BackendTarget : BenchTarget
 
     public override IBlockDevice Device => _blkdev;
 
-    public override ThreadUsage? ServerUsage()
+    public override ServerUse? Server()
     {
         foreach (BackendDescription backend in _node.ListBackends(_transport, all: false))
         {
             if (backend.BackendId == _backend)
-                return backend.Usage;
+                return backend.Usage is { } usage ? new ServerUse(usage.CpuMicroseconds, usage.AllocatedBytes) : null;
         }
 
         return null;

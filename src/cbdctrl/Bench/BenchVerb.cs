@@ -1,8 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
-using System.Text.Json;
 using Cbd.Control.Verbs;
-using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Runtime;
 
@@ -27,7 +25,7 @@ internal static class BenchVerb
         var verify = VerbOptions.Flag("--verify", null, "fill what is written so that it can be told, read it back at the end and compare");
         var overwrite = VerbOptions.Flag("--overwrite", null, "what is on the device may be lost; needed to write");
         var mode = VerbOptions.Choice("--mode", null, "how the jobs wait", PollModeText.Adaptive, PollModeText.Adaptive, PollModeText.Busy, PollModeText.Sleep);
-        var output = VerbOptions.Choice("--output", "-o", "how the result is printed", "", "table", "json");
+        var output = CommonOptions.Output();
         var command = new Command("bench", "Measure a backend in-process, or an NBD server; with fio's options")
         {
             transport, backend, nbd, pattern, blockSize, depth, jobs, runTime, rampTime, size, think, verify, overwrite, mode, output,
@@ -52,15 +50,17 @@ internal static class BenchVerb
                 throw new CbdException(CbdErrorKind.Denied, $"--rw {options.Pattern} overwrites what is on the device: say --overwrite if it may be lost");
             using BenchTarget target = Open(line.GetValue(nbd), line.GetValue(backend), line.GetValue(transport), options, node);
             BenchReport report = BenchRun.Execute(options, target, Console.IsErrorRedirected ? null : Console.Error);
-            text.Format = line.GetValue(output) is { Length: > 0 } format ? format : null;
-            text.Object(report, BenchJson.Default.BenchReport);
+            text.Format = line.GetValue(output);
+            text.Object(report, BenchJson.Readable.BenchReport, report.Rows());
         });
     }
 
-    private static BackendTarget Open(string? nbd, int? backend, int transport, BenchOptions options, INode node)
+    private static BenchTarget Open(string? nbd, int? backend, int transport, BenchOptions options, INode node)
     {
         if (nbd is null == backend is null)
             throw new CbdException(CbdErrorKind.Invalid, "give one of --backend and --nbd");
+        if (nbd is not null)
+            return new NbdTarget(nbd);
         return new BackendTarget(node, transport, backend!.Value, options.Jobs, readOnly: !options.Writes);
     }
 

@@ -64,6 +64,7 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 BackendId = options.Backend,
                 BackendPath = BackendPath(options.Transport, options.Backend),
                 Queues = options.Queues,
+                Attach = options.Attach,
                 Nbd = options.Nbd,
                 Insecure = options.Insecure,
                 ReadOnly = options.ReadOnly,

@@ -48,7 +48,8 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
 
         if (entry.Backend is { } backend)
             return $"backend {StartBackend(backend)} on {backend.Path}";
-        return $"device {StartDevice(entry.Device!).Node}";
+        var device = StartDevice(entry.Device!);
+        return $"device {device.Node}{(device.Note.Length > 0 ? $": {device.Note}" : "")}";
     }
 
     private int StartBackend(BackendEntry backend)
@@ -86,6 +87,7 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
             Transport = transport,
             Backend = device.BackendId,
             Queues = device.Queues,
+            Attach = device.Attach,
             Nbd = device.Nbd,
             Insecure = device.Insecure,
             ReadOnly = device.ReadOnly,

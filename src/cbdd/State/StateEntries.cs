@@ -58,6 +58,7 @@ public sealed record DeviceEntry
     /// <summary>The disk behind the backend, so that a restore does not take another one under the same id.</summary>
     public required string BackendPath { get; init; }
     public int? Queues { get; init; }
+    public string? Attach { get; init; }
     public string? Nbd { get; init; }
     public required bool Insecure { get; init; }
     public required bool ReadOnly { get; init; }

@@ -53,14 +53,15 @@ public sealed class JsonOfTheControlApi
     public void Backends() => Assert.Equal(
         """
         [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
-        "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0}]
+        "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0,
+        "cpu_us":null,"allocated_bytes":null}]
         """.ReplaceLineEndings(""),
         Served<BackendInfo[]>([.. Node.ListBackends(0, true).Select(BackendInfo.From)]));
 
     [Fact]
     public void Devices() => Assert.Equal(
         """
-        [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","alive":"alive",
+        [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","node":"","alive":"alive",
         "state":"running","queues":2,"size_bytes":1073741824,"read_only":false}]
         """.ReplaceLineEndings(""),
         Served<DeviceInfo[]>([.. Node.ListDevices(0, true).Select(DeviceInfo.From)]));

@@ -118,7 +118,7 @@ public sealed class NbdClientLifeTests : IDisposable
         client.SendRequest(NbdCommand.Write, 9, 0, 512, payload: new byte[512]);
         client.SendRequest(NbdCommand.Write, 10, 0, 1 << 20, payload: new byte[1000]);
         NbdTestServer.Until(() => _device.Submitted == 1, "the request is at the device");
-        var stopping = new Thread(_server.Export.Stop);
+        var stopping = new Thread(() => _server.Export.Stop(force: false));
         stopping.Start();
         handshaking.ReadToEnd();
         _device.Held = false;
@@ -167,7 +167,7 @@ public sealed class NbdClientLifeTests : IDisposable
         Assert.Contains("the test broke the device", _server.Log, StringComparison.Ordinal);
         using NbdTestClient later = _server.Connect();
         later.ReadToEnd();
-        _server.Export.Stop();
+        _server.Export.Stop(force: false);
         Assert.Equal(0, _device.OpenQueues);
     }
 }

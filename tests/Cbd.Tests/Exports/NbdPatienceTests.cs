@@ -28,7 +28,7 @@ public sealed class NbdPatienceTests
         for (ulong handle = 0; handle < 8; handle++)
             client.SendRequest(NbdCommand.Read, handle, 0, 1 << 20);
         NbdTestServer.Until(() => device.Submitted == 8, "the requests are at the device");
-        server.Export.Stop();
+        server.Export.Stop(force: false);
         Assert.Equal(0, device.OpenQueues);
         client.ReadToEnd();
     }

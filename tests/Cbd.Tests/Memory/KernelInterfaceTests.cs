@@ -3,6 +3,7 @@ using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text;
 using Cbd.Memory;
+using Cbd.Memory.Fuse;
 using Xunit;
 using MachineArchitecture = System.Runtime.InteropServices.Architecture;
 
@@ -42,19 +43,33 @@ public sealed class KernelInterfaceTests
         #include <sys/vfs.h>
         #include <linux/falloc.h>
         #include <linux/fs.h>
+        #include <linux/fuse.h>
         #include <linux/futex.h>
         #include <linux/io_uring.h>
+        #include <linux/loop.h>
+        #include <linux/genetlink.h>
         #include <linux/magic.h>
+        #include <linux/mount.h>
+        #include <linux/nbd-netlink.h>
+        #include <linux/netlink.h>
+        #include <linux/ublk_cmd.h>
 
         """;
 
     private static readonly Type[] s_constantTypes =
-        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents)];
+        [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents),
+            typeof(FuseProtocol), typeof(FuseOperation), .. AttachInterfaceInC.ConstantTypes];
 
     private static readonly Type[] s_structures =
-        [.. new[] { typeof(LibC), typeof(IoUringCalls) }
+        [.. new[] { typeof(LibC), typeof(IoUringCalls), typeof(FuseProtocol) }
             .SelectMany(type => type.GetNestedTypes(BindingFlags.Public | BindingFlags.NonPublic))
-            .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal))];
+            .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal)), .. AttachInterfaceInC.StructureTypes];
+
+    private static readonly Dictionary<string, string> s_constantsInC =
+        new(KernelInterfaceInC.Constants.Concat(AttachInterfaceInC.Constants));
+
+    private static readonly Dictionary<string, (string Structure, Dictionary<string, string> Fields)> s_structuresInC =
+        new(KernelInterfaceInC.Structures.Concat(AttachInterfaceInC.Structures));
 
     [Fact]
     public void Numbers_and_layouts_are_those_of_the_headers_of_this_machine()
@@ -75,13 +90,13 @@ public sealed class KernelInterfaceTests
     public void Every_number_and_structure_is_in_the_list()
     {
         Assert.Equal(
-            KernelInterfaceInC.Constants.Keys.Order(StringComparer.Ordinal),
+            s_constantsInC.Keys.Order(StringComparer.Ordinal),
             Constants().Select(constant => constant.Name).Concat(OpenFlagNames()).Order(StringComparer.Ordinal));
         Assert.Equal(
-            KernelInterfaceInC.Structures.Keys.Order(StringComparer.Ordinal),
+            s_structuresInC.Keys.Order(StringComparer.Ordinal),
             s_structures.Select(structure => structure.Name).Order(StringComparer.Ordinal));
         Assert.All(s_structures, structure => Assert.Equal(
-            KernelInterfaceInC.Structures[structure.Name].Fields.Keys.Order(StringComparer.Ordinal),
+            s_structuresInC[structure.Name].Fields.Keys.Order(StringComparer.Ordinal),
             structure.GetFields(Fields).Select(field => field.Name).Order(StringComparer.Ordinal)));
     }
 
@@ -104,9 +119,9 @@ public sealed class KernelInterfaceTests
     {
         var program = new StringBuilder(Headers);
         foreach ((string name, long value) in Constants())
-            Is(KernelInterfaceInC.Constants[name], value, name);
+            Is(s_constantsInC[name], value, name);
         foreach (string name in OpenFlagNames())
-            Is(KernelInterfaceInC.Constants[name], Enum.Parse<OpenFlags>(name["OpenFlags.".Length..]).ToNative(architecture), name);
+            Is(s_constantsInC[name], Enum.Parse<OpenFlags>(name["OpenFlags.".Length..]).ToNative(architecture), name);
         Is("SYS_futex", KernelConstants.SyscallFutexOn(architecture), "futex");
         Is("sizeof(struct epoll_event)", KernelConstants.EpollEventBytesOn(architecture), "size of epoll_event");
         Is("offsetof(struct epoll_event, data)", KernelConstants.EpollEventBytesOn(architecture) - 8, "epoll_event.data");
@@ -115,12 +130,13 @@ public sealed class KernelInterfaceTests
         Is("sizeof(struct statfs) <= 256", 1, "size of statfs");
         foreach (Type type in s_structures)
         {
-            (string structure, Dictionary<string, string> members) = KernelInterfaceInC.Structures[type.Name];
-            Is($"sizeof({structure})", Marshal.SizeOf(type), $"size of {type.Name}");
+            (string structure, Dictionary<string, string> members) = s_structuresInC[type.Name];
+            Is(AttachInterfaceInC.SizeOf(structure), Marshal.SizeOf(type), $"size of {type.Name}");
             foreach (FieldInfo field in type.GetFields(Fields))
             {
                 string member = members[field.Name];
-                int bytes = field.FieldType.IsPointer ? IntPtr.Size : Marshal.SizeOf(field.FieldType);
+                Type stored = field.FieldType.IsEnum ? field.FieldType.GetEnumUnderlyingType() : field.FieldType;
+                int bytes = stored.IsPointer ? IntPtr.Size : Marshal.SizeOf(stored);
                 Is($"offsetof({structure}, {member})", Marshal.OffsetOf(type, field.Name), $"{type.Name}.{field.Name}");
                 Is($"sizeof((({structure}*)0)->{member})", bytes, $"size of {type.Name}.{field.Name}");
             }
@@ -144,8 +160,12 @@ public sealed class KernelInterfaceTests
     {
         // Linux 6.1.
         _ when expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal) => "STATX_DIOALIGN",
+        // Linux 6.2.
+        "FOPEN_PARALLEL_DIRECT_WRITES" => expression,
         // Linux 6.7, an enum; the first macro after it came with 6.13.
         "IORING_OP_FUTEX_WAIT" => "IORING_SETUP_HYBRID_IOPOLL",
+        // Commands of ublk in the encoding of ioctls (6.4), and what came after it: macros all of them.
+        _ when AttachInterfaceInC.IsMacroOfYoungerHeaders(expression) => expression,
         _ => null,
     };
 
@@ -155,7 +175,7 @@ public sealed class KernelInterfaceTests
     private static IEnumerable<(string Name, long Value)> Constants() =>
         from type in s_constantTypes
         from field in type.GetFields(Statics)
-        where field.IsLiteral
+        where field.IsLiteral && field.FieldType != typeof(string)
         where $"{type.Name}.{field.Name}" is not ("SocketEvents.None" or "FileType.Other")
         select ($"{type.Name}.{field.Name}", ToLong(field.GetRawConstantValue()!));
 

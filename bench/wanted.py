@@ -1,0 +1,133 @@
+"""The table wanted / measured / met: what the data path has to reach, a row each."""
+
+from comparison import DISK, NBD
+from results import MISSING, met, percent, quantity, table, times
+from samples import median
+from sections import IDLE_DEVICES
+
+
+def wanted(r):
+    """The rows wanted / measured / met."""
+    rows = []
+    crc = ("in-process", "CRC on")
+    where = "in-process, memory disk, CRC on, busy: "
+    for rw, limit in ("randread", 2.2), ("randwrite", 2.4):
+        name = f"4k {rw}, depth 1"
+        ratio = r.ratio((*crc, name, "p50_us"), (*crc, name, lambda s: s["floor"]["copy_ns"] / 1000))
+        p50 = r.median(*crc, name, "p50_us")
+        rows.append(
+            (
+                f"{where}4 KiB {rw[4:]}, depth 1, p50",
+                f"≤ {limit} × the floor with copies",
+                f"{times(ratio)} ({quantity(p50, 'µs')})",
+                met(ratio, limit, False),
+            )
+        )
+    for rw, limit in ("randread", 2.0e6), ("randwrite", 1.5e6):
+        iops = r.median(*crc, f"4k {rw}, depth 32", "iops")
+        rows.append(
+            (
+                f"{where}4 KiB {rw[4:]}, depth 32",
+                f"≥ {quantity(limit, 'IOPS')} IOPS",
+                quantity(iops, "IOPS"),
+                met(iops, limit),
+            )
+        )
+    for rw in "read", "write":
+        name = f"1m {rw}, depth 4"
+        ratio = r.ratio((*crc, name, "mb_per_s"), (*crc, name, lambda s: s["floor"]["memcpy_mb_per_s"]))
+        stream = r.ratio((*crc, name, "mb_per_s"), (*crc, name, lambda s: s["floor"]["stream_mb_per_s"]))
+        rows.append(
+            (
+                f"{where}1 MiB {rw}, depth 4",
+                "≥ 80 % of memcpy",
+                f"{percent(ratio)} ({quantity(r.median(*crc, name, 'mb_per_s'), 'MB/s')}; {percent(stream)} of the floor's stream)",
+                met(ratio, 0.8),
+            )
+        )
+    allocated = [
+        max(s for s in (r.median(*crc, n, "allocated"), r.median(*crc, n, "server_allocated")) if s is not None)
+        for n in r.names("in-process")
+        if r.median(*crc, n, "allocated") is not None
+    ]
+    most = max(allocated, default=None)
+    rows.append(
+        (
+            f"{where}bytes allocated per I/O, the most of the above and of both sides",
+            "0 (below 0.5: a fixed sum per run)",
+            MISSING if most is None else f"{most:.3f}",
+            met(most, 0.5, False),
+        )
+    )
+    one, two = (r.median("pairs", "busy", n, "cpu_ns_per_io") for n in ("one", "two"))
+    ratio = r.ratio(("pairs", "busy", "two", "cpu_ns_per_io"), ("pairs", "busy", "one", "cpu_ns_per_io"))
+    rows.append(
+        (
+            "two pairs on the same two CPUs: CPU time per I/O, 4 KiB read, depth 32",
+            "that of one pair (≤ 1.10 ×)",
+            f"{times(ratio)} ({quantity(one, 'ns')} with one, {quantity(two, 'ns')} with two)",
+            met(ratio, 1.10, False),
+        )
+    )
+    for name in (
+        "4k randread, depth 32",
+        "4k randwrite, depth 32",
+        "1m read, depth 4",
+        "1m write, depth 4",
+        "4k randread, depth 1",
+        "4k randwrite, depth 1",
+    ):
+        for other, limit in ("nbdkit memory", 1.0), ("nbdkit, two hops", 2.0):
+            ratio = r.ratio(("nbd", NBD[0], name, "iops"), ("nbd", other, name, "iops"))
+            rows.append((f"over NBD, adaptive: {name}", f"≥ {limit:.1f} × {other}", times(ratio), met(ratio, limit)))
+    for rw in "randread", "randwrite":
+        busy, deep, single = "CBD, busy", f"4k {rw}, depth 32", f"4k {rw}, depth 1"
+        ratio = r.ratio(("raw file", busy, deep, "iops"), ("raw file", DISK, deep, "iops"))
+        adaptive = r.ratio(("raw file", "CBD, adaptive", deep, "iops"), ("raw file", DISK, deep, "iops"))
+        rows.append(
+            (
+                f"raw file, O_DIRECT, CRC on, busy: {deep}",
+                "≥ 95 % of fio straight on it",
+                f"{percent(ratio)} (adaptive {percent(adaptive)})",
+                met(ratio, 0.95),
+            )
+        )
+        more, adaptive = (
+            median(
+                a - b
+                for a, b in zip(r.values("raw file", t, single, "p50_us"), r.values("raw file", DISK, single, "p50_us"))
+            )
+            for t in (busy, "CBD, adaptive")
+        )
+        rows.append(
+            (
+                f"raw file, O_DIRECT, CRC on, busy: {single}, p50",
+                "≤ 5 µs more than fio straight on it",
+                MISSING if more is None else f"{more:+.1f} µs (adaptive {adaptive:+.1f} µs)",
+                met(more, 5, False),
+            )
+        )
+    for index, daemon in enumerate(("disks'", "devices'")):
+        used = r.median("devices", "idle", "idle", lambda s, i=index: s["cpu_percent"][i])
+        rows.append(
+            (
+                f"idle with {IDLE_DEVICES} devices, the {daemon} daemon",
+                "≤ 0.5 % of a core",
+                MISSING if used is None else f"{used:.2f} %",
+                met(used, 0.5, False),
+            )
+        )
+    for target, text in ("adaptive", "in-process"), (NBD[0], "over NBD"):
+        wake = r.median("modes", target, "wake", "p50_us")
+        rows.append(
+            (
+                f"first I/O after an idle second, adaptive, {text}, p50",
+                "≤ 150 µs",
+                quantity(wake, "µs"),
+                met(wake, 150, False),
+            )
+        )
+    rows.append(
+        ("every figure of this page", "from `scripts/bench`; a tiny run in the tests", "`tests/e2e/test-bench-tiny`", "yes")
+    )
+    return table(("what", "wanted", "measured", "met"), rows)

@@ -1,0 +1,164 @@
+using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Memory.Fuse;
+using Cbd.Runtime;
+using Cbd.Runtime.Attachments;
+
+namespace Cbd.Exports.Fuse;
+
+/// <summary>
+/// A device as one file of a FUSE file system that is mounted nowhere, and a loop device on that file.
+/// </summary>
+internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : IKernelAttachment
+{
+    private const int ClearTimeoutMs = 10_000;
+    private const int ClearPollMs = 10;
+
+    private readonly string _fileName = LoopOwner.Self(options.Name).FileName;
+    private FusePump[] _pumps = [];
+    private FuseFile? _file;
+    private FuseMount? _mount;
+    private volatile string _node = "";
+
+    /// <inheritdoc/>
+    public string Node => _node;
+
+    /// <summary>Managed memory that the pumps allocated while they served.</summary>
+    internal long AllocatedBytes => _pumps.Sum(pump => pump.AllocatedBytes);
+
+    /// <inheritdoc/>
+    public void Serve(IBlockDevice device, int queues, PollMode mode)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(queues, 1);
+        int error = FuseChannel.TryOpen(out FuseChannel? channel);
+        if (error != 0)
+            throw new SystemCallException("open", -error, FuseChannel.DevicePath);
+        var pumps = new List<FusePump>(queues);
+        try
+        {
+            _mount = FuseMount.Create(channel!, options.Name, "cbd");
+            _file = new FuseFile(device, _fileName, options.Log, WakePumps);
+            // Every pump but the first has a clone; a pump owns its channel once it is made.
+            FuseChannel? next = channel;
+            for (int number = 0; number < queues; number++)
+            {
+                FuseChannel own = number == 0 ? channel! : channel!.Clone();
+                next = own;
+                pumps.Add(new FusePump(_file, own, number, mode));
+                if (number > 0)
+                    pumps[number - 1].Next = pumps[number];
+            }
+
+            _pumps = [.. pumps];
+            foreach (FusePump pump in _pumps)
+                pump.Start();
+            BlockDeviceInfo info = device.Info;
+            _node = loop.Configure(_mount, _fileName, info.LogicalBlockBytes, info.ReadOnly);
+        }
+        catch (CbdException e)
+        {
+            _pumps = [.. pumps];
+            if (pumps.Count == 0)
+                channel!.Dispose();
+            bool isTooOld = _file is { IsTooOld: true };
+            EndFileSystem();
+            if (isTooOld)
+                throw new CbdException(CbdErrorKind.Unsupported, $"{options.Name}: FUSE of this kernel is older than 7.{FuseProtocol.MinorVersion}: Linux 5.4 or later is needed", e);
+            throw;
+        }
+
+        if (!IsDirect(_node))
+            options.Log($"{options.Name}: {_node} has no direct I/O; what is written stays in memory twice");
+    }
+
+    /// <inheritdoc/>
+    public void Resize() => loop.Resize(_mount!, _fileName, _node);
+
+    /// <inheritdoc/>
+    public void Stop(bool force)
+    {
+        if (_node.Length == 0)
+            return;
+        _file!.ExpectEnd();
+        if (force)
+        {
+            // Its users get errors from here on, so that nothing waits for what will never be answered.
+            TryClear();
+            EndFileSystem();
+            TryClear();
+        }
+        else
+        {
+            loop.Clear(_node, exclusive: true);
+            if (!AwaitCleared())
+                options.Log($"{options.Name}: {_node} was opened while it was being stopped; it goes when it is closed, with errors until then");
+            EndFileSystem();
+        }
+
+        _node = "";
+    }
+
+    public void Dispose()
+    {
+        if (_node.Length > 0)
+            Stop(force: true);
+        else
+            EndFileSystem();
+    }
+
+    /// <summary>The loop device has no file any more.</summary>
+    private bool AwaitCleared()
+    {
+        for (int waited = 0; waited < ClearTimeoutMs; waited += ClearPollMs)
+        {
+            if (LoopLeftovers.FileOf(_node) != "/" + _fileName)
+                return true;
+            Thread.Sleep(ClearPollMs);
+        }
+
+        return false;
+    }
+
+    private void TryClear()
+    {
+        try
+        {
+            if (LoopLeftovers.FileOf(_node) == "/" + _fileName)
+                loop.Clear(_node, exclusive: false);
+        }
+        catch (CbdException e)
+        {
+            options.Log($"{options.Name}: {_node} is left: {e.Message}");
+        }
+    }
+
+    private void EndFileSystem()
+    {
+        _file?.ExpectEnd();
+        foreach (FusePump pump in _pumps)
+            pump.RequestStop();
+        foreach (FusePump pump in _pumps)
+            pump.Dispose();
+        _pumps = [];
+        _mount?.Dispose();
+        _mount = null;
+    }
+
+    private void WakePumps()
+    {
+        foreach (FusePump pump in _pumps)
+            pump.Wake();
+    }
+
+    private static bool IsDirect(string node)
+    {
+        try
+        {
+            return File.ReadAllText($"/sys/block/{Path.GetFileName(node)}/loop/dio").Trim() == "1";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+}

@@ -1,0 +1,101 @@
+using System.Globalization;
+using Cbd.Memory;
+using Cbd.Runtime.Attachments;
+
+namespace Cbd.Exports.Ublk;
+
+/// <summary>Attaches devices through ublk, the kernel's block driver whose server is a process (Linux 6.5 and later).</summary>
+public sealed class UblkAttachKind : IAttachKind
+{
+    private const string ServerPrefix = "ublkc";
+
+    /// <inheritdoc/>
+    public string Name => "ublk";
+
+    internal static string KernelRelease => File.ReadAllText("/proc/sys/kernel/osrelease").Trim();
+
+    /// <inheritdoc/>
+    public bool IsAvailable(out string whyNot)
+    {
+        using UblkControl? control = TryOpen(out _, out whyNot);
+        return control is not null;
+    }
+
+    /// <inheritdoc/>
+    public IKernelAttachment Open(AttachOptions options)
+    {
+        UblkControl control = TryOpen(out ulong features, out string whyNot) ??
+            throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
+        return new UblkAttachment(control, features, options);
+    }
+
+    /// <inheritdoc/>
+    public void CleanUp(Action<string> log)
+    {
+        if (!Directory.Exists(UblkProtocol.DevicesDirectory))
+            return;
+        uint[] devices = [.. ListDevices()];
+        if (devices.Length == 0)
+            return;
+        using UblkControl? control = UblkControl.TryOpen(out string whyNot);
+        if (control is null)
+        {
+            log($"ublk devices of killed daemons, if there are any, are left alone: {whyNot}");
+            return;
+        }
+
+        foreach (uint device in devices)
+        {
+            if (control.GetInfo(device, out UblkDeviceInfo info) == 0 && IsLeftover(info))
+                Remove(control, device, info, log);
+        }
+    }
+
+    /// <summary>It is one of ours, and its daemon has ended.</summary>
+    internal static bool IsLeftover(in UblkDeviceInfo info)
+    {
+        if (!UblkOwner.TryDecode(info.Owner, out UblkOwner owner))
+            return false;
+        // Quiesced: the kernel says that the server's files are closed. Any other state may be that of a device which a
+        // living daemon starts or stops.
+        return info.State is UblkProtocol.StateQuiesced or UblkProtocol.StateFailIo || owner.IsGone;
+    }
+
+    private static void Remove(UblkControl control, uint device, in UblkDeviceInfo info, Action<string> log)
+    {
+        string what = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)} of the ended process {info.ProcessId}";
+        int result = control.Stop(device);
+        if (result is 0 or -Errno.ENODEV)
+            result = control.Delete(device);
+        log(result is 0 or -Errno.ENODEV
+            ? $"{what} was removed; what it had not written is lost to its users"
+            : $"{what} cannot be removed: errno {-result}; see dmesg");
+    }
+
+    private static IEnumerable<uint> ListDevices()
+    {
+        foreach (string path in Directory.EnumerateFileSystemEntries(UblkProtocol.DevicesDirectory))
+        {
+            string name = Path.GetFileName(path);
+            if (name.StartsWith(ServerPrefix, StringComparison.Ordinal) &&
+                uint.TryParse(name.AsSpan(ServerPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out uint device))
+                yield return device;
+        }
+    }
+
+    private static UblkControl? TryOpen(out ulong features, out string whyNot)
+    {
+        features = 0;
+        UblkControl? control = UblkControl.TryOpen(out whyNot);
+        if (control is null)
+            return null;
+        int result = control.GetFeatures(out features);
+        if (result == 0 && (features & UblkProtocol.FeatureIoctlEncoding) != 0)
+            return control;
+        control.Dispose();
+        whyNot = result is -Errno.EPERM or -Errno.EACCES
+            ? $"{UblkProtocol.ControlNode} refuses commands (errno {-result}): run as root (CAP_SYS_ADMIN)"
+            : $"this kernel's ublk ({KernelRelease}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
+        return null;
+    }
+}

@@ -1,0 +1,280 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+using Cbd.Runtime;
+
+namespace Cbd.Exports.Ublk;
+
+/// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
+/// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
+public readonly record struct UblkPumpStatistics(
+    long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
+
+/// <summary>
+/// One thread with one queue of the kernel's block device and one of ours: it fetches requests through its ring, submits
+/// them, and commits their results; a commit asks for the next request at once. Nothing is locked, allocated or handed
+/// to another thread per request.
+/// </summary>
+/// <remarks>
+/// Each tag has a private buffer of the largest payload, into which the kernel copies what is written, in this thread,
+/// before it announces the request, and out of which it copies what was read when it is committed: so payload costs no
+/// system call, and one enters the kernel for any number of requests. Pages that are never used take no memory, and the
+/// block layer uses low tags first.
+/// </remarks>
+internal sealed class UblkPump : IDisposable
+{
+    /// <summary>Requests in flight of one queue.</summary>
+    internal const int Depth = 128;
+
+    private const ulong WakeUserData = ulong.MaxValue - 1;
+    private const int FailedSleepMicroseconds = 1_000_000;
+
+    private readonly int _number;
+    private readonly int _maxTransferBytes;
+    private readonly Action<string> _log;
+    private readonly NativeBuffer _payload;
+    private readonly ReadOnlyMapping _descriptors;
+    private readonly IBlockQueue _queue;
+    private readonly IoUring _ring;
+    private readonly RingDoorbell _doorbell;
+    private readonly UblkWait _wait;
+    private readonly PollWake _wake = new();
+    private readonly BlockCompletion[] _completions = new BlockCompletion[Depth];
+    private readonly BlockRequest[] _requests = new BlockRequest[Depth];
+    private readonly bool[] _isAtDevice = new bool[Depth];
+
+    /// <summary>Tags whose request is not at the device yet, oldest first.</summary>
+    private readonly Queue<int> _waiting = new(Depth);
+    private readonly Thread _thread;
+
+    private bool _isWakeArmed;
+    private bool _hasFailed;
+    private volatile bool _stopRequested;
+    private long _requestCount;
+    private long _failedRequests;
+    private long _bytesRead;
+    private long _bytesWritten;
+    private long _allocatedBytes;
+
+    /// <param name="file">/dev/ublkcN; stays the caller's.</param>
+    /// <param name="device">What is served; stays the caller's.</param>
+    /// <param name="number">Number of the queue in the kernel's device.</param>
+    /// <param name="maxTransferBytes">Largest payload of a request, whole pages.</param>
+    /// <param name="mode">How its thread waits.</param>
+    /// <param name="log">Where messages go.</param>
+    internal UblkPump(FileDescriptor file, IBlockDevice device, int number, int maxTransferBytes, PollMode mode, Action<string> log)
+    {
+        _number = number;
+        _maxTransferBytes = maxTransferBytes;
+        _log = log;
+        int pageBytes = Environment.SystemPageSize;
+        _descriptors = ReadOnlyMapping.Map(
+            file, UblkProtocol.DescriptorsOffset(number, pageBytes), UblkProtocol.DescriptorsBytes(Depth, pageBytes), "descriptors of a ublk queue");
+        _payload = new NativeBuffer((long)Depth * maxTransferBytes);
+        IoUring? ring = null;
+        try
+        {
+            // A commit per tag, the doorbell and the wake.
+            int error = IoUring.TryCreate(Depth + 2, out ring);
+            if (error == 0)
+                error = ring!.RegisterFile(file);
+            if (error != 0)
+                throw new SystemCallException("io_uring_setup", -error, "queue of a ublk device");
+            _ring = ring!;
+            _queue = device.OpenQueue(Depth, _payload);
+        }
+        catch
+        {
+            ring?.Dispose();
+            _descriptors.Dispose();
+            _payload.Dispose();
+            _wake.Dispose();
+            throw;
+        }
+
+        _doorbell = new RingDoorbell(_ring);
+        _wait = new UblkWait(_ring, _doorbell, _queue, mode);
+        _thread = new Thread(Run) { IsBackground = true, Name = $"ublk-pump-{number}" };
+    }
+
+    /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
+    internal UblkPumpStatistics Statistics => new(
+        Volatile.Read(ref _requestCount), Volatile.Read(ref _failedRequests), Volatile.Read(ref _bytesRead),
+        Volatile.Read(ref _bytesWritten), Volatile.Read(ref _allocatedBytes));
+
+    /// <summary>Starts the thread, which asks for requests at once: the kernel starts the device when all pumps have.</summary>
+    internal void Start() => _thread.Start();
+
+    /// <summary>Asks the thread to end when nothing of it is at the device, whether the kernel ended its fetches or not. Any thread.</summary>
+    internal void RequestStop()
+    {
+        _stopRequested = true;
+        _wake.Signal();
+    }
+
+    /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
+    public void Dispose()
+    {
+        if ((_thread.ThreadState & ThreadState.Unstarted) == 0)
+            _thread.Join();
+        // The queue owns the payload memory of what is still at the device; it goes first. The ring gives up the
+        // descriptor of the device's server side.
+        _ring.Dispose();
+        _queue.Dispose();
+        _descriptors.Dispose();
+        _payload.Dispose();
+        _wake.Dispose();
+    }
+
+    private void Run()
+    {
+        PumpThread.UseExactTimers();
+        long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        for (int tag = 0; tag < Depth; tag++)
+            Fetch(UblkProtocol.FetchRequest, tag, 0);
+        while (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed))
+        {
+            if (!_isWakeArmed)
+                _isWakeArmed = _ring.PreparePoll(_wake, WakeUserData);
+            bool progressed = TakeRequests();
+            if (!_hasFailed)
+                progressed |= PollDevice();
+            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
+            if (_hasFailed)
+                _ring.EnterAndWait(FailedSleepMicroseconds);
+            else
+                _wait.Next(progressed, _queue.Outstanding);
+        }
+    }
+
+    private bool TakeRequests()
+    {
+        bool progressed = false;
+        while (_ring.TryReap(out ulong userData, out int result))
+        {
+            if (_doorbell.TryTake(userData, result))
+                continue;
+            if (userData == WakeUserData)
+            {
+                _isWakeArmed = false;
+                _wake.Clear();
+                continue;
+            }
+
+            progressed = true;
+            if (result == UblkProtocol.ResultOk && userData < Depth)
+                Begin((int)userData);
+            else if (result != UblkProtocol.ResultAbort)
+                _log($"queue {_number}: the kernel ended the fetch of request {userData} with result {result}; it is not asked for again");
+        }
+
+        return progressed;
+    }
+
+    private void Begin(int tag)
+    {
+        // One copy: the kernel's page is not looked at again.
+        int size = Unsafe.SizeOf<UblkIoDescriptor>();
+        var descriptor = MemoryMarshal.Read<UblkIoDescriptor>(_descriptors.GetSpan(tag * size, size));
+        Volatile.Write(ref _requestCount, _requestCount + 1);
+        var room = new BufferSlice(_payload, (long)tag * _maxTransferBytes, _maxTransferBytes);
+        int errno = UblkRequest.Translate(descriptor, tag, room, out _requests[tag]);
+        if (errno != 0 || _hasFailed)
+        {
+            Commit(tag, errno != 0 ? -errno : -Errno.EIO);
+            return;
+        }
+
+        _waiting.Enqueue(tag);
+        SubmitWaiting();
+    }
+
+    /// <summary>Gives the device what it has room for, in the order of arrival.</summary>
+    private void SubmitWaiting()
+    {
+        try
+        {
+            while (_waiting.TryPeek(out int tag) && _queue.TrySubmit(_requests[tag]))
+            {
+                _isAtDevice[tag] = true;
+                _waiting.Dequeue();
+            }
+        }
+        catch (CbdException error)
+        {
+            Fail(error);
+        }
+    }
+
+    private bool PollDevice()
+    {
+        int count;
+        try
+        {
+            count = _queue.Poll(_completions);
+        }
+        catch (CbdException error)
+        {
+            Fail(error);
+            return true;
+        }
+
+        for (int i = 0; i < count; i++)
+        {
+            ref readonly BlockCompletion completion = ref _completions[i];
+            int tag = checked((int)completion.Cookie);
+            if (!_isAtDevice[tag])
+                throw new InvalidOperationException($"the device completed request {tag}, which it does not have");
+            _isAtDevice[tag] = false;
+            ref readonly BlockRequest request = ref _requests[tag];
+            int result = UblkRequest.ResultOf(completion, request.Operation, request.Data.Length);
+            if (result > 0 && request.Operation == BlockOperation.Read)
+                Volatile.Write(ref _bytesRead, _bytesRead + result);
+            else if (result > 0)
+                Volatile.Write(ref _bytesWritten, _bytesWritten + result);
+            Commit(tag, result);
+        }
+
+        SubmitWaiting();
+        return count != 0;
+    }
+
+    /// <summary>The queue cannot be used any more: every request fails from now on, so that the kernel can end the device.</summary>
+    private void Fail(CbdException error)
+    {
+        if (_hasFailed)
+            return;
+        _hasFailed = true;
+        _log($"queue {_number}: the device failed, its requests get EIO: {error.Message}");
+        while (_waiting.TryDequeue(out int tag))
+            Commit(tag, -Errno.EIO);
+        for (int tag = 0; tag < Depth; tag++)
+        {
+            if (_isAtDevice[tag])
+                Commit(tag, -Errno.EIO);
+            _isAtDevice[tag] = false;
+        }
+    }
+
+    private void Commit(int tag, int result)
+    {
+        if (result < 0)
+            Volatile.Write(ref _failedRequests, _failedRequests + 1);
+        Fetch(UblkProtocol.CommitAndFetchRequest, tag, result);
+    }
+
+    private void Fetch(uint code, int tag, int result)
+    {
+        var command = new UblkIoCommand
+        {
+            Queue = (ushort)_number,
+            Tag = (ushort)tag,
+            Result = result,
+            Address = (ulong)(_payload.Address + ((nint)tag * _maxTransferBytes)),
+        };
+        if (!_ring.PrepareCommand(code, MemoryMarshal.AsBytes(new ReadOnlySpan<UblkIoCommand>(in command)), (ulong)tag))
+            throw new InvalidOperationException("the ring has fewer entries than the queue has requests");
+    }
+}

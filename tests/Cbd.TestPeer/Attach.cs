@@ -1,0 +1,90 @@
+using System.Net.Sockets;
+using Cbd.Blocks;
+using Cbd.Disks;
+using Cbd.Exports.KernelNbd;
+using Cbd.Exports.Ublk;
+using Cbd.Memory;
+using Cbd.Runtime;
+using Cbd.Runtime.Attachments;
+
+namespace Cbd.TestPeer;
+
+/// <summary>
+/// <c>attach KIND DISK SIZE QUEUES</c>: gives the first SIZE bytes of a disk to this kernel and prints the node. Then
+/// one line for each line of standard input: <c>resize BYTES</c>; <c>cut N</c> shuts the Nth of its sockets down, as a
+/// failure would; <c>stop</c>, as the end of the input. Answers "ok" or the error.
+/// </summary>
+internal static class Attach
+{
+    internal static int Run(string[] arguments)
+    {
+        IAttachKind kind = arguments[0] == "ublk" ? new UblkAttachKind() : new KernelNbdAttachKind();
+        using Disk disk = Disk.Open(new DiskOptions { Path = arguments[1] });
+        var device = new Part(disk, long.Parse(arguments[2]));
+        kind.CleanUp(Console.Error.WriteLine);
+        using IKernelAttachment attachment = kind.Open(
+            new AttachOptions { Name = "peer", Device = 0, RunDirectory = "/tmp", Log = Console.Error.WriteLine });
+        attachment.Serve(device, int.Parse(arguments[3]), PollMode.Sleep);
+        Console.WriteLine(attachment.Node);
+        while (Console.ReadLine() is { } line && line != "stop")
+        {
+            try
+            {
+                string[] words = line.Split(' ');
+                if (words[0] == "resize")
+                {
+                    device.SizeBytes = long.Parse(words[1]);
+                    attachment.Resize();
+                }
+                else
+                {
+                    Cut(int.Parse(words[1]));
+                }
+
+                Console.WriteLine("ok");
+            }
+            catch (CbdException error)
+            {
+                Console.WriteLine(error.Message);
+            }
+        }
+
+        attachment.Stop(force: false);
+        Console.WriteLine("stopped");
+        return 0;
+    }
+
+    /// <summary>Shuts down one of this process's Unix sockets, in the order of their numbers.</summary>
+    private static void Cut(int index)
+    {
+        string[] unix = [.. from line in File.ReadLines("/proc/net/unix").Skip(1) select line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[6]];
+        int[] sockets = [.. from path in Directory.EnumerateFileSystemEntries("/proc/self/fd")
+                            where new FileInfo(path).LinkTarget is { } target && unix.Any(inode => target == $"socket:[{inode}]")
+                            let number = int.Parse(Path.GetFileName(path))
+                            orderby number
+                            select number];
+        using var socket = new Socket(new SafeSocketHandle(sockets[index], ownsHandle: false));
+        socket.Shutdown(SocketShutdown.Both);
+    }
+
+    /// <summary>The first bytes of a disk; how many may change.</summary>
+    private sealed class Part(IBlockDevice disk, long sizeBytes) : IBlockDevice
+    {
+        private long _sizeBytes = sizeBytes;
+
+        internal long SizeBytes
+        {
+            set => Volatile.Write(ref _sizeBytes, value);
+        }
+
+        public BlockDeviceInfo Info => disk.Info with { SizeBytes = Volatile.Read(ref _sizeBytes) };
+
+        public int MaxQueues => disk.MaxQueues;
+
+        public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null) => disk.OpenQueue(depth, buffers);
+
+        public void Dispose()
+        {
+        }
+    }
+}
