@@ -43,7 +43,8 @@ class Guest:
             # However the tests end, a guest does not outlive the thread that started it.
             "setpriv", "--pdeathsig", "KILL",
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-            "-machine", f"q35,nvdimm=on,accel={self._accelerator}", "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=2,maxmem=2G",
+            # Without a bound TCG takes as much memory for translated code as for the guest.
+            "-machine", "q35,nvdimm=on", "-accel", "tcg,tb-size=256" if self._accelerator == "tcg" else self._accelerator, "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=2,maxmem=2G",
             "-kernel", kernel, "-initrd", initramfs,
             "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on rdinit=/init",
             "-chardev", f"file,id=console,path={self.log},append=on", "-serial", "chardev:console",
