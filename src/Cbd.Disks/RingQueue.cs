@@ -5,7 +5,7 @@ namespace Cbd.Disks;
 
 /// <summary>
 /// The io_uring engine's queue: reads, writes, flushes and what fallocate does go through a ring of its own, submitted
-/// together by each Poll; the calls that have no ring operation go to the disk's worker.
+/// by each Poll; the calls that have no ring operation go to the disk's worker.
 /// </summary>
 internal sealed class RingQueue : IBlockQueue, IWorkQueue
 {
