@@ -23,11 +23,11 @@ FLOOR_BUILD = ["gcc", "-std=gnu17", "-O2", "-march=native", "-fno-builtin-memcpy
 FULL = {
     "name": "full",
     "rounds": 5,
-    "attempts": 4,
-    "run_s": 2,
-    "ramp_s": 0.3,
-    "sweep_s": 0.8,
-    "floor_s": 1,
+    "attempts": 2,
+    "run_s": 1,
+    "ramp_s": 0.2,
+    "sweep_s": 0.3,
+    "floor_s": 0.5,
     "beside_s": 0.1,
     "fill_s": 0.5,
     "nbd_size": "256m",
@@ -36,8 +36,8 @@ FULL = {
     "depths": [1, 2, 4, 8, 16, 32, 64],
     "block_sizes": ["4k", "16k", "64k", "256k", "1m"],
     "think_us": 1000000,
-    "think_run_s": 8,
-    "mode_idle_s": 5,
+    "think_run_s": 5,
+    "mode_idle_s": 3,
     "idle_s": 60,
 }
 TINY = FULL | {

@@ -299,7 +299,7 @@ def connect(path):
     return client
 
 
-# In this order within a round; those of ONCE are done once in a run: they take no more than one try, or a minute.
+# In this order within a round; those of ONCE are done once in a run: plots, and what needs no median of rounds.
 SECTIONS = {
     "floor": floor,
     "in-process": in_process,
@@ -311,4 +311,4 @@ SECTIONS = {
     "start-up": start_up,
     "devices": many_devices,
 }
-ONCE = ("devices",)
+ONCE = ("sweeps", "modes", "start-up", "devices")

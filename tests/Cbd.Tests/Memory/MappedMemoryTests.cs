@@ -1,6 +1,6 @@
 using Cbd.Memory;
-using Microsoft.Win32.SafeHandles;
 using CsCheck;
+using Microsoft.Win32.SafeHandles;
 using Xunit;
 
 namespace Cbd.Tests.Memory;
