@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """The comparison: measures CBD, the floor and what a user would take instead, in interleaved rounds, and writes the
 report. scripts/bench calls it when everything that it needs is there; see there for the options."""
 

@@ -264,7 +264,7 @@ def write(results, directory):
         "",
         "## Wanted and measured",
         "",
-        *wanted(r),
+        *wanted(r, profile),
         "## How it is measured",
         "",
         f"* In-process means: one thread a side. The client (`cbdctrl bench`, a host of its own with a blkdev in its process) is pinned to CPU {client}, "
