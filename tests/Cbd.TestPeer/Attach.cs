@@ -64,7 +64,14 @@ internal static class Attach
                             orderby number
                             select number];
         using var socket = new Socket(new SafeSocketHandle(sockets[index], ownsHandle: false));
-        socket.Shutdown(SocketShutdown.Both);
+        try
+        {
+            socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (SocketException)
+        {
+            // It is shut down; the pump closes it at once, and .NET looks at it once more.
+        }
     }
 
     /// <summary>The first bytes of a disk; how many may change.</summary>

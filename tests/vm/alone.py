@@ -243,7 +243,7 @@ def peer(alone, command):
     """One line to the peer that has the attachment without a daemon, and its answer."""
     before = int(alone.sh("wc -l </tmp/out"))
     alone.sh(f"echo '{command}' >/tmp/in")
-    alone.guest.wait_until(f"that the peer answers '{command}'", f"[ $(wc -l </tmp/out) -gt {before} ]", limit=30)
+    alone.guest.wait_until(f"that the peer answers '{command}'", f"[ $(wc -l </tmp/out) -gt {before} ] || {{ tail -n 5 /tmp/err; ps | grep testpeer; dmesg | tail -n 3; false; }}", limit=30)
     return alone.sh("tail -n 1 /tmp/out")
 
 
