@@ -12,7 +12,8 @@ namespace Cbd.TestPeer;
 /// <summary>
 /// <c>attach KIND DISK SIZE QUEUES</c>: gives the first SIZE bytes of a disk to this kernel and prints the node. Then
 /// one line for each line of standard input: <c>resize BYTES</c>; <c>cut N</c> shuts the Nth of its sockets down, as a
-/// failure would; <c>stop</c>, as the end of the input. Answers "ok" or the error.
+/// failure would; <c>hold</c> keeps the ends of requests back, as a backend that is away does, and <c>release</c> gives
+/// them; <c>stop</c>, as the end of the input. Answers "ok" or the error.
 /// </summary>
 internal static class Attach
 {
@@ -36,9 +37,13 @@ internal static class Attach
                     device.SizeBytes = long.Parse(words[1]);
                     attachment.Resize();
                 }
-                else
+                else if (words[0] == "cut")
                 {
                     Cut(int.Parse(words[1]));
+                }
+                else
+                {
+                    device.IsHeld = words[0] == "hold";
                 }
 
                 Console.WriteLine("ok");
@@ -64,13 +69,26 @@ internal static class Attach
                             orderby number
                             select number];
         using var socket = new Socket(new SafeSocketHandle(sockets[index], ownsHandle: false));
-        socket.Shutdown(SocketShutdown.Both);
+        try
+        {
+            socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (SocketException)
+        {
+            // It is shut down; the pump closes it at once, and .NET looks at it once more.
+        }
     }
 
-    /// <summary>The first bytes of a disk; how many may change.</summary>
+    /// <summary>The first bytes of a disk; how many may change, and it may be held up.</summary>
     private sealed class Part(IBlockDevice disk, long sizeBytes) : IBlockDevice
     {
         private long _sizeBytes = sizeBytes;
+        private volatile bool _isHeld;
+
+        internal bool IsHeld
+        {
+            set => _isHeld = value;
+        }
 
         internal long SizeBytes
         {
@@ -81,10 +99,25 @@ internal static class Attach
 
         public int MaxQueues => disk.MaxQueues;
 
-        public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null) => disk.OpenQueue(depth, buffers);
+        public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null) => new Queue(this, disk.OpenQueue(depth, buffers));
 
         public void Dispose()
         {
+        }
+
+        private sealed class Queue(Part part, IBlockQueue queue) : IBlockQueue
+        {
+            public int Outstanding => queue.Outstanding;
+
+            public bool TrySubmit(in BlockRequest request) => queue.TrySubmit(request);
+
+            public int Poll(Span<BlockCompletion> completions) => part._isHeld ? 0 : queue.Poll(completions);
+
+            public void Wait(int timeoutMicroseconds) => queue.Wait(timeoutMicroseconds);
+
+            public void Interrupt() => queue.Interrupt();
+
+            public void Dispose() => queue.Dispose();
         }
     }
 }

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import time
 
 from guest import Failed, Guest
 from pair import TIMES
@@ -233,27 +234,34 @@ def modes(alone):
 
 PEER = """
     rm -f /tmp/in; mkfifo /tmp/in
-    testpeer attach {kind} /dev/shm/part 33554432 2 </tmp/in >/tmp/out 2>/tmp/err &
+    testpeer attach {kind} /dev/shm/part 33554432 {queues} </tmp/in >/tmp/out 2>/tmp/err &
     sleep 100000 >/tmp/in & echo $! >/tmp/holder
     for i in $(seq 300); do [ -s /tmp/out ] && break; sleep 0.1; done
     head -n 1 /tmp/out"""
+
+
+def start_peer(alone, queues):
+    """Returns the node of the device that a program without a daemon has attached."""
+    alone.sh("truncate -s 64M /dev/shm/part")
+    return alone.sh(PEER.format(kind=alone.attach, queues=queues))
+
+
+def stop_peer(alone):
+    equal("the end", peer(alone, "stop"), "stopped")
+    alone.sh("kill $(cat /tmp/holder)")
 
 
 def peer(alone, command):
     """One line to the peer that has the attachment without a daemon, and its answer."""
     before = int(alone.sh("wc -l </tmp/out"))
     alone.sh(f"echo '{command}' >/tmp/in")
-    alone.guest.wait_until(f"that the peer answers '{command}'", f"[ $(wc -l </tmp/out) -gt {before} ]", limit=30)
+    alone.guest.wait_until(f"that the peer answers '{command}'", f"[ $(wc -l </tmp/out) -gt {before} ] || {{ tail -n 5 /tmp/err; ps | grep testpeer; dmesg | tail -n 3; false; }}", limit=30)
     return alone.sh("tail -n 1 /tmp/out")
 
 
-def resized_and_cut(alone):
-    """
-    Growth while a file system is mounted, or the kernel version that is needed; and connections that are lost are made
-    anew. For this a program without a daemon has the attachment.
-    """
-    alone.sh("truncate -s 64M /dev/shm/part")
-    node = alone.sh(PEER.format(kind=alone.attach))
+def resized(alone):
+    """Growth while a file system is mounted, or the kernel version that is needed."""
+    node = start_peer(alone, 2)
     name = node[5:]
     alone.sh(f"mkfs.ext4 -q -F {node}; mount {node} /mnt; head -c 3000000 /dev/urandom >/mnt/f; sha256sum /mnt/f >/tmp/sum; sync")
     answer = peer(alone, "resize 67108864")
@@ -264,23 +272,62 @@ def resized_and_cut(alone):
         equal("the answer", answer, "ok")
         equal("the size", alone.sh(f"cat /sys/block/{name}/size"), "131072")
         alone.sh(f"/cbd/resize2fs {node}; head -c 40000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; rm /mnt/big")
-        alone.sh("""
-            (i=0; while [ ! -e /tmp/enough ]; do i=$((i + 1)); dd if=/tmp/sum of=/mnt/w bs=64k conv=fsync || echo failed >>/tmp/bad; done) >/dev/null 2>&1 &
-            echo $! >/tmp/writer; rm -f /tmp/bad /tmp/enough""")
-        for number in (0, 1, 0):
+    alone.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; umount /mnt")
+    alone.sh(f"e2fsck -f -n {node}")
+    stop_peer(alone)
+    alone.gone(name)
+
+
+def connections_are_lost(alone):
+    """
+    Lost connections of nbd are made anew: with one, under writes, of which those in flight are sent again; with two,
+    while nothing is in flight.
+    """
+    for queues, numbers in ((1, (0, 0)), (2, (0, 1))):
+        node = start_peer(alone, queues)
+        alone.sh(f"mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 {node}; mount {node} /mnt; sync; : >/tmp/bad; rm -f /tmp/enough")
+        if queues == 1:
+            alone.sh("""
+                (while [ ! -e /tmp/enough ]; do dd if=/bin/busybox of=/mnt/w bs=64k conv=fsync || echo failed >>/tmp/bad; done) >/dev/null 2>&1 &
+                echo $! >/tmp/writer""")
+        for number in numbers:
             before = int(alone.sh("grep -c 'made anew' /tmp/err || true"))
             equal("the answer", peer(alone, f"cut {number}"), "ok")
             alone.guest.wait_until("that the connection is made anew", f"[ $(grep -c 'made anew' /tmp/err) -gt {before} ]", limit=20)
-        alone.sh("sleep 1; touch /tmp/enough; while [ -e /proc/$(cat /tmp/writer) ]; do sleep 0.1; done")
-        equal("the errors of the writer", alone.sh("cat /tmp/bad 2>/dev/null || true"), "")
-    alone.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; umount /mnt")
-    alone.sh(f"e2fsck -f -n {node}")
-    equal("the end", peer(alone, "stop"), "stopped")
-    alone.gone(name)
-    alone.sh("kill $(cat /tmp/holder)")
+        if queues == 1:
+            alone.sh("sleep 1; touch /tmp/enough")
+            alone.guest.wait_until("that the writer ends", "[ ! -e /proc/$(cat /tmp/writer) ]", limit=90)
+        alone.sh("dd if=/dev/urandom of=/mnt/x bs=64k count=16 conv=fsync", limit=20)
+        equal("the errors of the writer", alone.sh("cat /tmp/bad"), "")
+        alone.sh(f"umount /mnt; e2fsck -f -n {node}")
+        stop_peer(alone)
 
 
-ALL = [
-    properties, file_system, discard_and_zeroes, read_only, many_queues, modes, resized_and_cut, stopped_while_mounted,
-    daemon_is_killed,
-]
+def backend_is_away(alone):
+    """
+    For longer than the block layer's usual patience of 30 s a device does not answer: nothing fails, nothing is sent a
+    second time, no connection is given up; and it all goes on.
+    """
+    node = start_peer(alone, 2)
+    alone.sh("dmesg -c >/dev/null; : >/tmp/err")
+    equal("the answer", peer(alone, "hold"), "ok")
+    alone.sh(f"""
+        head -c 4194304 /dev/urandom >/tmp/data
+        dd if=/tmp/data of={node} bs=1M oflag=direct conv=fsync >/tmp/dd 2>&1 && echo ok >>/tmp/dd & echo $! >/tmp/writer""")
+    time.sleep(45)
+    holds("that the writer waits", alone.sh("[ -e /proc/$(cat /tmp/writer) ] && echo yes") == "yes")
+    equal("the answer", peer(alone, "release"), "ok")
+    alone.guest.wait_until("that the writer ends", "[ ! -e /proc/$(cat /tmp/writer) ]", limit=60)
+    equal("the end of the writer", alone.sh("tail -n 1 /tmp/dd"), "ok")
+    alone.sh(f"echo 3 >/proc/sys/vm/drop_caches; dd if={node} bs=1M count=4 iflag=direct | cmp - /tmp/data; rm /tmp/data")
+    complaints = alone.sh("dmesg | grep -i 'timed out\\|dead\\|failed\\|error' || true; cat /tmp/err")
+    equal("what the kernel and the peer say", complaints, "")
+    stop_peer(alone)
+
+
+def scenarios(kind):
+    """Those of a kind of attachment."""
+    return [
+        properties, file_system, discard_and_zeroes, read_only, many_queues, modes, backend_is_away, resized,
+        *([connections_are_lost] if kind == "nbd" else []), stopped_while_mounted, daemon_is_killed,
+    ]

@@ -17,6 +17,13 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     /// <summary>How long requests wait for new connections when all are gone; then they fail with EIO.</summary>
     private const int DeadConnectionSeconds = 60;
 
+    /// <summary>
+    /// How long a request may take where there are several connections. A request waits for its backend, however long
+    /// that is away: sent a second time meanwhile, the first could land after a later write to the same place. As long
+    /// as fits the kernel's 32-bit count of ticks, of which 2^31 are the future, with up to 1000 a second: 11 days.
+    /// </summary>
+    private const int LongestRequestSeconds = 1_000_000;
+
     /// <summary>Clients of a pump: its connection, and the one that comes in its place before that is quite closed.</summary>
     private const int MaxConnectionsPerPump = 2;
 
@@ -126,7 +133,8 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         foreach (NbdPump pump in _pumps)
             pump.Start();
         var settings = new NbdKernelDevice(
-            info.SizeBytes, info.LogicalBlockBytes, (ushort)NbdExportInfo.Describe(info).Flags, DeadConnectionSeconds, _backend);
+            info.SizeBytes, info.LogicalBlockBytes, (ushort)NbdExportInfo.Describe(info).Flags, queues == 1 ? 0 : LongestRequestSeconds,
+            DeadConnectionSeconds, _backend);
         var kernelEnds = new List<FileDescriptor>(queues);
         try
         {

@@ -7,10 +7,14 @@ namespace Cbd.Exports.KernelNbd;
 /// <param name="SizeBytes">Size, bytes.</param>
 /// <param name="BlockBytes">Logical block, bytes: 512 to a page.</param>
 /// <param name="ServerFlags">The protocol's transmission flags.</param>
+/// <param name="RequestSeconds">
+/// How long a request may take. With one connection 0 is without limit. With several the kernel sends what takes longer
+/// again over another one, and 0 is its 30 s.
+/// </param>
 /// <param name="DeadConnectionSeconds">How long requests wait for new connections when all are gone.</param>
 /// <param name="Backend">Text that the kernel shows in /sys/block/nbdN/backend, and asks for with every change.</param>
 internal sealed record NbdKernelDevice(
-    long SizeBytes, int BlockBytes, ushort ServerFlags, int DeadConnectionSeconds, string Backend);
+    long SizeBytes, int BlockBytes, ushort ServerFlags, int RequestSeconds, int DeadConnectionSeconds, string Backend);
 
 /// <summary>
 /// The kernel's NBD client over generic netlink. One thread at a time. Calls return 0 or a negative errno; the kernel's
@@ -60,8 +64,7 @@ internal sealed class NbdNetlink : IDisposable
         NetlinkMessage request = Begin(NbdNetlinkProtocol.CommandConnect)
             .Add64(NbdNetlinkProtocol.AttributeSizeBytes, (ulong)device.SizeBytes)
             .Add64(NbdNetlinkProtocol.AttributeBlockBytes, (ulong)device.BlockBytes)
-            // None: a request that takes long waits for its backend, and must not fail or be sent again.
-            .Add64(NbdNetlinkProtocol.AttributeTimeout, 0)
+            .Add64(NbdNetlinkProtocol.AttributeTimeout, (ulong)device.RequestSeconds)
             .Add64(NbdNetlinkProtocol.AttributeDeadConnectionTimeout, (ulong)device.DeadConnectionSeconds)
             .Add64(NbdNetlinkProtocol.AttributeServerFlags, device.ServerFlags)
             .AddText(NbdNetlinkProtocol.AttributeBackend, device.Backend);
