@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using Cbd.Blkdevs;
 using Cbd.Memory;
 using Cbd.Runtime;
 using Cbd.Runtime.Attachments;
@@ -18,6 +19,9 @@ public static class RequestRules
     public const int MaxEntries = 32768;
 
     public const int MaxRingSlots = 32768;
+
+    /// <summary>Longest time that requests wait for a lost backend before they fail: a year.</summary>
+    public const int MaxLossTimeoutSeconds = 365 * 24 * 3600;
 
     /// <summary>Longest path of a region, disk or socket, UTF-8 bytes (PATH_MAX without its end).</summary>
     public const int MaxPathBytes = 4095;
@@ -65,6 +69,9 @@ public static class RequestRules
         CheckRange(options.Queues, "the number of queues", 1, MaxThreads);
         if (options.Attach is not (null or AttachChoice.Auto or AttachChoice.None) && !AttachChoice.Order.Contains(options.Attach))
             throw Invalid($"attach '{options.Attach}' is not known; use {AttachChoice.Auto}, {string.Join(", ", AttachChoice.Order)} or {AttachChoice.None}");
+        CheckRange(options.LossTimeoutSeconds, "the loss timeout in seconds", 0, MaxLossTimeoutSeconds);
+        if (options.LossTimeoutSeconds > 0 && options.OnBackendLoss != OnBackendLoss.Queue)
+            throw Invalid($"loss timeout {options.LossTimeoutSeconds} with requests that fail at once; it is for --on-backend-loss {LossText.Queue}: leave one of the two out");
         if (options.Nbd is null)
             return;
         if (options.Attach is { } kind && AttachChoice.Order.Contains(kind))

@@ -1,3 +1,5 @@
+using Cbd.Blkdevs;
+
 namespace Cbd.Runtime;
 
 /// <summary>
@@ -25,8 +27,16 @@ public interface INode : IDisposable
     /// <summary>Offers a disk. Returns the backend id.</summary>
     int StartBackend(StartBackendOptions options);
 
-    /// <summary>Stops a backend; refused while blkdevs use it, unless forced.</summary>
+    /// <summary>
+    /// Stops a backend; refused while blkdevs use it, unless forced: they answer with EIO then until it is started again.
+    /// </summary>
     void StopBackend(int transport, int backend, bool force);
+
+    /// <summary>
+    /// Gives a backend up because this host ends, not because somebody wants it stopped: blkdevs that use it wait for its
+    /// next session.
+    /// </summary>
+    void LeaveBackend(int transport, int backend) => StopBackend(transport, backend, force: true);
 
     /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     void ClearBackend(int transport, int backend, bool force, bool fenced);
@@ -131,6 +141,12 @@ public sealed record StartDeviceOptions
 
     /// <summary>How the export's threads wait.</summary>
     public PollMode Mode { get; init; }
+
+    /// <summary>What is done with requests while the backend is away.</summary>
+    public OnBackendLoss OnBackendLoss { get; init; }
+
+    /// <summary>With <see cref="Blkdevs.OnBackendLoss.Queue"/>: they wait this many seconds, then fail; 0: for ever.</summary>
+    public int LossTimeoutSeconds { get; init; }
 }
 
 /// <summary>
@@ -168,15 +184,24 @@ public sealed record TransportDescription
     public required long SizeBytes { get; init; }
     public required Guid Uuid { get; init; }
 
-    /// <summary>Empty while all is well; else why this transport can only be unregistered.</summary>
+    /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
     public string Failure { get; init; } = "";
+
+    /// <summary>Entries of each area that nobody may reuse until a death is proven or vouched for.</summary>
+    public QuarantineCounts Quarantined { get; init; }
 }
+
+/// <summary>Quarantined entries of a transport, by area.</summary>
+public readonly record struct QuarantineCounts(int Hosts, int Backends, int Blkdevs, int Channels);
 
 /// <summary>What threads used since they started: CPU time, and managed memory that they allocated.</summary>
 public readonly record struct ThreadUsage(long CpuMicroseconds, long AllocatedBytes);
 
-/// <summary><paramref name="Alive"/> is "alive", "dead" or "unknown".</summary>
-public sealed record HostDescription(int HostId, string HostName, string Alive, string State, bool Mine);
+/// <summary>
+/// <paramref name="Alive"/> is "alive", "dead" or "unknown"; <paramref name="Quarantined"/> counts the backends, blkdevs and
+/// channels that are quarantined under its id.
+/// </summary>
+public sealed record HostDescription(int HostId, string HostName, string Alive, string State, bool Mine, int Quarantined = 0);
 
 public sealed record BackendDescription
 {
@@ -197,6 +222,12 @@ public sealed record BackendDescription
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
     public required int FlushError { get; init; }
 
+    /// <summary>Epoch of its claim: the number of this session, or of the last one.</summary>
+    public ulong Session { get; init; }
+
+    /// <summary>Its operator stopped it while blkdevs used it: they do not wait for it, but answer with EIO.</summary>
+    public bool IsStopped { get; init; }
+
     /// <summary>What its handler threads used so far; null for backends of other hosts.</summary>
     public ThreadUsage? Usage { get; init; }
 }
@@ -214,8 +245,17 @@ public sealed record DeviceDescription
     public string Node { get; init; } = "";
     public required string Alive { get; init; }
 
-    /// <summary>"running", "waiting" (backend lost), "failed: …" for our own; the claim's state for others.</summary>
+    /// <summary>
+    /// For our own: "running", "waiting" (the backend is away, requests wait), "failing" (it is away, requests are answered
+    /// with EIO until it is back), "failed: …" (for good); for others the claim's state.
+    /// </summary>
     public required string State { get; init; }
+
+    /// <summary>Why a device of ours is not running; empty while it is, and for those of other hosts.</summary>
+    public string Loss { get; init; } = "";
+
+    /// <summary>As it was started; null for devices of other hosts.</summary>
+    public LossPolicy? LossPolicy { get; init; }
     public required int Queues { get; init; }
     public required long SizeBytes { get; init; }
     public required bool ReadOnly { get; init; }

@@ -90,7 +90,9 @@ public sealed class Node : INode
         return transport.StartBackend(request, Regions());
     }
 
-    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force);
+    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force, leaves: false);
+
+    public void LeaveBackend(int transport, int backend) => Find(transport).StopBackend(backend, force: true, leaves: true);
 
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
 
@@ -228,6 +230,7 @@ public sealed class Node : INode
             SizeBytes = geometry.SizeBytes,
             Uuid = geometry.RegionId,
             Failure = transport.Failure ?? "",
+            Quarantined = transport.CountQuarantined(),
         };
     }
 }

@@ -96,7 +96,7 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
             foreach (var device in Try(() => node.ListDevices(id, all: false), ref isClean) ?? [])
                 isClean &= Try($"device {device.BlkdevId}", () => node.StopDevice(id, device.BlkdevId, force: true));
             foreach (var backend in Try(() => node.ListBackends(id, all: false), ref isClean) ?? [])
-                isClean &= Try($"backend {backend.BackendId}", () => node.StopBackend(id, backend.BackendId, force: true));
+                isClean &= Try($"backend {backend.BackendId}", () => node.LeaveBackend(id, backend.BackendId));
             isClean &= Try($"transport {id}", () => node.UnregisterTransport(id));
         }
 

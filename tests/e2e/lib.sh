@@ -105,6 +105,25 @@ launch() {
     pids[$name]=$!
 }
 
+# launch_elsewhere NAME [OPTION...]: as launch, for a daemon that takes itself to run on another machine: it sees another
+# boot id, in a mount namespace of its own. Nothing proves its death to the others then, nor theirs to it.
+launch_elsewhere() {
+    local name=$1
+    shift
+    mkdir -p "$work/$name"
+    [ -e "$work/$name/boot_id" ] || cat /proc/sys/kernel/random/uuid >"$work/$name/boot_id"
+    # shellcheck disable=SC2016 # the inner shell's
+    unshare -m sh -c 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"' sh "$work/$name/boot_id" \
+        "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
+    pids[$name]=$!
+}
+
+# needs_elsewhere: skips the test where that cannot be had.
+needs_elsewhere() {
+    unshare -m sh -c 'mount --bind /proc/version /proc/sys/kernel/random/boot_id' 2>/dev/null ||
+        skip 'a mount namespace with another boot id needs root'
+}
+
 answers() { "$cbdctrl" --run-dir "$work/$1/run" tp-list; }
 
 # ready NAME: waits until the daemon answers.

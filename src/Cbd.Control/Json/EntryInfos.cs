@@ -1,3 +1,4 @@
+using Cbd.Blkdevs;
 using Cbd.Runtime;
 
 namespace Cbd.Control.Json;
@@ -13,6 +14,9 @@ public sealed record HostInfo
     /// <summary>It is the host that was asked.</summary>
     public required bool Mine { get; init; }
 
+    /// <summary>Backends, blkdevs and channels under its id that nobody may reuse yet.</summary>
+    public int Quarantined { get; set; }
+
     public static HostInfo From(HostDescription host) => new()
     {
         HostId = host.HostId,
@@ -20,9 +24,10 @@ public sealed record HostInfo
         Alive = host.Alive,
         State = host.State,
         Mine = host.Mine,
+        Quarantined = host.Quarantined,
     };
 
-    public HostDescription ToDescription() => new(HostId, Hostname, Alive, State, Mine);
+    public HostDescription ToDescription() => new(HostId, Hostname, Alive, State, Mine, Quarantined);
 }
 
 /// <summary>One backend entry.</summary>
@@ -42,6 +47,12 @@ public sealed record BackendInfo
 
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
     public required int FlushError { get; init; }
+
+    /// <summary>Epoch of its claim: the number of this session, or of the last one.</summary>
+    public ulong Session { get; set; }
+
+    /// <summary>Its operator stopped it while blkdevs used it; they answer with EIO until it is started again.</summary>
+    public bool Stopped { get; set; }
 
     /// <summary>CPU time of its handler threads so far, µs; only for a backend of the host that was asked.</summary>
     public long? CpuUs { get; set; }
@@ -63,6 +74,8 @@ public sealed record BackendInfo
         Handlers = backend.Handlers,
         Engine = backend.Engine,
         FlushError = backend.FlushError,
+        Session = backend.Session,
+        Stopped = backend.IsStopped,
         CpuUs = backend.Usage?.CpuMicroseconds,
         AllocatedBytes = backend.Usage?.AllocatedBytes,
     };
@@ -81,6 +94,8 @@ public sealed record BackendInfo
         Handlers = Handlers,
         Engine = Engine,
         FlushError = FlushError,
+        Session = Session,
+        IsStopped = Stopped,
         Usage = CpuUs is { } cpu && AllocatedBytes is { } allocated ? new ThreadUsage(cpu, allocated) : null,
     };
 }
@@ -101,6 +116,15 @@ public sealed record DeviceInfo
     public required long SizeBytes { get; init; }
     public required bool ReadOnly { get; init; }
 
+    /// <summary>Why a device of the host that was asked is not running; empty while it is.</summary>
+    public string Loss { get; set; } = "";
+
+    /// <summary>What it does while its backend is away: "queue" or "fail"; only for a device of the host that was asked.</summary>
+    public string? OnBackendLoss { get; set; }
+
+    /// <summary>How long requests wait then, seconds; 0: for ever.</summary>
+    public int? LossTimeout { get; set; }
+
     public static DeviceInfo From(DeviceDescription device) => new()
     {
         BlkdevId = device.BlkdevId,
@@ -113,6 +137,9 @@ public sealed record DeviceInfo
         Queues = device.Queues,
         SizeBytes = device.SizeBytes,
         ReadOnly = device.ReadOnly,
+        Loss = device.Loss,
+        OnBackendLoss = device.LossPolicy is { } policy ? LossText.Of(policy.Action) : null,
+        LossTimeout = (int?)(device.LossPolicy?.TimeoutMs / 1000),
     };
 
     public DeviceDescription ToDescription() => new()
@@ -127,6 +154,8 @@ public sealed record DeviceInfo
         Queues = Queues,
         SizeBytes = SizeBytes,
         ReadOnly = ReadOnly,
+        Loss = Loss,
+        LossPolicy = OnBackendLoss is { } action ? new LossPolicy(LossText.Parse(action), (LossTimeout ?? 0) * 1000L) : null,
     };
 }
 

@@ -109,6 +109,8 @@ public sealed record DeviceRequest
     public bool Insecure { get; set; }
     public bool ReadOnly { get; set; }
     public string Mode { get; set; } = PollModeText.Adaptive;
+    public string OnBackendLoss { get; set; } = LossText.Queue;
+    public int LossTimeout { get; set; }
 
     public static DeviceRequest From(StartDeviceOptions options) => new()
     {
@@ -119,6 +121,8 @@ public sealed record DeviceRequest
         Insecure = options.Insecure,
         ReadOnly = options.ReadOnly,
         Mode = PollModeText.Of(options.Mode),
+        OnBackendLoss = LossText.Of(options.OnBackendLoss),
+        LossTimeout = options.LossTimeoutSeconds,
     };
 
     public StartDeviceOptions ToOptions(int transport) => new()
@@ -131,6 +135,8 @@ public sealed record DeviceRequest
         Insecure = Insecure,
         ReadOnly = ReadOnly,
         Mode = PollModeText.Parse(Mode),
+        OnBackendLoss = LossText.Parse(OnBackendLoss),
+        LossTimeoutSeconds = LossTimeout,
     };
 }
 

@@ -40,8 +40,14 @@ public sealed record TransportInfo
     public required int RingSlots { get; init; }
     public required bool PayloadCrc { get; init; }
 
-    /// <summary>Empty while all is well; else why this transport can only be unregistered.</summary>
+    /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
     public required string Failure { get; init; }
+
+    /// <summary>Entries of each area that nobody may reuse until a death is proven or vouched for.</summary>
+    public int QuarantinedHosts { get; set; }
+    public int QuarantinedBackends { get; set; }
+    public int QuarantinedBlkdevs { get; set; }
+    public int QuarantinedChannels { get; set; }
 
     public static TransportInfo From(TransportDescription transport) => new()
     {
@@ -71,6 +77,10 @@ public sealed record TransportInfo
         RingSlots = transport.RingSlots,
         PayloadCrc = transport.PayloadCrc,
         Failure = transport.Failure,
+        QuarantinedHosts = transport.Quarantined.Hosts,
+        QuarantinedBackends = transport.Quarantined.Backends,
+        QuarantinedBlkdevs = transport.Quarantined.Blkdevs,
+        QuarantinedChannels = transport.Quarantined.Channels,
     };
 
     public TransportDescription ToDescription() => new()
@@ -100,6 +110,7 @@ public sealed record TransportInfo
         SizeBytes = SizeBytes,
         Uuid = Uuid,
         Failure = Failure,
+        Quarantined = new QuarantineCounts(QuarantinedHosts, QuarantinedBackends, QuarantinedBlkdevs, QuarantinedChannels),
     };
 
     private static ulong ParseHexadecimal(string text, string key, int digits)

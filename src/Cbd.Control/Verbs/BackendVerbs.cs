@@ -83,7 +83,7 @@ internal static class BackendVerbs
     {
         var transport = CommonOptions.Transport();
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
-        var force = CommonOptions.Force("even if blkdevs use it");
+        var force = CommonOptions.Force("even if blkdevs use it: they answer with EIO until it is started again");
         var command = new Command("backend-stop", "Stop a backend of this host") { transport, backend, force };
         return new Verb(command, (line, node, _) =>
             node.StopBackend(line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force)));
@@ -119,7 +119,7 @@ internal static class BackendVerbs
                 ("HOST", b => $"{b.HostId}"),
                 ("PATH", b => b.BackendPath),
                 ("ALIVE", b => b.Alive),
-                ("STATE", b => b.State),
+                ("STATE", b => b.Stopped ? $"{b.State}, stopped" : b.State),
                 ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
                 ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
                 ("BLOCK", b => $"{b.BlockSize}"),

@@ -19,9 +19,11 @@ internal static class DeviceVerbs
         var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
         var mode = CommonOptions.Mode();
+        var onLoss = VerbOptions.Choice("--on-backend-loss", null, "while the backend is away requests wait (queue), or fail with EIO", LossText.Queue, LossText.Queue, LossText.Fail);
+        var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
         var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, queues, attach, nbd, insecure, readOnly, mode,
+            transport, backend, queues, attach, nbd, insecure, readOnly, mode, onLoss, lossTimeout,
         };
         return new Verb(command, (line, node, output) => output.Device(node.StartDevice(new StartDeviceOptions
         {
@@ -33,6 +35,8 @@ internal static class DeviceVerbs
             Insecure = line.GetValue(insecure),
             ReadOnly = line.GetValue(readOnly),
             Mode = PollModeText.Parse(line.GetValue(mode)!),
+            OnBackendLoss = LossText.Parse(line.GetValue(onLoss)!),
+            LossTimeoutSeconds = line.GetValue(lossTimeout),
         })));
     }
 
@@ -77,7 +81,8 @@ internal static class DeviceVerbs
                 ("STATE", d => d.State),
                 ("QUEUES", d => $"{d.Queues}"),
                 ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
-                ("MODE", d => d.ReadOnly ? "ro" : "rw"));
+                ("MODE", d => d.ReadOnly ? "ro" : "rw"),
+                ("ON LOSS", d => d.OnBackendLoss is null ? "" : d.LossTimeout > 0 ? $"{d.OnBackendLoss} {d.LossTimeout} s" : d.OnBackendLoss));
         });
     }
 }

@@ -104,7 +104,8 @@ internal static class TransportVerbs
                 ("NAME", h => h.Hostname),
                 ("ALIVE", h => h.Alive),
                 ("STATE", h => h.State),
-                ("MINE", h => h.Mine ? "yes" : "no"));
+                ("MINE", h => h.Mine ? "yes" : "no"),
+                ("QUARANTINED", h => h.Quarantined == 0 ? "" : $"{h.Quarantined}"));
         });
     }
 
@@ -112,7 +113,7 @@ internal static class TransportVerbs
     {
         var transport = CommonOptions.Transport();
         var host = VerbOptions.Number("--host-id", null, "the host entry", required: true);
-        var force = VerbOptions.Flag("--force", "-F", "without proof of death: what it had is quarantined");
+        var force = VerbOptions.Flag("--force", "-F", "a daemon of this machine is killed; without proof of death what it had is quarantined");
         var fenced = CommonOptions.Fenced();
         var command = new Command("host-clear", "Clear what a dead host left") { transport, host, force, fenced };
         return new Verb(command, (line, node, _) => node.ClearHost(

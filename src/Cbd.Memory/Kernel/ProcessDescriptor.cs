@@ -8,13 +8,14 @@ namespace Cbd.Memory;
 /// </summary>
 public sealed unsafe class ProcessDescriptor : IDisposable
 {
-    private readonly int _processId;
-
     private ProcessDescriptor(int processId, FileDescriptor descriptor)
     {
-        _processId = processId;
+        ProcessId = processId;
         Descriptor = descriptor;
     }
+
+    /// <summary>The number under which it was opened; another process may have it once this one has ended.</summary>
+    public int ProcessId { get; }
 
     /// <summary>Readable when the process has ended.</summary>
     public FileDescriptor Descriptor { get; }
@@ -34,7 +35,7 @@ public sealed unsafe class ProcessDescriptor : IDisposable
         nint result = LibC.SystemCall(SyscallPidfdSendSignal, Descriptor.Number, SignalKill, 0, 0, 0, 0);
         GC.KeepAlive(this);
         if (result < 0 && LibC.LastErrno != ESRCH)
-            throw SystemCallException.Last("pidfd_send_signal", $"process {_processId}");
+            throw SystemCallException.Last("pidfd_send_signal", $"process {ProcessId}");
     }
 
     /// <summary>Waits until the process has ended; false if the time is over first.</summary>

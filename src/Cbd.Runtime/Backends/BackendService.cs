@@ -31,10 +31,11 @@ internal sealed class BackendService
         BackendClaim<MappedMemory, SafePolicy> claim,
         Disk disk,
         TransportCondition condition,
-        PollMode mode,
+        StartBackendOptions options,
         ILogger logger)
     {
         Claim = claim;
+        Options = options;
         _disk = disk;
         _logger = logger;
         bool readOnly = claim.Body.ReadOnly;
@@ -49,7 +50,7 @@ internal sealed class BackendService
         try
         {
             for (int i = 0; i < claim.Body.Handlers; i++)
-                threads.Add(new HandlerThread(memory, geometry, Served, i, condition, mode, logger));
+                threads.Add(new HandlerThread(memory, geometry, Served, i, condition, options.Mode, logger));
         }
         catch
         {
@@ -63,6 +64,9 @@ internal sealed class BackendService
     }
 
     public BackendClaim<MappedMemory, SafePolicy> Claim { get; }
+
+    /// <summary>As it was started.</summary>
+    public StartBackendOptions Options { get; }
 
     public ServedBackend Served { get; }
 
@@ -117,17 +121,23 @@ internal sealed class BackendService
     }
 
     /// <summary>Ends after this host was cleared: nothing is stored into the region any more.</summary>
-    public void StopFenced()
+    public void StopFenced() => StopFencedKeepingDisk()?.Dispose();
+
+    /// <summary>
+    /// As <see cref="StopFenced"/>, but the disk stays open and locked, with nothing of this backend in flight; the caller
+    /// disposes it. Null if it does not finish what it was asked.
+    /// </summary>
+    public Disk? StopFencedKeepingDisk()
     {
         if (!TryEndThreads())
         {
             Abandon();
-            return;
+            return null;
         }
 
         foreach (HandlerThread thread in _threads)
             thread.Dispose();
-        _disk.Dispose();
+        return _disk;
     }
 
     private bool TryEndThreads()

@@ -151,6 +151,13 @@ internal sealed class HandlerThread : IDisposable
                 return;
             }
 
+            if (_condition.IsOverdue)
+            {
+                // Housekeeping looks whether the entry is still ours.
+                Thread.Sleep(1);
+                continue;
+            }
+
             if (_stop && !stopping)
             {
                 stopping = true;
@@ -199,7 +206,8 @@ internal sealed class HandlerThread : IDisposable
             }
 
             _sleeper.Wait(_memory, doorbells[..count], sleep, unwatchedMicroseconds: LongestBlindSleepMicroseconds);
-            _group.RetractSleep();
+            if (!_condition.IsOverdueAfterSleep)
+                _group.RetractSleep();
         }
     }
 

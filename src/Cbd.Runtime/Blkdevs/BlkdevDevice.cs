@@ -58,21 +58,31 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
         {
             if (condition.IsFenced)
                 queue.Fence();
+            else if (condition.IsOverdue)
+                return 0;
             return queue.Poll(MonotonicClock.CoarseMicroseconds, completions);
         }
 
         public void Wait(int timeoutMicroseconds)
         {
+            if (condition.IsOverdue)
+            {
+                // Housekeeping looks whether the entry is still ours.
+                Thread.Sleep(1);
+                return;
+            }
+
             if (!queue.TryAnnounceSleep())
                 return;
             _sleeper.Wait(memory, [queue.DoorbellOffset], timeoutMicroseconds);
-            queue.RetractSleep();
+            if (!condition.IsOverdueAfterSleep)
+                queue.RetractSleep();
         }
 
         public bool TryWait(int descriptor, int timeoutMicroseconds)
         {
             // A handler on another kernel cannot wake us.
-            if (_cannotPoll || condition.HasRemoteHosts)
+            if (_cannotPoll || condition.HasRemoteHosts || condition.IsOverdue)
                 return false;
             _poll ??= memory.Wakes ? DoorbellPoll.TryCreate() : null;
             if (_poll is null || _poll.IsUnsupported)
@@ -84,18 +94,19 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
             if (!queue.TryAnnounceSleep())
                 return true;
             _poll.Wait(memory, queue.DoorbellOffset, descriptor, timeoutMicroseconds);
-            queue.RetractSleep();
+            if (!condition.IsOverdueAfterSleep)
+                queue.RetractSleep();
             return true;
         }
 
         public bool TryWait(RingDoorbell doorbell, int timeoutMicroseconds)
         {
-            if (doorbell.IsUnsupported || !memory.Wakes || condition.HasRemoteHosts)
+            if (doorbell.IsUnsupported || !memory.Wakes || condition.HasRemoteHosts || condition.IsOverdue)
                 return false;
             // Not asleep: the caller's ring is still entered, for what it prepared.
             bool isAnnounced = queue.TryAnnounceSleep();
             doorbell.Wait(memory, queue.DoorbellOffset, isAnnounced ? timeoutMicroseconds : 0);
-            if (isAnnounced)
+            if (isAnnounced && !condition.IsOverdueAfterSleep)
                 queue.RetractSleep();
             return true;
         }

@@ -35,6 +35,9 @@ internal sealed class DeviceService
     private readonly PollMode _mode;
     private readonly string _identity;
     private readonly ILogger _logger;
+    private readonly MappedMemory _memory;
+    private readonly BackendLoss _loss;
+    private readonly TransportCondition _condition;
     private string _reported = "running";
     private volatile bool _isBackendSilent;
 
@@ -46,6 +49,7 @@ internal sealed class DeviceService
         string identity,
         IExport export,
         PollMode mode,
+        LossPolicy lossPolicy,
         Action announceOffer,
         TransportCondition condition,
         ILogger logger)
@@ -55,6 +59,9 @@ internal sealed class DeviceService
         _mode = mode;
         _identity = identity;
         _logger = logger;
+        _memory = memory;
+        _condition = condition;
+        _loss = new BackendLoss(lossPolicy);
         BlockDeviceInfo info = claim.Session.Info with { ReadOnly = claim.Body.ReadOnly };
         _state = new BlkdevState(claim.Blkdev, claim.Epoch, claim.Body.BackendId, claim.Session with { Info = info }, channels.Count);
         _watch = new BackendWatch<MappedMemory, SafePolicy>(memory, geometry, claim.Body.BackendId);
@@ -67,6 +74,9 @@ internal sealed class DeviceService
     public int Device => _claim.Blkdev;
 
     public int Backend => _claim.Body.BackendId;
+
+    /// <summary>Id of the host entry under which it was started.</summary>
+    public int Host => _claim.Body.HostId;
 
     public string Name => _export.Uri;
 
@@ -82,7 +92,18 @@ internal sealed class DeviceService
 
     public BlockDeviceInfo Info => _state.Info;
 
-    public string State => _state.Failure is { } failure ? $"failed: {failure}" : _state.IsBackendLost || _isBackendSilent ? "waiting" : "running";
+    public string State => _state.Failure is { } failure ? $"failed: {failure}" : _state.IsFailing ? "failing" : IsLost ? "waiting" : "running";
+
+    public LossPolicy LossPolicy => _loss.Policy;
+
+    /// <summary>Why it is not running; empty while it is.</summary>
+    public string Loss => _state.Failure ?? (_loss.Presence == BackendPresence.Stopped ? "the operator of its host stopped the backend"
+        : !IsLost ? ""
+        : _state.IsBackendOver ? "the last session of the backend is over, and nobody has started it again"
+        : _isBackendSilent ? "the backend's host is not heard of, and not proven dead"
+        : "the backend is being taken over or cleared");
+
+    private bool IsLost => _state.IsBackendLost || _isBackendSilent;
 
     /// <summary>Commands in flight on a channel of this device; −1 if it is not one. A glimpse for lists.</summary>
     public int OutstandingOn(int channel)
@@ -151,12 +172,34 @@ internal sealed class DeviceService
     public void Fail(string reason) => _state.Fail(reason);
 
     /// <summary>
+    /// Waits, after this host was cleared, until no thread stores into the region for this device any more: each queue is
+    /// fenced by the thread that drives it. Where one does not, the export is ended first.
+    /// </summary>
+    public void AwaitFence(int timeoutMs)
+    {
+        var watch = Stopwatch.StartNew();
+        while (!Array.TrueForAll(_queues, q => q.Phase is QueuePhase.Closed or QueuePhase.Lost))
+        {
+            if (watch.ElapsedMilliseconds > timeoutMs)
+            {
+                _export.Stop(force: true);
+                foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+                    queue.Fence();
+                return;
+            }
+
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+
+    /// <summary>
     /// Looks at the backend: a new session is taken over, a lost one noted; one log line per change. Housekeeping's
     /// thread only.
     /// </summary>
     public void WatchBackend(LivenessTracker<MappedMemory, SafePolicy> tracker)
     {
-        if (_watch.TryRefresh(out BackendSession session))
+        bool isNews = _watch.TryRefresh(out BackendSession session);
+        if (isNews)
         {
             if (_watch.Body!.Identity != _identity)
                 _state.Fail($"backend {Backend} is another disk now ({_watch.Body.Identity}, was {_identity}): stop the device");
@@ -172,11 +215,35 @@ internal sealed class DeviceService
         _state.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
         // Not proven dead, so the queues go on asking; but users who wait should be told why.
         _isBackendSilent = _watch.Body is { } last && tracker.IsSilent(last.HostId, last.HostEpoch);
+        // While this device is on it, nobody frees it but an operator who gave it up.
+        if (word.State == ClaimState.Free)
+            _state.Fail($"backend {Backend} was cleared: stop the device");
+        BackendPresence presence = _watch.IsStopped ? BackendPresence.Stopped : IsLost ? BackendPresence.Lost : BackendPresence.Served;
+        isNews |= _loss.Step(presence, MonotonicClock.Milliseconds);
+        _state.IsFailing = _loss.IsFailing;
+        // Queues that sleep look at once.
+        if (isNews)
+            WakeQueues();
+        Report(word);
+    }
+
+    /// <summary>One log line per change.</summary>
+    private void Report(ClaimWord word)
+    {
         string state = State;
         if (state == _reported)
             return;
-        _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word})", Device, state, Backend, word);
         _reported = state;
+        if (state == "running")
+            _logger.LogInformation("device {Device}: running (backend {Backend}: {Word})", Device, Backend, word);
+        else
+            _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word}){Why}", Device, state, Backend, word, _state.Failure is null ? $": {Loss}" : "");
+    }
+
+    private void WakeQueues()
+    {
+        foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
+            Doorbells.Ring(_memory, queue.DoorbellOffset);
     }
 
     private bool CloseChannels(bool force)
@@ -203,7 +270,13 @@ internal sealed class DeviceService
         while (true)
         {
             foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
-                queue.Poll(MonotonicClock.Microseconds, completions);
+            {
+                if (_condition.IsFenced)
+                    queue.Fence();
+                if (!_condition.IsOverdue)
+                    queue.Poll(MonotonicClock.Microseconds, completions);
+            }
+
             if (Array.TrueForAll(_queues, done))
                 return true;
             if (watch.ElapsedMilliseconds > timeoutMs || _state.Failure is not null && Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))

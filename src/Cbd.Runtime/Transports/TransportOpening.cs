@@ -11,6 +11,8 @@ internal sealed record OpenedTransport(
     RegionSource Source,
     RegionMapping Region,
     TransportInfo Info,
+    HostIdentity Identity,
+    IHostLocks Locks,
     HostClaim<MappedMemory, SafePolicy> Host,
     LivenessTracker<MappedMemory, SafePolicy> Tracker,
     Clearing<MappedMemory, SafePolicy> Clearing);
@@ -119,7 +121,7 @@ internal static class TransportOpening
             throw;
         }
 
-        return new OpenedTransport(source, region, read, registration.Claim!, tracker, clearing);
+        return new OpenedTransport(source, region, read, identity, locks, registration.Claim!, tracker, clearing);
     }
 
     private static TransportInfo ReadInfo(in MappedMemory memory, RegionMapping region, string path)

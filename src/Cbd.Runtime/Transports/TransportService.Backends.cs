@@ -24,10 +24,11 @@ internal sealed partial class TransportService
             return StartOneBackend(options, regions);
     }
 
-    public void StopBackend(int backend, bool force)
+    /// <param name="leaves">This host ends: the blkdevs wait for the next session, instead of failing.</param>
+    public void StopBackend(int backend, bool force, bool leaves)
     {
         lock (_verbs)
-            StopOneBackend(backend, force);
+            StopOneBackend(backend, force, leaves);
     }
 
     private int StartOneBackend(StartBackendOptions options, IReadOnlyList<FileIdentity> regions)
@@ -46,14 +47,11 @@ internal sealed partial class TransportService
             Regions = regions,
             LockWaitMs = options.Backend is null ? StartLockWaitMs : TakeOverLockWaitMs,
         });
-        BackendClaim<MappedMemory, SafePolicy>? claim = null;
         try
         {
             BackendBody body = Describe(options, disk);
-            claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
-            var service = new BackendService(_memory, Geometry, claim, disk, _condition, options.Mode, _logger);
-            lock (_lock)
-                _backends.Add(claim.Backend, service);
+            BackendClaim<MappedMemory, SafePolicy> claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
+            Serve(options, disk, claim);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);
             // Blkdevs that wait for this session look at once; and so do we, for their offers.
             AnnounceChange();
@@ -63,16 +61,33 @@ internal sealed partial class TransportService
         catch
         {
             disk.Dispose();
-            claim?.EndClose();
             throw;
         }
     }
 
-    private void StopOneBackend(int backend, bool force)
+    private void Serve(StartBackendOptions options, Disk disk, BackendClaim<MappedMemory, SafePolicy> claim)
+    {
+        try
+        {
+            var service = new BackendService(_memory, Geometry, claim, disk, _condition, options, _logger);
+            lock (_lock)
+                _backends.Add(claim.Backend, service);
+        }
+        catch
+        {
+            claim.EndClose();
+            throw;
+        }
+    }
+
+    private void StopOneBackend(int backend, bool force, bool leaves)
     {
         CheckUsable();
         BackendService service = FindBackend(backend);
-        StopService(service, force);
+        service.Claim.BeginClose(force);
+        if (force && !leaves && service.Claim.MarkStopped())
+            AnnounceChange();
+        service.Stop(force);
         lock (_lock)
             _backends.Remove(backend);
         AnnounceChange();
@@ -145,6 +160,8 @@ internal sealed partial class TransportService
         },
         FlushError = listing.Body?.FlushError ?? 0,
         Usage = own?.Usage,
+        Session = listing.Word.Epoch,
+        IsStopped = listing.Body?.IsStopped ?? false,
     };
 
     private static BackendBody Describe(StartBackendOptions options, Disk disk)

@@ -102,6 +102,13 @@ internal sealed partial class TransportService
 
     private void StopOneDevice(int device, bool force)
     {
+        // Also while this host registers anew.
+        if (FindLostDevice(device) is { } lost)
+        {
+            StopLostDevice(lost);
+            return;
+        }
+
         CheckUsable();
         DeviceService service = FindDevice(device);
         if (!force && service.DescribeUse() is { } use)
@@ -138,15 +145,30 @@ internal sealed partial class TransportService
         }
 
         // A device without its host is cleared with it: the host's other entries are as dead.
-        ClearHost(owner, force, fenced);
+        ClearOneHost(owner, force, fenced);
     }
 
+    /// <param name="force">A host of this machine is killed; without proof of death what it had is quarantined.</param>
+    /// <param name="fenced">An operator vouches for its death.</param>
     public void ClearHost(int host, bool force, bool fenced)
+    {
+        CheckOther(host);
+        if (force)
+            KillLocal(host);
+        ClearOneHost(host, force, fenced);
+    }
+
+    private void CheckOther(int host)
     {
         if ((uint)host >= (uint)Geometry.HostCount)
             throw new CbdException(CbdErrorKind.NotFound, $"host {host} does not exist: ids go from 0 to {Geometry.HostCount - 1}; see host-list");
         if (host == Host.Host)
             throw new CbdException(CbdErrorKind.Invalid, $"host {host} is this one: leave with tp-unreg");
+    }
+
+    private void ClearOneHost(int host, bool force, bool fenced)
+    {
+        CheckOther(host);
         ClearAuthority authority = fenced ? ClearAuthority.Fenced : force ? ClearAuthority.Forced : ClearAuthority.Proof;
         bool first = true;
         long limit = MonotonicClock.Milliseconds + 2L * _node.DeadMs + 5000;
@@ -172,7 +194,7 @@ internal sealed partial class TransportService
                         throw new CbdException(
                             CbdErrorKind.Busy,
                             Tracker.Get(host).Liveness == Liveness.Alive
-                                ? $"host {host} ('{Tracker.Get(host).Name}') is alive: unregister it there with tp-unreg, or end its daemon"
+                                ? $"host {host} ('{Tracker.Get(host).Name}') is alive: unregister it there with tp-unreg, end its daemon, or, on this machine, let --force kill it"
                                 : $"nothing proves that host {host} ('{Tracker.Get(host).Name}') is dead: if its machine is off or cut off, clear it with --fenced; --force quarantines what it had");
                 }
             }
@@ -189,8 +211,15 @@ internal sealed partial class TransportService
         {
             CheckOpen();
             Tracker.Sample(MonotonicClock.Milliseconds);
+            int[] quarantined = _opened.Clearing.CountQuarantinedByHost();
+            bool isOurs = !_condition.IsFenced;
             return [.. Tracker.List().Select(h => new HostDescription(
-                h.Host, h.Body?.Name ?? "", h.Host == Host.Host ? "alive" : Text(h.Liveness), StateName(h.Word.State), h.Host == Host.Host))];
+                h.Host,
+                h.Body?.Name ?? "",
+                isOurs && h.Host == Host.Host ? "alive" : Text(h.Liveness),
+                StateName(h.Word.State),
+                isOurs && h.Host == Host.Host,
+                quarantined[h.Host]))];
         }
     }
 
@@ -200,7 +229,7 @@ internal sealed partial class TransportService
         {
             CheckOpen();
             Tracker.Sample(MonotonicClock.Milliseconds);
-            return [.. _blkdevRegistry.List().Where(l => all || _devices.ContainsKey(l.Blkdev)).Select(Describe)];
+            return [.. _blkdevRegistry.List().Where(l => all || _devices.ContainsKey(l.Blkdev)).Select(Describe), .. _lostDevices.Select(DescribeLost)];
         }
     }
 
@@ -260,11 +289,29 @@ internal sealed partial class TransportService
             Node = own ? device!.Node : "",
             Alive = own ? "alive" : Text(listing.Liveness),
             State = own ? device!.State : StateName(listing.Word.State),
+            Loss = own ? device!.Loss : "",
+            LossPolicy = own ? device!.LossPolicy : null,
             Queues = own ? device!.QueueCount : listing.Body?.Channels.Count ?? 0,
             SizeBytes = own ? device!.Info.SizeBytes : listing.Body is { } body ? SizeOf(body.BackendId) : 0,
             ReadOnly = listing.Body?.ReadOnly ?? false,
         };
     }
+
+    private static DeviceDescription DescribeLost(DeviceService device) => new()
+    {
+        BlkdevId = device.Device,
+        HostId = device.Host,
+        BackendId = device.Backend,
+        Name = device.Name,
+        Node = device.Node,
+        Alive = "dead",
+        State = device.State,
+        Loss = device.Loss,
+        LossPolicy = device.LossPolicy,
+        Queues = device.QueueCount,
+        SizeBytes = device.Info.SizeBytes,
+        ReadOnly = device.Info.ReadOnly,
+    };
 
     /// <summary>Size of the disk that a device of another host is on, bytes; 0 while it cannot be read.</summary>
     private long SizeOf(int backend)
@@ -296,7 +343,7 @@ internal sealed partial class TransportService
                 export = openExport(claim.Blkdev);
                 claim.Activate([.. channels.Select(c => c.Channel)], export.Uri);
                 string identity = _backendRegistry.ReadRecord(options.Backend).Identity;
-                var device = new DeviceService(_memory, Geometry, claim, channels, identity, export, options.Mode, AnnounceChange, _condition, _logger);
+                var device = new DeviceService(_memory, Geometry, claim, channels, identity, export, options.Mode, new LossPolicy(options.OnBackendLoss, options.LossTimeoutSeconds * 1000L), AnnounceChange, _condition, _logger);
                 _devices.Add(device.Device, device);
                 return device;
             }

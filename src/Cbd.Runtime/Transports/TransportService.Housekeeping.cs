@@ -38,19 +38,25 @@ internal sealed partial class TransportService
 
     private void KeepHouse()
     {
+        do
+            KeepHouseWhileRegistered();
+        while (!_stopping && _wasCleared && TryRejoin());
+    }
+
+    private void KeepHouseWhileRegistered()
+    {
         long doorbell = Geometry.HostOffset(Host.Host) + HostEntry.DoorbellOffset;
-        long lastBeatMs = MonotonicClock.Milliseconds;
-        long nextBeatMs = lastBeatMs;
-        long nextSampleMs = lastBeatMs;
+        long nextBeatMs = MonotonicClock.Milliseconds;
+        long nextSampleMs = nextBeatMs;
         int sampleMs = Math.Max(10, Math.Min(_node.BeatMs / 2, 250));
         while (!_stopping && !_condition.IsFenced)
         {
             try
             {
                 long now = MonotonicClock.Milliseconds;
-                if (now >= nextBeatMs)
+                if (now >= nextBeatMs || _condition.IsOverdueAfterSleep)
                 {
-                    Beat(now, ref lastBeatMs);
+                    Beat(now);
                     nextBeatMs = now + _node.BeatMs;
                 }
 
@@ -64,7 +70,8 @@ internal sealed partial class TransportService
                 Doorbells.Announce(_memory, doorbell);
                 if (!HasNews())
                     _sleeper.Wait(_memory, [doorbell], RoundMs * 1000, unwatchedMicroseconds: RoundMs * 1000);
-                Doorbells.Retract(_memory, doorbell);
+                if (!_condition.IsOverdueAfterSleep)
+                    Doorbells.Retract(_memory, doorbell);
             }
             catch (CbdException e)
             {
@@ -81,7 +88,7 @@ internal sealed partial class TransportService
         }
     }
 
-    private void Beat(long now, ref long lastBeatMs)
+    private void Beat(long now)
     {
         if (_opened.Region.IsPoisoned)
         {
@@ -91,15 +98,19 @@ internal sealed partial class TransportService
 
         lock (_lock)
         {
-            if (now - lastBeatMs > _node.FenceMs)
-                _logger.LogWarning("transport {Transport}: this host did not beat for {Gap} ms; others may have taken it for dead", Id, now - lastBeatMs);
+            bool wasOverdue = _condition.IsOverdueAfterSleep;
+            long silentMs = _condition.SinceBeatMs;
+            long bootNs = KernelClock.BootTimeNs;
             if (!Host.Beat())
             {
-                Fail("this host was cleared by another, which took it for dead");
+                _wasCleared = true;
+                Fail($"this host was cleared by another, which took it for dead ({silentMs} ms after its last beat)");
                 return;
             }
 
-            lastBeatMs = now;
+            _condition.NoteBeat(now, bootNs);
+            if (wasOverdue)
+                _logger.LogWarning("transport {Transport}: this host did not beat for {Gap} ms and stopped storing; its entry is still its own, and it goes on", Id, silentMs);
             foreach (BackendService backend in _backends.Values)
                 backend.Claim.Beat();
             foreach (DeviceService device in _devices.Values)

@@ -26,13 +26,13 @@ internal sealed partial class TransportService
     private bool _closed;
     private readonly NodeOptions _node;
     private readonly ILogger _logger;
-    private readonly OpenedTransport _opened;
+    private OpenedTransport _opened;
     private readonly MappedMemory _memory;
-    private readonly BackendRegistry<MappedMemory, SafePolicy> _backendRegistry;
-    private readonly BlkdevRegistry<MappedMemory, SafePolicy> _blkdevRegistry;
+    private BackendRegistry<MappedMemory, SafePolicy> _backendRegistry;
+    private BlkdevRegistry<MappedMemory, SafePolicy> _blkdevRegistry;
     private readonly Dictionary<int, BackendService> _backends = [];
     private readonly Dictionary<int, DeviceService> _devices = [];
-    private readonly TransportCondition _condition = new();
+    private volatile TransportCondition _condition;
 
     public TransportService(int id, string path, OpenedTransport opened, NodeOptions node)
     {
@@ -41,6 +41,7 @@ internal sealed partial class TransportService
         _opened = opened;
         _node = node;
         _logger = node.Logger;
+        _condition = new TransportCondition(node.FenceMs);
         _memory = opened.Region.Memory;
         _backendRegistry = new BackendRegistry<MappedMemory, SafePolicy>(_memory, opened.Host, opened.Tracker);
         _blkdevRegistry = new BlkdevRegistry<MappedMemory, SafePolicy>(_memory, opened.Host, opened.Tracker);
@@ -61,8 +62,23 @@ internal sealed partial class TransportService
 
     public HostClaim<MappedMemory, SafePolicy> Host => _opened.Host;
 
-    /// <summary>Why this transport can only be unregistered; null while all is well.</summary>
-    public string? Failure => _condition.Failure;
+    /// <summary>Why this transport serves nothing; null while all is well.</summary>
+    public string? Failure => _condition.Failure is not { } failure ? null
+        : !_wasCleared ? failure
+        : _rejoinTrouble.Length == 0 ? $"{failure}; it registers anew"
+        : $"{failure}; it is not registered anew yet: {_rejoinTrouble}";
+
+    /// <summary>Entries of the region that nobody may reuse yet.</summary>
+    public QuarantineCounts CountQuarantined()
+    {
+        lock (_lock)
+        {
+            if (_closed)
+                return default;
+            (int hosts, int backends, int blkdevs, int channels) = _opened.Clearing.CountQuarantined();
+            return new QuarantineCounts(hosts, backends, blkdevs, channels);
+        }
+    }
 
     private LivenessTracker<MappedMemory, SafePolicy> Tracker => _opened.Tracker;
 
@@ -70,6 +86,8 @@ internal sealed partial class TransportService
     private void CheckUsable()
     {
         CheckOpen();
+        if (_wasCleared && Failure is { } cleared)
+            throw new CbdException(CbdErrorKind.Failed, $"transport {Id}: {cleared}: try again in a moment");
         if (_condition.Failure is { } failure)
             throw new CbdException(CbdErrorKind.Failed, $"transport {Id} failed: {failure}: unregister it (tp-unreg) and register again");
     }
@@ -88,14 +106,27 @@ internal sealed partial class TransportService
             var parts = new List<string>();
             if (_backends.Count > 0)
                 parts.Add($"backend {string.Join(", ", _backends.Keys.Order())}");
-            if (_devices.Count > 0)
-                parts.Add($"device {string.Join(", ", _devices.Keys.Order())}");
+            if (_devices.Count + _lostDevices.Count > 0)
+                parts.Add($"device {string.Join(", ", _devices.Keys.Concat(_lostDevices.Select(d => d.Device)).Order())}");
             return string.Join(" and ", parts);
         }
     }
 
     /// <summary>Leaves if nothing of this host is on it any more, or it failed; throws, naming what there is, if not.</summary>
     public void Unregister()
+    {
+        Interlocked.Increment(ref _closers);
+        try
+        {
+            UnregisterUnused();
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _closers);
+        }
+    }
+
+    private void UnregisterUnused()
     {
         lock (_verbs)
         {
@@ -112,6 +143,8 @@ internal sealed partial class TransportService
     /// </summary>
     public void Close()
     {
+        // A host that registers anew holds the verbs' lock: it gives way.
+        Interlocked.Increment(ref _closers);
         lock (_verbs)
         {
             if (!_closed)
@@ -132,6 +165,7 @@ internal sealed partial class TransportService
         }
 
         StopHousekeeping();
+        StopAllLost();
         // With a disk that hangs, threads still use the mapping, and the entries are not free: the end of this process
         // is what others wait for.
         if (!fenced && !abandoned)

@@ -94,6 +94,12 @@ public sealed class BackendClaim<TMemory, TPolicy>
     }
 
     /// <summary>
+    /// Says in the record that the operator stopped it, so that blkdevs that use it do not wait for the next session. After
+    /// <see cref="BeginClose"/>: a session that serves is not stopped. False if the entry is not ours any more.
+    /// </summary>
+    public bool MarkStopped() => Publish(body => body with { Flags = body.Flags | BackendFlags.Stopped }, announce: true);
+
+    /// <summary>
     /// Gives the entry up, after nothing of the session can reach the disk or a channel any more: it is free, or stays
     /// as the record for the blkdevs that use it.
     /// </summary>
@@ -144,7 +150,7 @@ public sealed class BackendClaim<TMemory, TPolicy>
             return;
         IReadOnlyList<int> users = Blkdevs;
         if (users.Count != 0)
-            throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is in use by blkdev {string.Join(", ", users)}: stop what uses it with dev-stop, or stop it with --force, which leaves them waiting");
+            throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is in use by blkdev {string.Join(", ", users)}: stop what uses it with dev-stop, or stop it with --force, which gives them EIO");
     }
 
     private bool Swap(ClaimWord to)

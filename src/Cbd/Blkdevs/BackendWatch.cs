@@ -19,6 +19,8 @@ public sealed class BackendWatch<TMemory, TPolicy>
     private ClaimWord _adopted;
     private ulong _adoptedChanges;
     private bool _hasAdopted;
+    private ClaimWord _judged;
+    private ulong _judgedChanges;
 
     public BackendWatch(TMemory memory, RegionGeometry geometry, int backend)
     {
@@ -40,6 +42,9 @@ public sealed class BackendWatch<TMemory, TPolicy>
     /// <summary>Whether a session serves the backend, or may do so: its claim is active.</summary>
     public bool IsServed => Word.State == ClaimState.Active;
 
+    /// <summary>Its operator stopped it, and no new session serves it yet; as of the last look.</summary>
+    public bool IsStopped { get; private set; }
+
     /// <summary>
     /// Looks at the backend. True if there is a session, or a property of it (its size), that was not returned before:
     /// hand it to <see cref="BlkdevState.Adopt"/>.
@@ -50,6 +55,7 @@ public sealed class BackendWatch<TMemory, TPolicy>
         Word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset);
         // Pairs with the release store of the counter after the owner published its body.
         ulong changes = _memory.ReadAcquire(_offset + BackendEntry.ChangeCounterOffset);
+        LookForStop(changes);
         if (!IsServed || (_hasAdopted && Word == _adopted && changes == _adoptedChanges))
             return false;
         // A body that cannot be read yet is looked for again next time.
@@ -59,6 +65,15 @@ public sealed class BackendWatch<TMemory, TPolicy>
         Body = body;
         session = ToSession(Word.Epoch, body);
         return true;
+    }
+
+    private void LookForStop(ulong changes)
+    {
+        if (IsServed || Word.State == ClaimState.Free)
+            IsStopped = false;
+        else if ((Word != _judged || changes != _judgedChanges) &&
+            EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, Backend, Word.Epoch, out BackendBody record, out _, out _))
+            (IsStopped, _judged, _judgedChanges) = (record.IsStopped, Word, changes);
     }
 
     /// <summary>What a body says, as a block device.</summary>

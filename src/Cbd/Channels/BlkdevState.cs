@@ -24,6 +24,7 @@ public sealed class BlkdevState
     private int _holds;
     private bool _backendLost;
     private bool _backendOver;
+    private bool _failing;
     private string? _failure;
 
     /// <summary>Uncovered writes of one queue; two lines, so that neighbours do not share one.</summary>
@@ -84,6 +85,16 @@ public sealed class BlkdevState
     {
         get => Volatile.Read(ref _backendOver);
         set => Volatile.Write(ref _backendOver, value);
+    }
+
+    /// <summary>
+    /// The backend is away, and requests are not to wait for it: those that wait, and new ones, are answered with EIO
+    /// until it is back.
+    /// </summary>
+    public bool IsFailing
+    {
+        get => Volatile.Read(ref _failing);
+        set => Volatile.Write(ref _failing, value);
     }
 
     /// <summary>The session that the queues are to use goes through its host's page cache.</summary>

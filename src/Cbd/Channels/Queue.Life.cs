@@ -15,6 +15,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     private int _reissuesLeft;
     private bool _holding;
     private bool _handlerLeft;
+    private bool _hasAbandoned;
     private long _nextLook;
     private long _aheadSince = long.MaxValue;
     private ulong _aheadCopied;
@@ -159,12 +160,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// </summary>
     private void Reset()
     {
-        if (!_holding)
-        {
-            _device.AddHold();
-            _holding = true;
-        }
-
+        Hold();
         while (true)
         {
             ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
@@ -209,6 +205,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         _word = word;
         _phase = QueuePhase.Attached;
         _handlerLeft = false;
+        _hasAbandoned = false;
         _commandSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Command, word.Epoch);
         _completionSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Completion, word.Epoch);
         _posted = 0;
@@ -287,6 +284,14 @@ public sealed partial class Queue<TMemory, TPolicy>
             ReleaseHold();
     }
 
+    private void Hold()
+    {
+        if (_holding)
+            return;
+        _device.AddHold();
+        _holding = true;
+    }
+
     private void ReleaseHold()
     {
         if (!_holding)
@@ -303,8 +308,46 @@ public sealed partial class Queue<TMemory, TPolicy>
         AbandonAll(Errno.EIO);
     }
 
+    /// <summary>
+    /// The backend is away, and nobody is to wait for it: everything is answered with EIO. What was in flight may still
+    /// land, so no queue issues anything new before that epoch is drained; else an old write could overtake a new one.
+    /// </summary>
+    private void FailWhileLost()
+    {
+        if (_requests.Count == 0)
+            return;
+        if (InFlight > 0)
+        {
+            // Before the answers: whoever acts on one finds the device held.
+            Hold();
+            _hasAbandoned = true;
+        }
+
+        Abandon(Errno.EIO);
+    }
+
+    /// <summary>The backend is back: only a new epoch proves that nothing of what was given up is left.</summary>
+    private void DrainAbandoned()
+    {
+        if (InFlight > 0)
+        {
+            Reset();
+            return;
+        }
+
+        _hasAbandoned = false;
+        if (_reissuesLeft == 0)
+            ReleaseHold();
+    }
+
     /// <summary>Answers every request; their commands keep credits and pool space until answered or drained.</summary>
     private void AbandonAll(int error)
+    {
+        Abandon(error);
+        ReleaseHold();
+    }
+
+    private void Abandon(int error)
     {
         for (int tag = 0; tag < _pieces.Length; tag++)
         {
@@ -317,7 +360,6 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         _reissuesLeft = 0;
         _requests.AnswerAll(error);
-        ReleaseHold();
     }
 
     private void StoreCtrl() =>

@@ -149,7 +149,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     public bool TrySubmit(in BlockRequest request)
     {
         int error = Check(request, _device.Info);
-        if (error == 0 && (_device.Failure is not null || _phase == QueuePhase.Lost))
+        if (error == 0 && (_device.Failure is not null || _device.IsFailing || _phase == QueuePhase.Lost))
             error = Errno.EIO;
         else if (error == 0 && _phase is QueuePhase.Closing or QueuePhase.Closed)
             error = Errno.ESHUTDOWN;
@@ -173,6 +173,10 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         if (_device.Failure is not null && _requests.Count > 0)
             AbandonAll(Errno.EIO);
+        else if (_device.IsFailing)
+            FailWhileLost();
+        else if (_hasAbandoned && _phase == QueuePhase.Attached)
+            DrainAbandoned();
         if (_phase == QueuePhase.Attached)
             IssueWaiting();
         if (_ring)

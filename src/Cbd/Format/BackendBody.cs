@@ -13,6 +13,9 @@ public enum BackendFlags : uint
 
     /// <summary>No O_DIRECT: writes go through the page cache of the backend's host.</summary>
     Buffered = 8,
+
+    /// <summary>The operator of its host stopped it while blkdevs used it: they are not to wait for it.</summary>
+    Stopped = 16,
 }
 
 /// <summary>How a backend does its I/O. Stored: values are fixed and only ever added to.</summary>
@@ -86,6 +89,8 @@ public sealed record BackendBody
     public required string Path { get; init; }
 
     public bool ReadOnly => (Flags & BackendFlags.ReadOnly) != 0;
+
+    public bool IsStopped => (Flags & BackendFlags.Stopped) != 0;
 
     /// <summary>Stores all <see cref="EncodedSizeBytes"/>.</summary>
     public void Encode(Span<byte> payload)

@@ -95,6 +95,26 @@ public sealed partial class Clearing<TMemory, TPolicy>
         Count(_geometry.BlkdevCount, _geometry.BlkdevOffset),
         Count(_geometry.ChannelCount, _geometry.ChannelOffset));
 
+    /// <summary>Backends, blkdevs and channels that are quarantined, by the id of the host whose claims they are.</summary>
+    public int[] CountQuarantinedByHost()
+    {
+        var counts = new int[_geometry.HostCount];
+        Add(_geometry.BackendCount, _geometry.BackendOffset);
+        Add(_geometry.BlkdevCount, _geometry.BlkdevOffset);
+        Add(_geometry.ChannelCount, _geometry.ChannelOffset);
+        return counts;
+
+        void Add(int count, Func<int, long> offsetOf)
+        {
+            for (int index = 0; index < count; index++)
+            {
+                ClaimWord word = Read(offsetOf(index));
+                if (word.State == ClaimState.Quarantined && word.Host < counts.Length)
+                    counts[word.Host]++;
+            }
+        }
+    }
+
     private int Count(int count, Func<int, long> offsetOf)
     {
         int found = 0;

@@ -85,13 +85,20 @@ public sealed class HostClaim<TMemory, TPolicy>
         }
 
         ClaimWord now = ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset);
-        // Another epoch, or quarantined: others have cleared this claim, and it is theirs to end.
-        if (now.Epoch == _word.Epoch && now.State is ClaimState.Closing or ClaimState.Clearing &&
+        // Another epoch: others have cleared this claim. Quarantined by others: nobody knows better than this host that it
+        // has stopped.
+        if (now.Epoch == _word.Epoch && now.State is ClaimState.Closing or ClaimState.Clearing or ClaimState.Quarantined &&
             clearing.Step(Host, ClearAuthority.Owner, nowMs) == ClearResult.Again)
             return StepResult.Again;
         Unlock();
         return StepResult.Done;
     }
+
+    /// <summary>
+    /// Gives the lock back, whatever became of the entry: from now on others see this claim as dead. Everything that
+    /// stores into the region under it must have stopped.
+    /// </summary>
+    public void GiveUp() => Unlock();
 
     internal ClaimWord Word => _word;
 

@@ -69,6 +69,8 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 Insecure = options.Insecure,
                 ReadOnly = options.ReadOnly,
                 Mode = PollModeText.OfOther(options.Mode),
+                OnBackendLoss = options.OnBackendLoss == Cbd.Blkdevs.OnBackendLoss.Queue ? null : LossText.Of(options.OnBackendLoss),
+                LossTimeout = options.LossTimeoutSeconds == 0 ? null : options.LossTimeoutSeconds,
             },
         });
         return started;

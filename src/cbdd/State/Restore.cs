@@ -92,6 +92,8 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
             Insecure = device.Insecure,
             ReadOnly = device.ReadOnly,
             Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
+            OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
+            LossTimeoutSeconds = device.LossTimeout ?? 0,
         });
     }
 

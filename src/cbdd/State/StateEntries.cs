@@ -65,6 +65,12 @@ public sealed record DeviceEntry
 
     /// <summary>Left out: adaptive.</summary>
     public string? Mode { get; init; }
+
+    /// <summary>Left out: queue.</summary>
+    public string? OnBackendLoss { get; init; }
+
+    /// <summary>Seconds; left out: for ever.</summary>
+    public int? LossTimeout { get; init; }
 }
 
 /// <summary>How the record is written; unknown, repeated and missing keys are refused.</summary>

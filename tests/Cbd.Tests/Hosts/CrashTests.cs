@@ -254,6 +254,74 @@ public sealed class A_host_killed_at_any_store
         });
 
     [Fact]
+    public void While_it_stops_a_backend_by_force_keeps_the_record_for_the_device() => ForEveryCrash(
+        (region, survivor) => { },
+        victim =>
+        {
+            BackendClaim<ArrayMemory, SafePolicy> claim = victim.Backends.Start(TestRegion.Disk());
+            // The device is the survivor's.
+            victim.Region.Started[0].StartBlkdev(0);
+            claim.BeginClose(force: true);
+            claim.MarkStopped();
+            claim.EndClose();
+        },
+        (region, survivor) =>
+        {
+            if (region.BackendWord(0).State == ClaimState.Free)
+            {
+                AssertOnly(region, "host 0");
+                return;
+            }
+
+            AssertOnly(region, "host 0", "backend 0", "blkdev 0");
+            Assert.Equal(ClaimState.Orphaned, region.BackendWord(0).State);
+            // Stopped or died: the record is whole, and the next session serves.
+            Assert.Equal("file:1:2", survivor.Backends.ReadRecord(0).Identity);
+            BackendClaim<ArrayMemory, SafePolicy>? next = null;
+            survivor.StepUntil(now => survivor.Backends.TakeOver(0, TestRegion.Disk(), false, now, out next) == StepResult.Done);
+            Assert.False(next!.Body.IsStopped);
+        });
+
+    [Fact]
+    public void While_it_ends_its_own_quarantine_leaves_what_an_operator_finishes()
+    {
+        for (int crashAt = 0; ; crashAt++)
+        {
+            var region = new TestRegion();
+            TestHost survivor = region.Host("survivor").Register();
+            int stores = int.MinValue;
+            TestHost late = region.ForeignHost("late", access =>
+            {
+                if (access != MemoryAccess.Load && stores++ == crashAt)
+                    throw new CrashException();
+            }).Register();
+            late.Backends.Start(TestRegion.Disk());
+            BlkdevClaim<ArrayMemory, SafePolicy> blkdev = late.StartBlkdev(0);
+            region.MakeChannel(0, ClaimState.Claimed, late.Id, blkdev);
+            Assert.Equal(ClearResult.Quarantined, survivor.Clear(late.Id, ClearAuthority.Forced));
+            stores = 0;
+            bool crashed = false;
+            try
+            {
+                late.Leave();
+            }
+            catch (CrashException)
+            {
+                crashed = true;
+            }
+
+            stores = int.MinValue;
+            Assert.Equal(ClearResult.Cleared, survivor.Clear(1, ClearAuthority.Fenced));
+            AssertOnly(region, "host 0");
+            if (!crashed)
+            {
+                Assert.True(crashAt > 3, $"only {crashAt} stores to crash at");
+                return;
+            }
+        }
+    }
+
+    [Fact]
     public void While_it_leaves_is_cleared_like_any_other() => ForEveryCrash(
         (_, _) => { },
         victim =>

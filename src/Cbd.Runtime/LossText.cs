@@ -1,0 +1,21 @@
+using Cbd.Blkdevs;
+using Cbd.Memory;
+
+namespace Cbd.Runtime;
+
+/// <summary>The words for <see cref="OnBackendLoss"/> on command lines and in JSON.</summary>
+public static class LossText
+{
+    public const string Queue = "queue";
+    public const string Fail = "fail";
+
+    public static string Of(OnBackendLoss action) => action == OnBackendLoss.Fail ? Fail : Queue;
+
+    /// <exception cref="CbdException">It is neither.</exception>
+    public static OnBackendLoss Parse(string word) => word switch
+    {
+        Queue => OnBackendLoss.Queue,
+        Fail => OnBackendLoss.Fail,
+        _ => throw new CbdException(CbdErrorKind.Invalid, $"on_backend_loss is '{word}': use {Queue} or {Fail}"),
+    };
+}
