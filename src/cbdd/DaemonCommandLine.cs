@@ -34,7 +34,7 @@ public sealed class DaemonCommandLine
     private readonly Option<int> _dead = VerbOptions.NumberOr(
         "--dead-ms", null, "a heartbeat that stands still this long is a dead host's", NodeOptions.DefaultDeadMs);
     private readonly Option<int> _fence = VerbOptions.NumberOr(
-        "--fence-ms", null, "warn in the log when this host could not beat for so long", NodeOptions.DefaultFenceMs);
+        "--fence-ms", null, "a host that could not beat for so long stores nothing before it has seen that its entry is still its own", NodeOptions.DefaultFenceMs);
     private readonly Option<int> _maxTransports = VerbOptions.NumberOr(
         "--max-transports", null, "transports at once", NodeOptions.DefaultMaxTransports);
     private readonly Option<string> _logFormat = VerbOptions.Choice(

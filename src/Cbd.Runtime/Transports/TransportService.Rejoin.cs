@@ -36,7 +36,13 @@ internal sealed partial class TransportService
                 try
                 {
                     if (!StopCleared())
+                    {
+                        // For good: what hangs may still reach its disk.
+                        _wasCleared = false;
+                        _logger.LogError("transport {Transport}: not registered anew: a disk does not finish its requests; restart the daemon when it answers again", Id);
                         return false;
+                    }
+
                     if (RegisterAnew())
                     {
                         // A take-over may have to wait for others, and this thread has to beat.
