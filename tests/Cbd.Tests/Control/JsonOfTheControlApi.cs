@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
+using Cbd.Blkdevs;
 using Cbd.Control.Json;
 using Cbd.Memory;
 using Cbd.Runtime;
@@ -37,15 +38,16 @@ public sealed class JsonOfTheControlApi
         "blkdev_area_off":143360,"bytes_per_blkdev_info":512,"blkdev_num":32,"channel_area_off":262144,
         "bytes_per_channel":4194304,"channel_num":64,"host_id":3,"my_host_id":3,"path":"/dev/shm/r","coherence":"hardware",
         "uuid":"00112233-4455-6677-8899-aabbccddeeff","hostname":"alpha","size_bytes":536870912,"ring_slots":128,
-        "payload_crc":true,"failure":""}
+        "payload_crc":true,"failure":"","quarantined_hosts":0,"quarantined_backends":0,"quarantined_blkdevs":0,
+        "quarantined_channels":0}
         """.ReplaceLineEndings(""),
         Served<TransportInfo>(TransportInfo.From(Node.GetTransport(0))));
 
     [Fact]
     public void Hosts() => Assert.Equal(
         """
-        [{"host_id":3,"hostname":"alpha","alive":"alive","state":"ACTIVE","mine":true},
-        {"host_id":4,"hostname":"beta","alive":"unknown","state":"ACTIVE","mine":false}]
+        [{"host_id":3,"hostname":"alpha","alive":"alive","state":"ACTIVE","mine":true,"quarantined":0},
+        {"host_id":4,"hostname":"beta","alive":"unknown","state":"ACTIVE","mine":false,"quarantined":0}]
         """.ReplaceLineEndings(""),
         Served<HostInfo[]>([.. Node.ListHosts(0).Select(HostInfo.From)]));
 
@@ -54,7 +56,7 @@ public sealed class JsonOfTheControlApi
         """
         [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
         "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0,
-        "cpu_us":null,"allocated_bytes":null}]
+        "session":0,"stopped":false,"cpu_us":null,"allocated_bytes":null}]
         """.ReplaceLineEndings(""),
         Served<BackendInfo[]>([.. Node.ListBackends(0, true).Select(BackendInfo.From)]));
 
@@ -62,7 +64,7 @@ public sealed class JsonOfTheControlApi
     public void Devices() => Assert.Equal(
         """
         [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","node":"","alive":"alive",
-        "state":"running","queues":2,"size_bytes":1073741824,"read_only":false}]
+        "state":"running","queues":2,"size_bytes":1073741824,"read_only":false,"loss":"","on_backend_loss":null,"loss_timeout":null}]
         """.ReplaceLineEndings(""),
         Served<DeviceInfo[]>([.. Node.ListDevices(0, true).Select(DeviceInfo.From)]));
 
@@ -77,6 +79,20 @@ public sealed class JsonOfTheControlApi
     [Fact]
     public void A_transport_is_the_same_after_the_way_there_and_back() =>
         Assert.Equal(Node.GetTransport(0), TransportInfo.From(Node.GetTransport(0)).ToDescription());
+
+    [Fact]
+    public void A_device_is_the_same_after_the_way_there_and_back()
+    {
+        DeviceDescription device = Node.ListDevices(0, true)[0] with
+        {
+            State = "failing",
+            Loss = "its host is gone",
+            LossPolicy = new LossPolicy(OnBackendLoss.Queue, 30_000),
+        };
+        Assert.Equal(device, DeviceInfo.From(device).ToDescription());
+        device = device with { LossPolicy = new LossPolicy(OnBackendLoss.Fail, 0) };
+        Assert.Equal(device, DeviceInfo.From(device).ToDescription());
+    }
 
     [Fact]
     public void A_magic_that_is_no_number_is_refused()

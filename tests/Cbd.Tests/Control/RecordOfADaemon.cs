@@ -1,3 +1,4 @@
+using Cbd.Blkdevs;
 using Cbd.Memory;
 using Cbd.Programs.Daemon;
 using Cbd.Programs.Daemon.State;
@@ -28,8 +29,8 @@ public sealed class RecordOfADaemon : IDisposable
         node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
         node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
         node.StartBackend(new StartBackendOptions { Path = "memory:64M" });
-        node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true });
-        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true });
+        node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 });
+        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail });
     }
 
     [Fact]
@@ -44,8 +45,8 @@ public sealed class RecordOfADaemon : IDisposable
                 $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware" }}",
                 $"{new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
                 $"{new StartBackendOptions { Path = "memory:64M" }}",
-                $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true }}",
-                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true }}",
+                $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 }}",
+                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail }}",
             ],
             node.Calls);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);

@@ -175,6 +175,10 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal(
             $"{new StartDeviceOptions { Backend = 2, Queues = 3, Nbd = "tcp:0.0.0.0:10809", Insecure = true, ReadOnly = true }}",
             _node.Calls[1]);
+        Run("dev-start -b 2 --on-backend-loss fail");
+        Assert.Equal($"{new StartDeviceOptions { Backend = 2, OnBackendLoss = Cbd.Blkdevs.OnBackendLoss.Fail }}", _node.Calls[2]);
+        Run("dev-start -b 2 --on-backend-loss queue --loss-timeout 90");
+        Assert.Equal($"{new StartDeviceOptions { Backend = 2, LossTimeoutSeconds = 90 }}", _node.Calls[3]);
     }
 
     [Fact]
@@ -221,6 +225,8 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [InlineData("backend-stop", "'--backend' is required")]
     [InlineData("backend-stop -b 99999999999", "--backend is '99999999999'")]
     [InlineData("dev-start -t x -b 1", "--transport is 'x'")]
+    [InlineData("dev-start -b 1 --on-backend-loss never", "--on-backend-loss is 'never'; use queue or fail")]
+    [InlineData("dev-start -b 1 --loss-timeout soon", "--loss-timeout is 'soon'")]
     [InlineData("dev-stop -t 0", "'--dev' is required")]
     [InlineData("host-clear", "'--host-id' is required")]
     [InlineData("adm op=nonsense", "adm op 'nonsense' is not known")]
