@@ -56,11 +56,12 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
         public int Poll(Span<BlockCompletion> completions)
         {
+            long now = MonotonicClock.CoarseMicroseconds;
             if (condition.IsFenced)
                 queue.Fence();
-            else if (condition.IsOverdue)
+            else if (condition.IsOverdueAt(now / 1000))
                 return 0;
-            return queue.Poll(MonotonicClock.CoarseMicroseconds, completions);
+            return queue.Poll(now, completions);
         }
 
         public void Wait(int timeoutMicroseconds)

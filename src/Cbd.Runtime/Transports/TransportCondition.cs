@@ -25,7 +25,10 @@ internal sealed class TransportCondition(int fenceMs)
     /// This host did not beat for the fence time, so that others may be about to clear it: nothing may be stored until its
     /// housekeeping has seen that the entry is still its own. For each turn of a thread: reads the coarse clock only.
     /// </summary>
-    public bool IsOverdue => _overdue || MonotonicClock.Milliseconds - Volatile.Read(ref _beatMs) > fenceMs;
+    public bool IsOverdue => IsOverdueAt(MonotonicClock.Milliseconds);
+
+    /// <summary>As <see cref="IsOverdue"/>, where the coarse clock has been read already.</summary>
+    public bool IsOverdueAt(long nowMs) => _overdue || nowMs - Volatile.Read(ref _beatMs) > fenceMs;
 
     /// <summary>As <see cref="IsOverdue"/>, on CLOCK_BOOTTIME, which counts time in suspend: for after a sleep.</summary>
     public bool IsOverdueAfterSleep
