@@ -101,6 +101,9 @@ public sealed record DeviceInfo
     public required long SizeBytes { get; init; }
     public required bool ReadOnly { get; init; }
 
+    /// <summary>What its user may not expect; null if there is nothing.</summary>
+    public string? Note { get; set; }
+
     public static DeviceInfo From(DeviceDescription device) => new()
     {
         BlkdevId = device.BlkdevId,
@@ -113,6 +116,7 @@ public sealed record DeviceInfo
         Queues = device.Queues,
         SizeBytes = device.SizeBytes,
         ReadOnly = device.ReadOnly,
+        Note = device.Note.Length > 0 ? device.Note : null,
     };
 
     public DeviceDescription ToDescription() => new()
@@ -127,6 +131,7 @@ public sealed record DeviceInfo
         Queues = Queues,
         SizeBytes = SizeBytes,
         ReadOnly = ReadOnly,
+        Note = Note ?? "",
     };
 }
 

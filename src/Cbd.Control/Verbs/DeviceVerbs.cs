@@ -77,7 +77,8 @@ internal static class DeviceVerbs
                 ("STATE", d => d.State),
                 ("QUEUES", d => $"{d.Queues}"),
                 ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
-                ("MODE", d => d.ReadOnly ? "ro" : "rw"));
+                ("MODE", d => d.ReadOnly ? "ro" : "rw"),
+                ("NOTE", d => d.Note ?? ""));
         });
     }
 }
