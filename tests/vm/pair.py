@@ -118,6 +118,12 @@ class Pair:
             if not self.node.startswith("/dev/"):
                 raise Failed(f"dev-start printed '{self.node}' and no node")
 
+    def attach_by(self, attach):
+        """The device, stopped and started again by another kind of attachment."""
+        self.stop_device()
+        self.attach = attach
+        self.start_device()
+
     def stop_device(self, options=""):
         if self.attach == "client":
             self.beta.sh("nbd-client -d /dev/nbd0")
