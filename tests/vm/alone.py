@@ -46,9 +46,12 @@ class Alone:
 
     def start_daemon(self, options=""):
         self.sh(f"""
+            rm -f /run/cbd/cbdd.sock
             cbdd {TIMES} </dev/null >/dev/ttyS0 2>>/tmp/cbdd.log &
             echo $! >/run/cbdd.pid
-            for i in $(seq 200); do cbdctrl tp-list >/dev/null 2>&1 && break; sleep 0.1; done
+            # Until the socket is there a look costs next to nothing; a program that starts does, where CPUs are emulated.
+            for i in $(seq 400); do [ -S /run/cbd/cbdd.sock ] && break; sleep 0.05; done
+            for i in $(seq 40); do cbdctrl tp-list >/dev/null 2>&1 && break; sleep 0.5; done
             cbdctrl tp-reg -H alone -p /dev/shm/region {"--size 64M" if options else ""} {options}""")
 
     def start_backend(self, options=""):

@@ -67,6 +67,7 @@ while [ ! -e /tmp/writer.stop ]; do
     else
         echo "error $i: $(cat /tmp/writer.dd)" >>/tmp/writer.log
     fi
+    sleep 0.1
 done
 END
     rm -f /tmp/writer.stop; : >/tmp/writer.log
