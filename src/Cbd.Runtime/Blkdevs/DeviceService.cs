@@ -40,6 +40,7 @@ internal sealed class DeviceService
     private volatile string _note = "";
     private long _shownBytes;
     private int _isShowing;
+    private volatile bool _isAskedAgain;
 
     public DeviceService(
         MappedMemory memory,
@@ -81,8 +82,11 @@ internal sealed class DeviceService
     /// <summary>What users may not expect, in one line: why the export has not the device's size. Empty if it has.</summary>
     public string Note => _note;
 
-    /// <summary>The device has a size that the users of the export were not told of. False while it is not served.</summary>
-    public bool HasNewSize => Volatile.Read(ref _shownBytes) is > 0 and var shown && shown != Info.SizeBytes;
+    /// <summary>
+    /// The device has a size that the users of the export were not told of, or could not be told of before the backend
+    /// said it again. False while it is not served.
+    /// </summary>
+    public bool HasNewSize => Volatile.Read(ref _shownBytes) is > 0 and var shown && (shown != Info.SizeBytes || _isAskedAgain);
 
     /// <summary>False if <see cref="ShowSize"/> is about to be called already.</summary>
     public bool TryBeginShowing() => Interlocked.Exchange(ref _isShowing, 1) == 0;
@@ -97,6 +101,7 @@ internal sealed class DeviceService
     {
         if (!HasNewSize)
             return;
+        _isAskedAgain = false;
         long size = Info.SizeBytes;
         try
         {
@@ -205,6 +210,7 @@ internal sealed class DeviceService
                 _state.Fail($"backend {Backend} has {session.Info.SizeBytes} bytes in blocks of {session.Info.LogicalBlockBytes} now, and had {Info.SizeBytes} in blocks of {Info.LogicalBlockBytes}: it must not become smaller; stop the device");
             else
                 _state.Adopt(session with { Info = session.Info with { ReadOnly = _claim.Body.ReadOnly } });
+            _isAskedAgain = _note.Length > 0;
         }
 
         ClaimWord word = _watch.Word;
