@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 
+import attach
 import plots
 from comparison import DISK, NBD
 from results import MISSING, Results, percent, quantity, table, times
@@ -295,6 +296,9 @@ def write(results, directory):
         "## Over NBD",
         "",
         *comparison(r, "nbd", to_nbdkit(r)),
+        "## Attached to the kernel",
+        "",
+        *attach.section(r),
         "## Raw file",
         "",
         *comparison(

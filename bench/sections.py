@@ -8,6 +8,7 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from attach import attach
 from comparison import DISK, HOT, NBD, stopped
 from processes import Daemon, Failed
 from samples import Workload, by_fio, of_bench, text
@@ -305,6 +306,7 @@ SECTIONS = {
     "in-process": in_process,
     "pairs": pairs,
     "nbd": over_nbd,
+    "attach": attach,
     "raw-file": raw_file,
     "sweeps": sweeps,
     "modes": modes,

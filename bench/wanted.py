@@ -1,5 +1,6 @@
 """The table wanted / measured / met: what the data path has to reach, a row each."""
 
+import attach
 from comparison import DISK, NBD
 from results import MISSING, met, percent, quantity, table, times
 from samples import median
@@ -95,6 +96,7 @@ def wanted(r, profile):
                 met(more, 5, False),
             )
         )
+    rows += attach.wanted_rows(r)
     for index, daemon in enumerate(("disks'", "devices'")):
         used = r.median("devices", "idle", "idle", lambda s, i=index: s["cpu_percent"][i])
         rows.append(

@@ -90,6 +90,9 @@ public static class RequestRules
             throw Invalid($"{what} id {id} is negative; ids start at 0");
     }
 
+    /// <summary>A size that a disk can have, bytes; null: none is asked for.</summary>
+    public static void CheckDiskSize(long? sizeBytes) => CheckRange(sizeBytes, "the size of the disk", 1, long.MaxValue);
+
     /// <summary>The path is a kind of disk that is not a file.</summary>
     public static bool IsDiskScheme(string path) =>
         path.StartsWith("memory:", StringComparison.Ordinal) || path.StartsWith("null:", StringComparison.Ordinal);

@@ -41,8 +41,6 @@ public abstract class DescriptorDisk : Disk
 
     public override string Engine { get; }
 
-    public override BlockDeviceInfo Info { get; }
-
     internal DiskFile File { get; }
 
     internal DiskWorkers Workers { get; }
@@ -92,9 +90,9 @@ public abstract class DescriptorDisk : Disk
     internal void CountClosedQueue() => Interlocked.Decrement(ref _openQueues);
 
     /// <summary>0, or the errno that the request is answered with.</summary>
-    internal int Check(BlockDeviceInfo info, in BlockRequest request)
+    internal int Check(in BlockRequest request)
     {
-        int error = RequestGate.Check(info, request);
+        int error = RequestGate.Check(Info, request);
         bool transfers = request.Operation is BlockOperation.Read or BlockOperation.Write;
         return error == 0 && transfers && ((int)request.Data.Address & _memoryAlignmentMask) != 0 ? Errno.EINVAL : error;
     }
@@ -146,7 +144,7 @@ public abstract class DescriptorDisk : Disk
     /// once per open file description, to one of those that ask: so they ask one after another, and once it was
     /// reported, all are told.
     /// </summary>
-    private int Sync()
+    public override int Sync()
     {
         if (IsDirect)
             return -File.SyncData();
@@ -207,13 +205,13 @@ public abstract class DescriptorDisk : Disk
     /// ends inside a block is repeated from the block's start, since O_DIRECT could not go on from there; one that
     /// gets nowhere is the end of a file that was truncated, or a device that became smaller.
     /// </summary>
-    internal static int AdvanceTransfer(BlockDeviceInfo info, PendingRequest pending, int result)
+    internal int AdvanceTransfer(PendingRequest pending, int result)
     {
         if (result < 0)
             return -result;
         long done = pending.DoneBytes + (long)result;
         if (done < pending.Request.Length)
-            done &= -(long)info.LogicalBlockBytes;
+            done &= -(long)Info.LogicalBlockBytes;
         if (done <= pending.DoneBytes || done > pending.Request.Length)
             return Errno.EIO;
         pending.DoneBytes = (int)done;
@@ -236,7 +234,7 @@ public abstract class DescriptorDisk : Disk
                 : File.Write(rest, offset, durable);
             if (result == -Errno.EAGAIN)
                 continue;
-            int error = AdvanceTransfer(Info, pending, result);
+            int error = AdvanceTransfer(pending, result);
             if (error != 0)
                 return error;
         }

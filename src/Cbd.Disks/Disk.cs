@@ -13,6 +13,8 @@ namespace Cbd.Disks;
 /// </remarks>
 public abstract class Disk : IBlockDevice
 {
+    private BlockDeviceInfo? _info;
+
     private protected Disk(string path) => Path = path;
 
     /// <summary>The path as it was given.</summary>
@@ -35,9 +37,37 @@ public abstract class Disk : IBlockDevice
     {
     }
 
-    public abstract BlockDeviceInfo Info { get; }
+    /// <summary>What is served: its size is that of <see cref="Serve"/>, else what the disk had when it was opened.</summary>
+    public BlockDeviceInfo Info
+    {
+        get => Volatile.Read(ref _info)!;
+        private protected set => Volatile.Write(ref _info, value);
+    }
 
     public int MaxQueues => int.MaxValue;
+
+    /// <summary>Bytes that the disk has now; it may have been grown outside since it was opened.</summary>
+    /// <exception cref="CbdException">The size cannot be read.</exception>
+    public abstract long MeasureBytes();
+
+    /// <summary>
+    /// Makes the disk at least <paramref name="sizeBytes"/> large, where this is a disk that can be made larger from
+    /// here; what it holds stays, and what is new reads as zeroes. Not served yet: see <see cref="Serve"/>.
+    /// </summary>
+    /// <exception cref="CbdException">It cannot be, with the remedy; its size is as it was.</exception>
+    public abstract void Grow(long sizeBytes);
+
+    /// <summary>Everything that was written, and the disk's size, are on the medium when it returns 0; else an errno.</summary>
+    public virtual int Sync() => 0;
+
+    /// <summary>
+    /// From now on requests may use the first <paramref name="sizeBytes"/> bytes, all queues included; the disk must have
+    /// them. What is in flight is not touched. One thread at a time.
+    /// </summary>
+    public void Serve(long sizeBytes) => Info = Info with { SizeBytes = sizeBytes };
+
+    /// <summary>The path of the disk when it has that size: the text of a disk without a file says it.</summary>
+    public virtual string PathAt(long sizeBytes) => Path;
 
     public abstract IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null);
 

@@ -8,7 +8,6 @@ internal class ImmediateQueue<TDisk> : IBlockQueue
     where TDisk : Disk, IImmediateDisk
 {
     private readonly TDisk _disk;
-    private readonly BlockDeviceInfo _info;
     private readonly WakeEvent _wake = new();
     private readonly BlockCompletion[] _done;
     private int _first;
@@ -16,7 +15,6 @@ internal class ImmediateQueue<TDisk> : IBlockQueue
     public ImmediateQueue(TDisk disk, int depth)
     {
         _disk = disk;
-        _info = disk.Info;
         _done = new BlockCompletion[depth];
     }
 
@@ -27,7 +25,7 @@ internal class ImmediateQueue<TDisk> : IBlockQueue
         if (Outstanding == _done.Length)
             return false;
         int result = 0;
-        int error = RequestGate.Check(_info, request);
+        int error = RequestGate.Check(_disk.Info, request);
         if (error == 0)
             result = _disk.Execute(request);
         int index = _first + Outstanding++;

@@ -12,7 +12,6 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
     private const ulong WakeUserData = ulong.MaxValue;
 
     private readonly DescriptorDisk _disk;
-    private readonly BlockDeviceInfo _info;
     private readonly IoUring _ring;
     private readonly WakeEvent _wake = new();
     private readonly PendingRequest[] _places;
@@ -25,7 +24,6 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
     private RingQueue(DescriptorDisk disk, IoUring ring, int depth)
     {
         _disk = disk;
-        _info = disk.Info;
         _ring = ring;
         _places = new PendingRequest[depth];
         for (int i = depth - 1; i >= 0; i--)
@@ -69,7 +67,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         _free = pending.Next;
         pending.Start(request);
         Outstanding++;
-        int error = _disk.Check(_info, request);
+        int error = _disk.Check(request);
         if (error == 0)
             Issue(pending);
         else
@@ -222,7 +220,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
 
     private void AdvanceTransfer(PendingRequest pending, int result)
     {
-        int error = DescriptorDisk.AdvanceTransfer(_info, pending, result);
+        int error = _disk.AdvanceTransfer(pending, result);
         if (error != 0 || pending.DoneBytes == pending.Request.Length)
             Finish(pending, error);
         else

@@ -7,7 +7,6 @@ namespace Cbd.Disks;
 internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
 {
     private readonly DescriptorDisk _disk;
-    private readonly BlockDeviceInfo _info;
     private readonly WakeEvent _wake = new();
     private FinishedList _finished;
     private PendingRequest? _free;
@@ -17,7 +16,6 @@ internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
     public WorkerQueue(DescriptorDisk disk, int depth)
     {
         _disk = disk;
-        _info = disk.Info;
         for (int i = 0; i < depth; i++)
             _free = new PendingRequest(this, i) { Next = _free };
     }
@@ -33,7 +31,7 @@ internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
         _free = pending.Next;
         pending.Start(request);
         Outstanding++;
-        pending.Error = _disk.Check(_info, request);
+        pending.Error = _disk.Check(request);
         if (pending.Error == 0)
         {
             _disk.Workers.Enqueue(pending);

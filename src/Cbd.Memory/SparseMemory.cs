@@ -11,15 +11,20 @@ namespace Cbd.Memory;
 public sealed unsafe class SparseMemory : IDisposable
 {
     private readonly nuint _pageMask = (nuint)Environment.SystemPageSize - 1;
+    private readonly nuint _mappedBytes;
     private byte* _start;
+    private long _sizeBytes;
 
     /// <param name="sizeBytes">Size, bytes; &gt; 0. Nothing is reserved for it.</param>
+    /// <param name="limitBytes">Size up to which it is to be able to grow; address space alone, and given up where there is none.</param>
     /// <exception cref="CbdException">The address space has no room for it.</exception>
-    public SparseMemory(long sizeBytes)
+    public SparseMemory(long sizeBytes, long limitBytes = 0)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
-        void* start = LibC.MMap(
-            null, (nuint)sizeBytes, ProtectionRead | ProtectionWrite, MapPrivate | MapAnonymous | MapNoReserve, FileDescriptor.None, 0);
+        long mapped = Math.Max(sizeBytes, limitBytes);
+        void* start = Map(mapped);
+        if (start == (void*)-1 && mapped > sizeBytes)
+            start = Map(mapped = sizeBytes);
         if (start == (void*)-1)
         {
             throw new CbdException(
@@ -27,15 +32,29 @@ public sealed unsafe class SparseMemory : IDisposable
                 $"{sizeBytes} bytes of memory cannot be mapped (errno {LibC.LastErrno}); choose a smaller size");
         }
         // A process that keeps its memory locked would keep pages that were given back; these may be swapped.
-        _ = LibC.MUnlock(start, (nuint)sizeBytes);
+        _ = LibC.MUnlock(start, (nuint)mapped);
+        _mappedBytes = (nuint)mapped;
         _start = (byte*)start;
-        SizeBytes = sizeBytes;
+        _sizeBytes = sizeBytes;
     }
 
     ~SparseMemory() => Free();
 
     /// <summary>Size, bytes.</summary>
-    public long SizeBytes { get; }
+    public long SizeBytes => Volatile.Read(ref _sizeBytes);
+
+    /// <summary>Size up to which it can grow, bytes.</summary>
+    public long LimitBytes => (long)_mappedBytes;
+
+    /// <summary>Makes it larger, by zeroes, while it is in use. False, and nothing is changed, above the limit.</summary>
+    public bool TryGrow(long sizeBytes)
+    {
+        if (sizeBytes > LimitBytes)
+            return false;
+        if (sizeBytes > SizeBytes)
+            Volatile.Write(ref _sizeBytes, sizeBytes);
+        return true;
+    }
 
     /// <summary>The bytes [offset, offset + length) where they are. Not to be used after <see cref="Dispose"/>.</summary>
     public ReadOnlySpan<byte> GetSpan(long offset, int length) =>
@@ -90,6 +109,9 @@ public sealed unsafe class SparseMemory : IDisposable
         byte* start = _start;
         _start = null;
         if (start != null)
-            _ = LibC.MUnmap(start, (nuint)SizeBytes);
+            _ = LibC.MUnmap(start, _mappedBytes);
     }
+
+    private static void* Map(long bytes) => LibC.MMap(
+        null, (nuint)bytes, ProtectionRead | ProtectionWrite, MapPrivate | MapAnonymous | MapNoReserve, FileDescriptor.None, 0);
 }

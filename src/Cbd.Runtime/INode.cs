@@ -41,6 +41,12 @@ public interface INode : IDisposable
     /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     void ClearBackend(int transport, int backend, bool force, bool fenced);
 
+    /// <summary>
+    /// Makes a served backend of this host larger: to <paramref name="sizeBytes"/>, growing its disk if that has fewer and
+    /// can be made larger from here; null: to what its disk has now. Never smaller. Devices notice by themselves.
+    /// </summary>
+    ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes);
+
     /// <summary>The backends of this host, or of all hosts.</summary>
     IReadOnlyList<BackendDescription> ListBackends(int transport, bool all);
 
@@ -148,6 +154,12 @@ public sealed record StartDeviceOptions
     /// <summary>With <see cref="Blkdevs.OnBackendLoss.Queue"/>: they wait this many seconds, then fail; 0: for ever.</summary>
     public int LossTimeoutSeconds { get; init; }
 }
+
+/// <summary>
+/// A backend that has its new size, bytes. <paramref name="Note"/> says, in one line, which devices of this node could not
+/// show it to their users, and why; empty if there are none.
+/// </summary>
+public sealed record ResizedBackend(long SizeBytes, string Note = "");
 
 /// <summary>
 /// A device that was started: its id and the node or NBD URI to use it with. <paramref name="Note"/> says what the user
@@ -259,6 +271,9 @@ public sealed record DeviceDescription
     public required int Queues { get; init; }
     public required long SizeBytes { get; init; }
     public required bool ReadOnly { get; init; }
+
+    /// <summary>What its user may not expect, in one line, for our own: that its node has not the size it could have.</summary>
+    public string Note { get; init; } = "";
 }
 
 public sealed record ChannelDescription

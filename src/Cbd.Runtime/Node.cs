@@ -96,6 +96,8 @@ public sealed class Node : INode
 
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).ResizeBackend(backend, sizeBytes);
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
 
     public StartedDevice StartDevice(StartDeviceOptions request)

@@ -58,6 +58,26 @@ public sealed class SimulatedBackendHost<TPolicy> : SimulatedActor
         _backAt = _world.Region.Now + _world.Random.Next(100, 5000);
     }
 
+    /// <summary>An operator makes the disk larger; what follows from that takes a turn each.</summary>
+    internal void GrowDisk()
+    {
+        if (IsAlive && !IsRunning && _disk.SizeBlocks < _disk.BlockCount)
+            _disk.SizeBlocks = Math.Min(_disk.BlockCount, _disk.SizeBlocks + 1 + _world.Random.Next(4));
+    }
+
+    /// <summary>The disk has it, then the handlers take it, then the entry says it; a crash may come in between.</summary>
+    private void Grow()
+    {
+        long has = (long)_disk.SizeBlocks * SimulatedDisk.BlockBytes;
+        bool isServed = _queue!.Info.SizeBytes == has, isTold = Session.Info.SizeBytes == has;
+        if ((isServed && isTold) || _world.Random.Next(4) != 0)
+            return;
+        if (_world.Scenario.AnnouncesGrowthFirst ? !isTold : isServed)
+            Session = Session with { Info = Session.Info with { SizeBytes = has } };
+        else
+            _queue.Serve(has);
+    }
+
     internal override void Turn()
     {
         if (_group is null)
@@ -74,6 +94,7 @@ public sealed class SimulatedBackendHost<TPolicy> : SimulatedActor
                 _group.TryAttach(channel);
         }
 
+        Grow();
         _group.Poll();
     }
 
@@ -81,6 +102,9 @@ public sealed class SimulatedBackendHost<TPolicy> : SimulatedActor
     {
         _memory = new SimulatedMemory(_world.Region, _world.NextHost());
         _queue = new SimulatedDiskQueue(_disk, _world.Region, _durabilityId);
+        // A take-over serves the recorded size, whatever the disk has by now.
+        if (Lives > 0)
+            _queue.Serve(Session.Info.SizeBytes);
         Session = new BackendSession(Session.Epoch + 1, _durabilityId, _queue.Info);
         var served = new ServedBackend(Backend, Session.Epoch, _queue, 0, _ => { }, (blkdev, epoch) => Writer == (blkdev, epoch));
         _group = new HandlerGroup<SimulatedMemory, TPolicy>(_memory, _world.Geometry, served, _queue, _buffers);

@@ -21,7 +21,6 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
     private readonly Simulator<TPolicy> _world;
     private readonly SimulatedBackendHost<TPolicy> _backend;
     private readonly History _history;
-    private readonly int _blocks;
     private readonly BlockCompletion[] _completions = new BlockCompletion[16];
     private readonly int _blkdev;
     private readonly List<(int Channel, int Host)> _toClear = [];
@@ -45,13 +44,12 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
 
     private sealed record Sent(BlockOperation Operation, int Block, int Count, long Began, long[] Ids);
 
-    public SimulatedDeviceHost(Simulator<TPolicy> world, int blkdev, SimulatedBackendHost<TPolicy> backend, History history, int blocks)
+    public SimulatedDeviceHost(Simulator<TPolicy> world, int blkdev, SimulatedBackendHost<TPolicy> backend, History history)
     {
         _world = world;
         _blkdev = blkdev;
         _backend = backend;
         _history = history;
-        _blocks = blocks;
         backend.CacheLost += () =>
         {
             // A device that has been told, or is gone, may lose what no flush covered. One that goes on may not.
@@ -63,6 +61,9 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
 
     private bool _lossPending;
 
+    /// <summary>Blocks that the device has, as its backend last told it.</summary>
+    private int Blocks => (int)(_device!.Info.SizeBytes / SimulatedDisk.BlockBytes);
+
     public int Requests { get; private set; }
 
     public int Errors { get; private set; }
@@ -72,7 +73,7 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
     public int Lives { get; private set; }
 
     public bool IsQuiet => _device is not null && !_stopping && !_lossPending && Array.TrueForAll(_users, u => Array.TrueForAll(u.InFlight, s => s is null)) &&
-        (!_finalRead || _finalBlock >= _blocks) && _device.Failure is null;
+        (!_finalRead || _finalBlock >= Blocks) && _device.Failure is null;
 
     public bool IsStopped => _finished && _device is null && _toClear.Count == 0;
 
@@ -136,7 +137,7 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
             return;
         }
 
-        if (_backend.IsAlive && _device.SessionEpoch != _backend.Session.Epoch)
+        if (_backend.IsAlive && (_device.SessionEpoch != _backend.Session.Epoch || _device.Info.SizeBytes != _backend.Session.Info.SizeBytes))
         {
             _device.Adopt(_backend.Session);
             _world.Trace($"device {_blkdev} host {_host} adopts session {_backend.Session.Epoch}");
@@ -261,15 +262,15 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
             return;
         if (_finalRead)
         {
-            if (_finalBlock < _blocks && queue == _queues[0])
+            if (_finalBlock < Blocks && queue == _queues[0])
                 Send(queue, user, slot, BlockOperation.Read, BlockFlags.None, _finalBlock++, 1);
             return;
         }
 
         if (_world.IsCalming || _world.Random.Next(3) == 0)
             return;
-        int block = _world.Random.Next(_blocks);
-        int count = Math.Min(1 + _world.Random.Next(MaxBlocks), _blocks - block);
+        int block = _world.Random.Next(Blocks);
+        int count = Math.Min(1 + _world.Random.Next(MaxBlocks), Blocks - block);
         switch (_world.Random.Next(20))
         {
             case 0:
@@ -318,6 +319,8 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
         user.InFlight[slot] = null;
         if (completion.Error != 0)
             Errors++;
+        if (completion.Error == Errno.EINVAL)
+            throw new SimulationException($"blocks {sent.Block}+{sent.Count} were refused, and the device has {Blocks}");
         ReadOnlySpan<byte> data = user.Buffer.GetSpan(slot * MaxBlocks * SimulatedDisk.BlockBytes, sent.Count * SimulatedDisk.BlockBytes);
         for (int i = 0; i < sent.Count; i++)
         {

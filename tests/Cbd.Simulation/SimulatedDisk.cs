@@ -34,9 +34,14 @@ public sealed class SimulatedDisk
         _cached = new byte[blocks * BlockBytes];
         _random = random;
         BlockCount = blocks;
+        SizeBlocks = blocks;
     }
 
+    /// <summary>Blocks that it can ever have.</summary>
     public int BlockCount { get; }
+
+    /// <summary>Blocks that it has.</summary>
+    public int SizeBlocks { get; set; }
 
     public int MaxDelay { get; set; } = 50;
 
@@ -150,11 +155,14 @@ public sealed class SimulatedDiskQueue(SimulatedDisk disk, SimulatedRegion clock
 {
     internal Queue<BlockCompletion> Finished { get; } = new();
 
-    public BlockDeviceInfo Info { get; } = new()
+    public BlockDeviceInfo Info { get; private set; } = new()
     {
-        SizeBytes = (long)disk.BlockCount * SimulatedDisk.BlockBytes,
+        SizeBytes = (long)disk.SizeBlocks * SimulatedDisk.BlockBytes,
         DurabilityId = durabilityId,
     };
+
+    /// <summary>Takes requests for so much of the disk, as a real one does after it has grown.</summary>
+    internal void Serve(long sizeBytes) => Info = Info with { SizeBytes = sizeBytes };
 
     public int MaxQueues => 1;
 

@@ -11,6 +11,7 @@ public static class Simulations
         ["rough"] = Scenario.Rough,
         ["crashing"] = Scenario.Crashing,
         ["slow-disk"] = Scenario.SlowDisk,
+        ["growing"] = Scenario.Growing,
         ["rivals"] = Scenario.Rivals,
         ["no-payload-crc"] = Scenario.SlowDisk with { PayloadCrc = false, Visibility = VisibilityFaults.None, Pause = 0.001 },
     };

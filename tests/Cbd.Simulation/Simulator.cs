@@ -37,6 +37,12 @@ public sealed record Scenario
     /// <summary>Blocks of each disk; few of them meet each other often.</summary>
     public int Blocks { get; init; } = 48;
 
+    /// <summary>The disk, which begins with half of its blocks, becomes larger; per step.</summary>
+    public double Growth { get; init; }
+
+    /// <summary>A defect, to see that it is noticed: a new size is told before the handlers take it.</summary>
+    public bool AnnouncesGrowthFirst { get; init; }
+
     /// <summary>Nothing in this run excuses a reset of a channel or an error.</summary>
     public bool IsFaultless => Visibility == VisibilityFaults.None && BackendCrash == 0 && BackendMachineCrash == 0 && DeviceCrash == 0 && Pause == 0;
 
@@ -69,6 +75,9 @@ public sealed record Scenario
         Pause = 0.001,
         BackendCrash = 0.0001,
     };
+
+    /// <summary>The disk becomes larger in use, with deaths between the steps of that.</summary>
+    public static readonly Scenario Growing = new() { Growth = 0.002, BackendCrash = 0.0005, DeviceCrash = 0.0003, DeviceRestart = 0.0005, DiskDelay = 400 };
 
     /// <summary>Devices of two hosts come and go, each on a backend of its own, and compete for channels.</summary>
     public static readonly Scenario Rivals = new() { Devices = 2, DeviceRestart = 0.01, DeviceCrash = 0.001, Preemption = 0.1 };
@@ -123,11 +132,13 @@ public sealed class Simulator<TPolicy>
         for (int i = 0; i < scenario.Devices; i++)
         {
             var disk = new SimulatedDisk(scenario.Blocks, _random) { MaxDelay = scenario.DiskDelay, SlowShare = scenario.SlowShare };
+            if (scenario.Growth > 0)
+                disk.SizeBlocks = scenario.Blocks / 2;
             var history = new History(disk.BlockCount);
             var backend = new SimulatedBackendHost<TPolicy>(this, i, disk);
             _disks.Add(disk);
             _backends.Add(backend);
-            _devices.Add(new SimulatedDeviceHost<TPolicy>(this, i, backend, history, disk.BlockCount));
+            _devices.Add(new SimulatedDeviceHost<TPolicy>(this, i, backend, history));
         }
 
         _actors.AddRange(_backends);
@@ -232,6 +243,8 @@ public sealed class Simulator<TPolicy>
             _backends[_random.Next(_backends.Count)].Crash(machine: false);
         if (Chance(_scenario.BackendMachineCrash))
             _backends[_random.Next(_backends.Count)].Crash(machine: true);
+        if (Chance(_scenario.Growth))
+            _backends[_random.Next(_backends.Count)].GrowDisk();
         if (Chance(_scenario.DeviceCrash))
             _devices[_random.Next(_devices.Count)].Crash();
         if (Chance(_scenario.DeviceRestart))

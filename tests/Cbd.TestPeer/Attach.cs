@@ -11,7 +11,7 @@ namespace Cbd.TestPeer;
 
 /// <summary>
 /// <c>attach KIND DISK SIZE QUEUES</c>: gives the first SIZE bytes of a disk to this kernel and prints the node. Then
-/// one line for each line of standard input: <c>resize BYTES</c>; <c>cut N</c> shuts the Nth of its sockets down, as a
+/// one line for each line of standard input: <c>cut N</c> shuts the Nth of its sockets down, as a
 /// failure would; <c>hold</c> keeps the ends of requests back, as a backend that is away does, and <c>release</c> gives
 /// them; <c>stop</c>, as the end of the input. Answers "ok" or the error.
 /// </summary>
@@ -32,12 +32,7 @@ internal static class Attach
             try
             {
                 string[] words = line.Split(' ');
-                if (words[0] == "resize")
-                {
-                    device.SizeBytes = long.Parse(words[1]);
-                    attachment.Resize();
-                }
-                else if (words[0] == "cut")
+                if (words[0] == "cut")
                 {
                     Cut(int.Parse(words[1]));
                 }
@@ -79,10 +74,9 @@ internal static class Attach
         }
     }
 
-    /// <summary>The first bytes of a disk; how many may change, and it may be held up.</summary>
+    /// <summary>The first bytes of a disk, which may be held up.</summary>
     private sealed class Part(IBlockDevice disk, long sizeBytes) : IBlockDevice
     {
-        private long _sizeBytes = sizeBytes;
         private volatile bool _isHeld;
 
         internal bool IsHeld
@@ -90,12 +84,7 @@ internal static class Attach
             set => _isHeld = value;
         }
 
-        internal long SizeBytes
-        {
-            set => Volatile.Write(ref _sizeBytes, value);
-        }
-
-        public BlockDeviceInfo Info => disk.Info with { SizeBytes = Volatile.Read(ref _sizeBytes) };
+        public BlockDeviceInfo Info => disk.Info with { SizeBytes = sizeBytes };
 
         public int MaxQueues => disk.MaxQueues;
 

@@ -93,9 +93,12 @@ class Pair:
 
     def start_daemon(self, guest):
         guest.sh(f"""
+            rm -f /run/cbd/cbdd.sock
             cbdd {TIMES} </dev/null >/dev/ttyS0 2>/dev/ttyS0 &
             echo $! >/run/cbdd.pid
-            for i in $(seq 200); do cbdctrl tp-list >/dev/null 2>&1 && exit 0; sleep 0.1; done
+            # Until the socket is there a look costs next to nothing; a program that starts does, where CPUs are emulated.
+            for i in $(seq 400); do [ -S /run/cbd/cbdd.sock ] && break; sleep 0.05; done
+            for i in $(seq 40); do cbdctrl tp-list >/dev/null 2>&1 && exit 0; sleep 0.5; done
             exit 1""")
 
     def register(self, guest, name, options=""):
@@ -117,6 +120,12 @@ class Pair:
             self.node = self.beta.sh(f"cbdctrl dev-start -b 0 --attach {self.attach}")
             if not self.node.startswith("/dev/"):
                 raise Failed(f"dev-start printed '{self.node}' and no node")
+
+    def attach_by(self, attach):
+        """The device, stopped and started again by another kind of attachment."""
+        self.stop_device()
+        self.attach = attach
+        self.start_device()
 
     def stop_device(self, options=""):
         if self.attach == "client":

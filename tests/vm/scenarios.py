@@ -67,6 +67,7 @@ while [ ! -e /tmp/writer.stop ]; do
     else
         echo "error $i: $(cat /tmp/writer.dd)" >>/tmp/writer.log
     fi
+    sleep 0.1
 done
 END
     rm -f /tmp/writer.stop; : >/tmp/writer.log
@@ -238,11 +239,43 @@ def backend_guest_loses_writes(pair):
     beta.sh(f"dd if={pair.node} bs=64k count=4 iflag=direct | cmp - /tmp/data")
 
 
+def backend_grows(pair):
+    """
+    A disk of alpha becomes larger while beta has a file system on it mounted: beta's kernel takes the size, and the file
+    system, too; ublk, which cannot before Linux 6.16, says so, and has it after a stop and a start.
+    """
+    alpha, beta = pair.alpha, pair.beta
+    alpha.sh("truncate -s 16M /dev/shm/grows; cbdctrl backend-start -p /dev/shm/grows")
+    node = beta.sh(f"cbdctrl dev-start -b 1 --attach {pair.attach} --queues 1")
+    name = beta.sh(f"basename $(readlink -f {node})")
+    beta.sh(f"mkfs.ext4 -q -F {node}; mount {node} /mnt; head -c 3000000 /dev/urandom >/mnt/f; sha256sum /mnt/f >/tmp/sum; sync")
+    equal("what backend-resize prints", alpha.sh("cbdctrl backend-resize -b 1 --size 48M"), str(48 << 20))
+    listed = "cbdctrl dev-list | tr -d ' \\n' | grep -o '\"blkdev_id\":1.*'"
+    if pair.attach == "ublk":
+        beta.wait_until("that dev-list says what ublk cannot", f"{listed} | grep -q 'needsLinux6.16'", limit=20)
+        equal("the size of the node", beta.sh(f"cat /sys/block/{name}/size"), str(16 << 11))
+        beta.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; umount /mnt; cbdctrl dev-stop -d 1")
+        beta.sh(f"cbdctrl dev-start -b 1 --attach {pair.attach} --queues 1; mount {node} /mnt")
+        name = beta.sh(f"basename $(readlink -f {node})")
+    beta.wait_until("that the kernel has the size", f"[ $(cat /sys/block/{name}/size) = {48 << 11} ]", limit=20)
+    beta.sh(f"/cbd/resize2fs {node}; head -c 30000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum")
+    pair.refused(alpha, "cbdctrl backend-resize -b 1 --size 16M", 4, "cannot shrink to 16777216")
+    pair.refused(beta, "cbdctrl backend-resize -b 1 --size 64M", 6, "resize it there")
+    beta.sh(f"umount /mnt; e2fsck -f -n {node}; cbdctrl dev-stop -d 1")
+    alpha.sh("cbdctrl backend-stop -b 1; e2fsck -f -n /dev/shm/grows; rm /dev/shm/grows")
+
+
 ALL = [
-    files, regions_are_refused, partitions_and_lvm, backend_process_is_killed, backend_guest_is_paused,
+    files, regions_are_refused, partitions_and_lvm, backend_grows, backend_process_is_killed, backend_guest_is_paused,
     backend_guest_reboots, backend_guest_is_replaced, backend_guest_loses_writes, device_guest_is_killed,
 ]
 
+# What nbd-client, which dev-start knows nothing of, cannot do.
+NOT_WITH_CLIENT = {backend_grows}
+
 # What does not depend on how the device is attached: once per region is enough, with these.
-ONCE = {backend_guest_is_paused, backend_guest_is_replaced, device_guest_is_killed}
+ONCE = {
+    regions_are_refused, backend_guest_is_paused, backend_guest_reboots, backend_guest_is_replaced, backend_guest_loses_writes,
+    device_guest_is_killed,
+}
 ONCE_WITH = {"ivshmem": "ublk", "devdax": "nbd"}

@@ -41,6 +41,14 @@ public sealed class ControlClient(string socketPath) : INode
     public void ClearBackend(int transport, int backend, bool force, bool fenced) =>
         Clear($"{At(transport)}/backends/{backend}/clear", force, fenced);
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes)
+    {
+        var resized = Post(
+            $"{At(transport)}/backends/{backend}/resize", new ResizeRequest { SizeBytes = sizeBytes },
+            ControlJson.Default.ResizeRequest, ControlJson.Default.BackendResized);
+        return new ResizedBackend(resized.SizeBytes, resized.Note ?? "");
+    }
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Array.ConvertAll(
         Get($"{At(transport)}/backends?all={Text(all)}", ControlJson.Default.BackendInfoArray), info => info.ToDescription());
 

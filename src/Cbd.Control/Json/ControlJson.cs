@@ -27,6 +27,8 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(ClearRequest))]
 [JsonSerializable(typeof(TransportStarted))]
 [JsonSerializable(typeof(BackendStarted))]
+[JsonSerializable(typeof(ResizeRequest))]
+[JsonSerializable(typeof(BackendResized))]
 [JsonSerializable(typeof(DeviceStarted))]
 [JsonSerializable(typeof(ControlProblem))]
 [JsonSerializable(typeof(bool?))] // arguments in addresses, for the OpenAPI document

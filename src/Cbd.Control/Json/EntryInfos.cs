@@ -124,6 +124,8 @@ public sealed record DeviceInfo
 
     /// <summary>How long requests wait then, seconds; 0: for ever.</summary>
     public int? LossTimeout { get; set; }
+    /// <summary>What its user may not expect; null if there is nothing.</summary>
+    public string? Note { get; set; }
 
     public static DeviceInfo From(DeviceDescription device) => new()
     {
@@ -140,6 +142,7 @@ public sealed record DeviceInfo
         Loss = device.Loss,
         OnBackendLoss = device.LossPolicy is { } policy ? LossText.Of(policy.Action) : null,
         LossTimeout = (int?)(device.LossPolicy?.TimeoutMs / 1000),
+        Note = device.Note.Length > 0 ? device.Note : null,
     };
 
     public DeviceDescription ToDescription() => new()
@@ -156,6 +159,7 @@ public sealed record DeviceInfo
         ReadOnly = ReadOnly,
         Loss = Loss,
         LossPolicy = OnBackendLoss is { } action ? new LossPolicy(LossText.Parse(action), (LossTimeout ?? 0) * 1000L) : null,
+        Note = Note ?? "",
     };
 }
 

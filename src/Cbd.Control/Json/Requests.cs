@@ -98,6 +98,13 @@ public sealed record BackendRequest
     };
 }
 
+/// <summary>Body of backend-resize. <c>size_bytes</c> left out: what the disk has now.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record ResizeRequest
+{
+    public long? SizeBytes { get; set; }
+}
+
 /// <summary>Body of dev-start; the transport is in the address.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record DeviceRequest
@@ -163,6 +170,16 @@ public sealed record TransportStarted
 public sealed record BackendStarted
 {
     public required int BackendId { get; init; }
+}
+
+/// <summary><c>size_bytes</c> is the size that is served now; <c>note</c> says what one may not expect, if anything.</summary>
+public sealed record BackendResized
+{
+    public required long SizeBytes { get; init; }
+    public string? Note { get; set; }
+
+    public static BackendResized From(ResizedBackend backend) =>
+        new() { SizeBytes = backend.SizeBytes, Note = backend.Note.Length > 0 ? backend.Note : null };
 }
 
 /// <summary>

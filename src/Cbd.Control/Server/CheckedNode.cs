@@ -62,6 +62,14 @@ public sealed class CheckedNode(INode inner) : INode
         inner.ClearBackend(transport, backend, force, fenced);
     }
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes)
+    {
+        RequestRules.CheckId(transport, "transport");
+        RequestRules.CheckId(backend, "backend");
+        RequestRules.CheckDiskSize(sizeBytes);
+        return inner.ResizeBackend(transport, backend, sizeBytes);
+    }
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all)
     {
         RequestRules.CheckId(transport, "transport");

@@ -74,6 +74,9 @@ public static class ControlRoutes
                 return TypedResults.NoContent();
             }),
             "backend-clear", "Clears a backend whose owner is gone, or a latched flush failure");
+        Describe(routes.MapPost(backends + "/{backend}/resize", (int transport, int backend, ResizeRequest request) =>
+                BackendResized.From(node.ResizeBackend(transport, backend, request.SizeBytes))),
+            "backend-resize", "Makes a served backend larger");
     }
 
     private static void MapDevices(IEndpointRouteBuilder routes, CheckedNode node)

@@ -5,10 +5,10 @@ using Cbd.Runtime;
 
 namespace Cbd.Control.Verbs;
 
-/// <summary>backend-start, backend-stop, backend-clear, backend-list, and the original's adm.</summary>
+/// <summary>backend-start, backend-stop, backend-clear, backend-resize, backend-list, and the original's adm.</summary>
 internal static class BackendVerbs
 {
-    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), List(), Adm()];
+    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), Resize(), List(), Adm()];
 
     private static Verb Start()
     {
@@ -101,6 +101,23 @@ internal static class BackendVerbs
         };
         return new Verb(command, (line, node, _) => node.ClearBackend(
             line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force), line.GetValue(fenced)));
+    }
+
+    private static Verb Resize()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var size = VerbOptions.Size("--size", "grow the disk to this size; by default the size that it has now is served");
+        var command = new Command("backend-resize", "Make a served backend of this host larger; prints its size in bytes")
+        {
+            transport, backend, size,
+        };
+        return new Verb(command, (line, node, output) =>
+        {
+            var resized = node.ResizeBackend(line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(size));
+            output.Line(resized.SizeBytes);
+            output.Note(resized.Note);
+        });
     }
 
     private static Verb List()

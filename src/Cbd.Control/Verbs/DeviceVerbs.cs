@@ -82,7 +82,8 @@ internal static class DeviceVerbs
                 ("QUEUES", d => $"{d.Queues}"),
                 ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
                 ("MODE", d => d.ReadOnly ? "ro" : "rw"),
-                ("ON LOSS", d => d.OnBackendLoss is null ? "" : d.LossTimeout > 0 ? $"{d.OnBackendLoss} {d.LossTimeout} s" : d.OnBackendLoss));
+                ("ON LOSS", d => d.OnBackendLoss is null ? "" : d.LossTimeout > 0 ? $"{d.OnBackendLoss} {d.LossTimeout} s" : d.OnBackendLoss),
+                ("NOTE", d => d.Note ?? ""));
         });
     }
 }

@@ -18,14 +18,20 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string
 
     public void Line(string text) => writer.Write(OneLine.From(text) + "\n");
 
-    public void Line(int number) => Line(number.ToString(CultureInfo.InvariantCulture));
+    public void Line(long number) => Line(number.ToString(CultureInfo.InvariantCulture));
 
     /// <summary>A device that was started.</summary>
     public void Device(StartedDevice device)
     {
         Line(device.Node);
-        if (device.Note.Length > 0)
-            note?.Invoke(device.Note);
+        Note(device.Note);
+    }
+
+    /// <summary>What the user may not expect, in one line; nothing if it is empty.</summary>
+    public void Note(string text)
+    {
+        if (text.Length > 0)
+            note?.Invoke(text);
     }
 
     /// <summary>A list: JSON of <paramref name="items"/>, or a table with one row for each.</summary>

@@ -61,6 +61,20 @@ public sealed class BlockDisk : DescriptorDisk
     internal static string IdentifyLife(DiskFile file) =>
         file.TryGetDiskSequence(out ulong sequence) == 0 ? sequence.ToString(CultureInfo.InvariantCulture) : "";
 
+    /// <inheritdoc/>
+    public override long MeasureBytes()
+    {
+        int error = File.TryGetBlockSizes(out long sizeBytes, out _, out _);
+        return error == 0 ? sizeBytes : throw new CbdException(CbdErrorKind.Failed, $"disk {Path}: its size cannot be read (errno {-error}); check the device");
+    }
+
+    /// <summary>A block device is made larger by its own tools.</summary>
+    public override void Grow(long sizeBytes)
+    {
+        if (MeasureBytes() is var present && present < sizeBytes)
+            throw new CbdException(CbdErrorKind.Invalid, $"disk {Path} is a block device of {present} bytes, fewer than {sizeBytes}: make it larger first (lvextend, losetup -c, the storage's own tool), then resize without a size");
+    }
+
     internal override AllocateMode? GetAllocateMode(in BlockRequest request) => null;
 
     private protected override int Discard(long offset, long length)

@@ -40,6 +40,39 @@ public sealed class FileDisk : DescriptorDisk
         return $"file:{status.DeviceMajor}:{status.DeviceMinor}:{status.Inode}:{generation}";
     }
 
+    /// <inheritdoc/>
+    public override long MeasureBytes() => Status().SizeBytes;
+
+    /// <summary>
+    /// Makes the file longer: by a hole, or by reserved space if all that it has is reserved, so that a disk whose writes
+    /// cannot fail for lack of space stays one.
+    /// </summary>
+    public override void Grow(long sizeBytes)
+    {
+        FileStatus before = Status();
+        if (sizeBytes <= before.SizeBytes)
+            return;
+        if (Info.ReadOnly)
+            throw new CbdException(CbdErrorKind.Denied, $"disk {Path} is open read-only: make the file longer yourself (truncate -s {sizeBytes} {Path}), then resize without a size");
+        bool isReserved = before.AllocatedBytes >= before.SizeBytes;
+        int error = isReserved ? -File.Allocate(AllocateMode.Reserve, before.SizeBytes, sizeBytes - before.SizeBytes) : 0;
+        if (!isReserved || IsUnsupported(error))
+            error = -File.SetLength(sizeBytes);
+        if (error == 0)
+            return;
+        // fallocate may have made the file longer before it ran out of space; nobody uses what is new yet.
+        if (Status().SizeBytes > before.SizeBytes)
+            _ = File.SetLength(before.SizeBytes);
+        string what = $"disk {Path} cannot grow from {before.SizeBytes} to {sizeBytes} bytes";
+        throw error switch
+        {
+            Errno.ENOSPC or Errno.EDQUOT => new CbdException(CbdErrorKind.Exhausted, $"{what}: its file system has no space for that; free some, or give a smaller size"),
+            Errno.EFBIG or Errno.EINVAL => new CbdException(CbdErrorKind.Invalid, $"{what}: that is more than a file may have there; give a smaller size"),
+            Errno.EPERM or Errno.EACCES or Errno.ETXTBSY => new CbdException(CbdErrorKind.Denied, $"{what}: the file may not be made longer (errno {error}); see lsattr"),
+            _ => new CbdException(CbdErrorKind.Failed, $"{what} (errno {error})"),
+        };
+    }
+
     internal override AllocateMode? GetAllocateMode(in BlockRequest request) => request.Operation switch
     {
         BlockOperation.Discard when Info.CanDiscard => AllocateMode.PunchHole,
@@ -76,6 +109,12 @@ public sealed class FileDisk : DescriptorDisk
             offset = next;
         }
         return stored;
+    }
+
+    private FileStatus Status()
+    {
+        int error = File.TryGetStatus(out FileStatus status);
+        return error == 0 ? status : throw new CbdException(CbdErrorKind.Failed, $"disk {Path}: its size cannot be read (errno {-error}); check the file system");
     }
 
     private AllocateMode GetZeroMode(BlockFlags flags) =>

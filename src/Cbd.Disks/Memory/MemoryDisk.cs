@@ -9,6 +9,11 @@ namespace Cbd.Disks;
 /// </summary>
 public sealed class MemoryDisk : Disk, IImmediateDisk
 {
+    /// <summary>How far a disk can grow while it is served: a multiple of its size, or this; address space alone.</summary>
+    private const long LeastGrowthBytes = 64L << 30;
+    private const int GrowthFactor = 4;
+    private const long MostGrowthBytes = 16L << 40;
+
     private readonly SparseMemory _memory;
     private readonly WrittenMap _written;
 
@@ -19,13 +24,13 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
         long sizeBytes = ParseSize(options, logicalBlockBytes);
         try
         {
-            _memory = new SparseMemory(sizeBytes);
+            _memory = new SparseMemory(sizeBytes, Math.Min(Math.Max(LeastGrowthBytes, sizeBytes > MostGrowthBytes ? 0 : GrowthFactor * sizeBytes), MostGrowthBytes));
         }
         catch (CbdException e)
         {
             throw new CbdException(e.Kind, $"disk {options.Path}: {e.Message}", e);
         }
-        _written = new WrittenMap(sizeBytes);
+        _written = new WrittenMap(sizeBytes, _memory.LimitBytes);
         var life = Guid.NewGuid();
         Info = new BlockDeviceInfo
         {
@@ -36,16 +41,15 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
             CanZeroFast = true,
             DurabilityId = life,
         };
-        // Another life has other contents, but an operator may put an empty disk of that size in its place: the
-        // durability id tells the two apart.
-        Identity = $"memory:{sizeBytes}";
     }
 
-    public override string Identity { get; }
+    /// <summary>
+    /// Without the size, which may change while it is served. Another life has other contents, but an operator may put an
+    /// empty disk in its place: the durability id tells the two apart.
+    /// </summary>
+    public override string Identity => "memory";
 
     public override string Engine => "memory";
-
-    public override BlockDeviceInfo Info { get; }
 
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
@@ -78,6 +82,22 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
         }
     }
 
+    public override long MeasureBytes() => _memory.SizeBytes;
+
+    /// <inheritdoc/>
+    public override void Grow(long sizeBytes)
+    {
+        if (sizeBytes <= _memory.SizeBytes)
+            return;
+        if (!_written.CanGrow)
+            throw new CbdException(CbdErrorKind.Unsupported, $"disk {Path} cannot grow: only a memory disk whose size is a multiple of {_written.ChunkBytes} bytes can; start it anew with the size that is wanted");
+        if (!_memory.TryGrow(sizeBytes))
+            throw new CbdException(CbdErrorKind.Exhausted, $"disk {Path} cannot grow to {sizeBytes} bytes: this one has address space for {_memory.LimitBytes}; start it anew with the size that is wanted");
+        _written.Grow(sizeBytes);
+    }
+
+    public override string PathAt(long sizeBytes) => $"memory:{sizeBytes}";
+
     public override void Dispose() => _memory.Dispose();
 
     /// <summary>Its reads need not be copied into a buffer first.</summary>
@@ -98,21 +118,31 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
 internal sealed class WrittenMap
 {
     private const int MinChunkShift = 16;
-    private const int MaxChunkCount = 1 << 20;
+    private const int MaxChunkCount = 1 << 22;
 
-    private readonly long _sizeBytes;
+    private long _sizeBytes;
     private readonly int _chunkShift;
     private readonly int[] _words;
 
-    public WrittenMap(long sizeBytes)
+    /// <param name="sizeBytes">Size of the disk.</param>
+    /// <param name="limitBytes">Largest size that it may ever have.</param>
+    public WrittenMap(long sizeBytes, long limitBytes)
     {
         _sizeBytes = sizeBytes;
-        long smallestChunkBytes = (sizeBytes - 1) / MaxChunkCount + 1;
+        long smallestChunkBytes = (limitBytes - 1) / MaxChunkCount + 1;
         _chunkShift = Math.Max(MinChunkShift, 64 - BitOperations.LeadingZeroCount((ulong)smallestChunkBytes - 1));
-        _words = new int[(int)(((sizeBytes - 1) >> _chunkShift) / 32 + 1)];
+        _words = new int[(int)(((limitBytes - 1) >> _chunkShift) / 32 + 1)];
     }
 
-    private long ChunkBytes => 1L << _chunkShift;
+    public long ChunkBytes => 1L << _chunkShift;
+
+    /// <summary>
+    /// The last chunk is whole. Of one that is not, a discard up to the end of the disk, judged by the old size, could
+    /// unmark what was written behind that end.
+    /// </summary>
+    public bool CanGrow => Volatile.Read(ref _sizeBytes) % ChunkBytes == 0;
+
+    public void Grow(long sizeBytes) => Volatile.Write(ref _sizeBytes, sizeBytes);
 
     /// <summary>Marks every chunk that the range touches.</summary>
     public void Set(long offset, long length)
@@ -128,7 +158,7 @@ internal sealed class WrittenMap
     /// <summary>Unmarks every chunk that lies wholly in the range.</summary>
     public void Clear(long offset, long length)
     {
-        long end = (offset + length == _sizeBytes ? _sizeBytes + ChunkBytes - 1 : offset + length) >> _chunkShift;
+        long end = (offset + length == Volatile.Read(ref _sizeBytes) ? offset + length + ChunkBytes - 1 : offset + length) >> _chunkShift;
         for (long chunk = (offset + ChunkBytes - 1) >> _chunkShift; chunk < end; chunk++)
         {
             if (IsSet(chunk))

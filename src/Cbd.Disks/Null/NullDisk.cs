@@ -6,6 +6,8 @@ namespace Cbd.Disks;
 /// <summary><c>null:SIZE</c>: reads zeroes and drops writes. For measuring what is above the disk.</summary>
 public sealed class NullDisk : Disk, IImmediateDisk
 {
+    private long _sizeBytes;
+
     internal NullDisk(DiskOptions options)
         : base(options.Path)
     {
@@ -19,14 +21,13 @@ public sealed class NullDisk : Disk, IImmediateDisk
             CanZeroFast = true,
             DurabilityId = Guid.NewGuid(),
         };
-        Identity = $"null:{Info.SizeBytes}";
+        _sizeBytes = Info.SizeBytes;
     }
 
-    public override string Identity { get; }
+    /// <summary>Without the size, which may change while it is served.</summary>
+    public override string Identity => "null";
 
     public override string Engine => "null";
-
-    public override BlockDeviceInfo Info { get; }
 
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
@@ -48,6 +49,12 @@ public sealed class NullDisk : Disk, IImmediateDisk
                 return 0;
         }
     }
+
+    public override long MeasureBytes() => _sizeBytes;
+
+    public override void Grow(long sizeBytes) => _sizeBytes = Math.Max(_sizeBytes, sizeBytes);
+
+    public override string PathAt(long sizeBytes) => $"null:{sizeBytes}";
 
     public override void Dispose()
     {

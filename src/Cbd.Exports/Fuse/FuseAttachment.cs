@@ -72,7 +72,11 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     }
 
     /// <inheritdoc/>
-    public void Resize() => loop.Resize(_mount!, _fileName, _node);
+    public void Resize()
+    {
+        BlockDeviceInfo info = _file!.Device.Info;
+        loop.Resize(_mount!, _fileName, _node, info.SizeBytes, info.LogicalBlockBytes);
+    }
 
     /// <inheritdoc/>
     public void Stop(bool force)

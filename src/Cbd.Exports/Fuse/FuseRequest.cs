@@ -143,12 +143,19 @@ internal readonly struct FuseRequest
 
     /// <summary>
     /// fallocate(2). A loop device asks for holes both to discard and to write zeroes, so a hole reads as zeroes. Where
-    /// that means writing them, it is refused: the kernel writes the zeroes that it needs, and discards nothing.
+    /// that means writing them, it is refused: the kernel writes the zeroes that it needs, and discards nothing. To
+    /// reserve space is confirmed, and nothing is done: it is how <see cref="LoopProgram"/> tells the kernel of a size.
     /// </summary>
     private static FuseRequest Allocate(in RequestHeader header, ReadOnlySpan<byte> body, BlockDeviceInfo device)
     {
         if (header.Node != FileNode || !MemoryMarshal.TryRead(body, out AllocateRequest allocate))
             return Refused(header, Memory.Errno.EINVAL);
+        if (allocate.Mode == (uint)AllocateMode.Reserve)
+        {
+            FuseRequest range = OnDevice(header, BlockOperation.Read, BlockFlags.None, allocate.Offset, allocate.Length, device);
+            return range.Task == FuseTask.Device ? New(header, FuseTask.Confirm) : range;
+        }
+
         if (!device.CanZeroFast && !device.ReadOnly)
             return Refused(header, Memory.Errno.EOPNOTSUPP);
         return allocate.Mode switch

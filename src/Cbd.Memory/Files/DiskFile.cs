@@ -93,6 +93,16 @@ public sealed unsafe class DiskFile : IDisposable
         return Check(result);
     }
 
+    /// <summary>ftruncate(2): makes a file shorter, or longer by a hole.</summary>
+    public int SetLength(long sizeBytes)
+    {
+        int result;
+        do
+            result = LibC.FTruncate(Descriptor, sizeBytes);
+        while (result < 0 && LibC.LastErrno == EINTR);
+        return Check(result);
+    }
+
     /// <summary>Where the next data at or after the offset begins; ENXIO if there is none.</summary>
     public long SeekData(long offset) => Seek(offset, KernelConstants.SeekData);
 

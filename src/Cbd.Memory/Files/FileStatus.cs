@@ -83,13 +83,6 @@ public readonly record struct FileStatus
     public static int TryGet(string path, out FileStatus status, bool followLinks = true) =>
         TryGet(FileDescriptor.CurrentDirectory, path, followLinks ? 0 : AtSymlinkNoFollow, out status);
 
-    /// <summary>
-    /// What the path names below an open directory, asked of its file system now even if it is on another machine or
-    /// served by a program. Returns 0 or a negative errno.
-    /// </summary>
-    public static int TryGetNow(FileDescriptor directory, string path, out FileStatus status) =>
-        TryGet(directory, path, AtSymlinkNoFollow | AtStatxForceSync, out status);
-
     /// <summary>What is open. Returns 0 or a negative errno.</summary>
     internal static int TryGet(FileDescriptor descriptor, out FileStatus status) =>
         TryGet(descriptor, "", AtEmptyPath, out status);

@@ -15,7 +15,6 @@ internal static class KernelConstants
     internal const uint StatxBasicStats = 0x7ff;
     internal const uint StatxDirectAlignment = 0x2000;
     internal const ulong StatxAttributeDax = 0x00200000;
-    internal const int AtStatxForceSync = 0x2000;
     internal const int FcntlSetDescriptorFlags = 2;
     internal const int DescriptorCloseOnExec = 1;
     internal const int FcntlGetFlags = 3;

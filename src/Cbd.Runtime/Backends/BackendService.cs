@@ -37,6 +37,8 @@ internal sealed class BackendService
         Claim = claim;
         Options = options;
         _disk = disk;
+        // After a take-over that is the recorded size, which the disk has at least.
+        disk.Serve(claim.Body.SizeBytes);
         _logger = logger;
         bool readOnly = claim.Body.ReadOnly;
         Served = new ServedBackend(
@@ -94,6 +96,38 @@ internal sealed class BackendService
     {
         _disk.ForgetFlushError();
         Served.ClearFlushError();
+    }
+
+    /// <summary>
+    /// Makes the backend larger, and returns its size then. The disk has it, on its medium, before handlers accept it, and
+    /// they do before a blkdev learns of it: a kill in between leaves a disk that is larger than what is served.
+    /// </summary>
+    /// <param name="sizeBytes">The size that is wanted; null: what the disk has.</param>
+    public long Resize(long? sizeBytes)
+    {
+        BackendBody body = Claim.Body;
+        long present = _disk.MeasureBytes();
+        if (present < body.SizeBytes)
+            throw new CbdException(CbdErrorKind.Corrupt, $"'{body.Path}' has {present} bytes, fewer than the {body.SizeBytes} that backend {Backend} serves: it was made smaller outside; restore its size");
+        long wanted = sizeBytes ?? present;
+        if (wanted % body.LogicalBlockBytes != 0)
+            throw new CbdException(CbdErrorKind.Invalid, $"backend {Backend}: {wanted} bytes is not a multiple of its block size {body.LogicalBlockBytes}: {(sizeBytes is null ? $"make '{body.Path}' one, or give a size of at least {body.SizeBytes}" : "round the size")}");
+        if (wanted < body.SizeBytes)
+            throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} has {body.SizeBytes} bytes and cannot shrink to {wanted} while it is served: stop its devices (dev-stop) and it (backend-stop), make the disk smaller, and start it again");
+        _disk.Grow(wanted);
+        int error = _disk.Sync();
+        if (error != 0)
+        {
+            Served.LatchFlushError(error);
+            throw new CbdException(CbdErrorKind.Failed, $"backend {Backend}: the disk could not be flushed after it grew (errno {error}), which counts as a failed flush: see backend-list and backend-clear");
+        }
+
+        if (_disk.MeasureBytes() is var now && now < wanted)
+            throw new CbdException(CbdErrorKind.Failed, $"'{body.Path}' has {now} bytes after it was to grow to {wanted}: something else made it smaller; try again");
+        _disk.Serve(wanted);
+        if (!Claim.Update(next => next with { SizeBytes = wanted, Path = wanted == body.SizeBytes ? next.Path : _disk.PathAt(wanted) }))
+            throw new CbdException(CbdErrorKind.Failed, $"backend {Backend}: this host was cleared by another: register again, then start the backend");
+        return wanted;
     }
 
     /// <summary>Hands an offered channel to its thread: channel c runs on thread c mod n.</summary>

@@ -40,6 +40,10 @@ internal sealed class DeviceService
     private readonly TransportCondition _condition;
     private string _reported = "running";
     private volatile bool _isBackendSilent;
+    private volatile string _note = "";
+    private long _shownBytes;
+    private int _isShowing;
+    private volatile bool _isAskedAgain;
 
     public DeviceService(
         MappedMemory memory,
@@ -85,8 +89,44 @@ internal sealed class DeviceService
     /// <summary>Who uses it, in words for an error; null if nobody does.</summary>
     public string? DescribeUse() => _export.DescribeUse();
 
-    /// <summary>Tells the users of the export that the device has another size.</summary>
-    public void Resize() => _export.Resize();
+    /// <summary>What users may not expect, in one line: why the export has not the device's size. Empty if it has.</summary>
+    public string Note => _note;
+
+    /// <summary>
+    /// The device has a size that the users of the export were not told of, or could not be told of before the backend
+    /// said it again. False while it is not served.
+    /// </summary>
+    public bool HasNewSize => Volatile.Read(ref _shownBytes) is > 0 and var shown && (shown != Info.SizeBytes || _isAskedAgain);
+
+    /// <summary>False if <see cref="ShowSize"/> is about to be called already.</summary>
+    public bool TryBeginShowing() => Interlocked.Exchange(ref _isShowing, 1) == 0;
+
+    public void EndShowing() => Volatile.Write(ref _isShowing, 0);
+
+    /// <summary>
+    /// Tells the users of the export which size the device has now. Where that cannot be done they keep the old one, and
+    /// <see cref="Note"/> says why. One thread at a time, not while the device starts or stops.
+    /// </summary>
+    public void ShowSize()
+    {
+        if (!HasNewSize)
+            return;
+        _isAskedAgain = false;
+        long size = Info.SizeBytes;
+        try
+        {
+            _export.Resize();
+            _note = "";
+            _logger.LogInformation("device {Device}: size {Before} -> {Size} bytes", Device, _shownBytes, size);
+        }
+        catch (CbdException e)
+        {
+            _note = e.Message;
+            _logger.LogWarning("device {Device}: its users do not see that it has {Size} bytes now: {Error}", Device, size, e.Message);
+        }
+
+        Volatile.Write(ref _shownBytes, size);
+    }
 
     public int QueueCount => _queues.Length;
 
@@ -137,7 +177,13 @@ internal sealed class DeviceService
     public void DisposeExport() => _export.Dispose();
 
     /// <summary>Gives the attached queues to the export.</summary>
-    public void Serve() => _export.Serve(_device, _queues.Length, _mode);
+    public void Serve()
+    {
+        // Read before the export reads it: a change that comes in between is shown once more.
+        long size = Info.SizeBytes;
+        _export.Serve(_device, _queues.Length, _mode);
+        Volatile.Write(ref _shownBytes, size);
+    }
 
     /// <summary>
     /// Ends the export, drains the channels and gives everything back. Throws, with the channels still CLOSING, if the
@@ -193,8 +239,8 @@ internal sealed class DeviceService
     }
 
     /// <summary>
-    /// Looks at the backend: a new session is taken over, a lost one noted; one log line per change. Housekeeping's
-    /// thread only.
+    /// Looks at the backend: a new session is taken over, a lost one noted; one log line per change. Under
+    /// the transport's lock.
     /// </summary>
     public void WatchBackend(LivenessTracker<MappedMemory, SafePolicy> tracker)
     {
@@ -203,8 +249,11 @@ internal sealed class DeviceService
         {
             if (_watch.Body!.Identity != _identity)
                 _state.Fail($"backend {Backend} is another disk now ({_watch.Body.Identity}, was {_identity}): stop the device");
+            else if (session.Info.SizeBytes < Info.SizeBytes || session.Info.LogicalBlockBytes != Info.LogicalBlockBytes)
+                _state.Fail($"backend {Backend} has {session.Info.SizeBytes} bytes in blocks of {session.Info.LogicalBlockBytes} now, and had {Info.SizeBytes} in blocks of {Info.LogicalBlockBytes}: it must not become smaller; stop the device");
             else
                 _state.Adopt(session with { Info = session.Info with { ReadOnly = _claim.Body.ReadOnly } });
+            _isAskedAgain = _note.Length > 0;
         }
 
         ClaimWord word = _watch.Word;

@@ -294,6 +294,7 @@ internal sealed partial class TransportService
             Queues = own ? device!.QueueCount : listing.Body?.Channels.Count ?? 0,
             SizeBytes = own ? device!.Info.SizeBytes : listing.Body is { } body ? SizeOf(body.BackendId) : 0,
             ReadOnly = listing.Body?.ReadOnly ?? false,
+            Note = own ? device!.Note : "",
         };
     }
 

@@ -146,7 +146,11 @@ internal sealed partial class TransportService
             if (_backends.Count > 0 && (TakeNews() || sample))
                 LookForOffers();
             foreach (DeviceService device in _devices.Values)
+            {
                 device.WatchBackend(Tracker);
+                if (device.HasNewSize)
+                    ShowSizeSoon(device);
+            }
         }
     }
 

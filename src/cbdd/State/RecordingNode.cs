@@ -51,6 +51,15 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
         record.RemoveBackend(region, backend);
     }
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes)
+    {
+        var region = Region(transport);
+        var resized = inner.ResizeBackend(transport, backend, sizeBytes);
+        // The path of a disk without a file says its size.
+        record.SetBackendPath(region, backend, BackendPath(transport, backend));
+        return resized;
+    }
+
     public StartedDevice StartDevice(StartDeviceOptions options)
     {
         var region = Region(options.Transport);

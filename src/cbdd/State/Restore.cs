@@ -57,11 +57,12 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
         var transport = TransportOf(backend.Region);
         // A record that our killed self left in the region is taken over, so that blkdevs of other hosts go on.
         var left = node.ListBackends(transport, all: true).FirstOrDefault(b => b.BackendId == backend.BackendId);
-        var takesOver = left is not null && left.Path == backend.Path && left.Alive != "alive";
+        var takesOver = left is not null && StateRecord.IsSameDisk(left.Path, backend.Path) && left.Alive != "alive";
         return node.StartBackend(new StartBackendOptions
         {
             Transport = transport,
-            Path = backend.Path,
+            // Of a disk without a file the region knows the last size.
+            Path = takesOver ? left!.Path : backend.Path,
             Handlers = backend.Handlers,
             Backend = takesOver ? backend.BackendId : null,
             ReadOnly = backend.ReadOnly,
@@ -76,7 +77,7 @@ public sealed class Restore(INode node, StateRecord record, ILogger logger)
         var transport = TransportOf(device.Region);
         var backend = node.ListBackends(transport, all: true).FirstOrDefault(b => b.BackendId == device.BackendId)
             ?? throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId}; start it, then the device");
-        if (backend.Path != device.BackendPath)
+        if (!StateRecord.IsSameDisk(backend.Path, device.BackendPath))
         {
             throw new CbdException(CbdErrorKind.Invalid,
                 $"backend {device.BackendId} is '{backend.Path}' now and was '{device.BackendPath}'; start the device on the right one by hand");

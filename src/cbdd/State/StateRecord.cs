@@ -1,3 +1,4 @@
+using Cbd.Control;
 using Cbd.Memory;
 using Microsoft.Extensions.Logging;
 
@@ -49,6 +50,26 @@ public sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<St
     public void RemoveBackend(string region, int backend) =>
         Remove(entry => !entry.IsPending && entry.Backend is { } b && b.Region == region && b.BackendId == backend);
 
+    /// <summary>The disk of a started backend has another path now; devices on it follow.</summary>
+    public void SetBackendPath(string region, int backend, string path)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(e => !e.IsPending && e.Backend is { } b && b.Region == region && b.BackendId == backend);
+            if (place < 0 || path.Length == 0 || _entries[place].Backend!.Path == path)
+                return;
+            var before = _entries[place].Backend!;
+            _entries[place] = _entries[place] with { Backend = before with { Path = path } };
+            for (var i = 0; i < _entries.Count; i++)
+            {
+                if (_entries[i].Device is { } device && device.Region == region && device.BackendId == backend && device.BackendPath == before.Path)
+                    _entries[i] = _entries[i] with { Device = device with { BackendPath = path } };
+            }
+
+            Save();
+        }
+    }
+
     public void RemoveDevice(string region, int device) =>
         Remove(entry => !entry.IsPending && entry.Device is { } d && d.Region == region && d.BlkdevId == device);
 
@@ -64,11 +85,15 @@ public sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<St
     private static bool IsSame(StateEntry pending, StateEntry started) => (pending, started) switch
     {
         ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
-        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && a.Path == b.Path,
+        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (a.Path == b.Path || (a.BackendId == b.BackendId && IsSameDisk(a.Path, b.Path))),
         ({ Device: { } a }, { Device: { } b }) =>
             a.Region == b.Region && a.BackendId == b.BackendId && a.BackendPath == b.BackendPath && a.Nbd == b.Nbd,
         _ => false,
     };
+
+    /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
+    public static bool IsSameDisk(string a, string b) =>
+        a == b || (RequestRules.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
 
     /// <summary>Pending devices follow their backend to its new id.</summary>
     private void MoveDevices(BackendEntry before, int nowId)

@@ -45,6 +45,16 @@ public class SimulationTests
     }
 
     [Fact]
+    public void A_size_that_is_told_before_the_handlers_take_it_is_caught() => Assert.Contains(
+        "were refused, and the device has",
+        Assert.Throws<SimulationException>(() =>
+        {
+            for (long seed = 1; seed <= 40; seed++)
+                Simulations.Run("", seed, Scenario.Growing with { AnnouncesGrowthFirst = true, Growth = 0.01 }, 20_000);
+        }).Message,
+        StringComparison.Ordinal);
+
+    [Fact]
     public void Every_safety_rule_has_a_mutant()
     {
         Assert.Equal(

@@ -89,6 +89,9 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         Assert.Equal(_node.ListChannels(0), client.ListChannels(0));
         client.ClearHost(0, 1, force: true, fenced: false);
         client.ClearBackend(0, 1, force: false, fenced: true);
+        Assert.Equal(new ResizedBackend(1L << 41), client.ResizeBackend(0, 9, 1L << 41));
+        Assert.Equal(new ResizedBackend(7, "device 0: keeps its old size"), client.ResizeBackend(0, 9, 7));
+        Assert.Equal(2147483648, client.ResizeBackend(0, 9, null).SizeBytes);
         client.ClearDevice(0, 1, force: true, fenced: true);
         client.StopDevice(0, 0, force: true);
         client.StopBackend(0, 9, force: false);
@@ -96,6 +99,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         Assert.Equal(
             [
                 $"{register}", $"{backend}", $"{device}", "clear host 0 1 True False", "clear backend 0 1 False True",
+                "resize backend 0 9 2199023255552", "resize backend 0 9 7", "resize backend 0 9 ",
                 "clear device 0 1 True True", "stop device 0 0 True", "stop backend 0 9 False", "unregister 0",
             ],
             _node.Calls);
@@ -157,6 +161,9 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","handlers":129}""", 400, "number of handlers is 129")]
     [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","backend_id":-1}""", 400, "backend id -1 is negative")]
     [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","block_size":513}""", 400, "block size 513")]
+    [InlineData("POST", "/v1/transports/0/backends/0/resize", """{"size_bytes":0}""", 400, "the size of the disk is 0; it must be at least 1")]
+    [InlineData("POST", "/v1/transports/0/backends/0/resize", """{"size":4096}""", 400, "size")]
+    [InlineData("POST", "/v1/transports/0/backends/-1/resize", "{}", 400, "backend id -1 is negative")]
     [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","engine":"aio"}""", 400, "engine 'aio'")]
     [InlineData("POST", "/v1/transports/0/backends", """{"path":""}""", 400, "the disk path is empty")]
     [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":0,"queues":0}""", 400, "number of queues is 0; it must be 1 to 128")]

@@ -23,6 +23,8 @@ internal class ForwardingNode(INode inner) : INode
 
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => inner.ClearBackend(transport, backend, force, fenced);
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => inner.ResizeBackend(transport, backend, sizeBytes);
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => inner.ListBackends(transport, all);
 
     public virtual StartedDevice StartDevice(StartDeviceOptions options) => inner.StartDevice(options);

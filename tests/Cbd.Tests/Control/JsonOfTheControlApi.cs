@@ -64,7 +64,7 @@ public sealed class JsonOfTheControlApi
     public void Devices() => Assert.Equal(
         """
         [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","node":"","alive":"alive",
-        "state":"running","queues":2,"size_bytes":1073741824,"read_only":false,"loss":"","on_backend_loss":null,"loss_timeout":null}]
+        "state":"running","queues":2,"size_bytes":1073741824,"read_only":false,"loss":"","on_backend_loss":null,"loss_timeout":null,"note":null}]
         """.ReplaceLineEndings(""),
         Served<DeviceInfo[]>([.. Node.ListDevices(0, true).Select(DeviceInfo.From)]));
 

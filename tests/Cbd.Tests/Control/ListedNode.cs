@@ -109,6 +109,19 @@ internal sealed class ListedNode : INode
     public void ClearBackend(int transport, int backend, bool force, bool fenced) =>
         Call($"clear backend {transport} {backend} {force} {fenced}");
 
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes)
+    {
+        Call($"resize backend {transport} {backend} {sizeBytes}");
+        var place = _backends.FindIndex(b => b.Transport == transport && b.Backend.BackendId == backend);
+        if (place < 0)
+            throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {backend}");
+        var now = _backends[place].Backend with { SizeBytes = sizeBytes ?? 2147483648 };
+        if (now.Path.StartsWith("memory:", StringComparison.Ordinal))
+            now = now with { Path = $"memory:{now.SizeBytes}" };
+        _backends[place] = (transport, now);
+        return new ResizedBackend(now.SizeBytes, sizeBytes == 7 ? "device 0: keeps its old size" : "");
+    }
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all)
     {
         GetTransport(transport);

@@ -153,6 +153,41 @@ public sealed class RecordOfADaemon : IDisposable
     }
 
     [Fact]
+    public void A_disk_without_a_file_is_restored_with_its_last_size_and_devices_follow()
+    {
+        var recorded = Recorded(new ListedNode(), NewRecord());
+        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.StartBackend(new StartBackendOptions { Path = "memory:64M" });
+        recorded.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+        recorded.StartDevice(new StartDeviceOptions { Backend = 0 });
+        Assert.Equal(128 << 20, recorded.ResizeBackend(0, 0, 128 << 20).SizeBytes);
+        recorded.ResizeBackend(0, 1, 128 << 20);
+
+        var node = new ListedNode();
+        var record = NewRecord(restore: true);
+        Assert.Equal(0, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(["memory:134217728", "/dev/sdb"], node.ListBackends(0, true).Select(b => b.Path));
+        Assert.Equal(["memory:134217728"], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendPath));
+        Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
+    }
+
+    [Fact]
+    public void What_the_region_knows_of_a_disk_without_a_file_wins_over_an_older_record()
+    {
+        var recorded = Recorded(new ListedNode(), NewRecord());
+        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.StartBackend(new StartBackendOptions { Path = "memory:64M" });
+
+        // Killed after the region had the new size and before the record had it.
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 0, "memory:134217728", "dead");
+        var record = NewRecord(restore: true);
+        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        Assert.Contains($"{new StartBackendOptions { Path = "memory:134217728", Backend = 0 }}", node.Calls);
+        Assert.Equal([false, false], record.Entries.Select(e => e.IsPending));
+    }
+
+    [Fact]
     public void A_restore_ends_between_two_things_when_the_daemon_is_to_stop()
     {
         StartAll(Recorded(new ListedNode(), NewRecord()));

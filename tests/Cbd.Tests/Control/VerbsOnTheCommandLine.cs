@@ -31,7 +31,7 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [Fact]
     public void Every_verb_of_the_design_is_there() => Assert.Equal(
         [
-            "adm", "backend-clear", "backend-list", "backend-start", "backend-stop", "channel-list", "dev-clear", "dev-list",
+            "adm", "backend-clear", "backend-list", "backend-resize", "backend-start", "backend-stop", "channel-list", "dev-clear", "dev-list",
             "dev-start", "dev-stop", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
         ],
         _verbs.Names.Order(StringComparer.Ordinal));
@@ -140,6 +140,8 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [InlineData("host-clear --host-id 5", "clear host 0 5 False False")]
     [InlineData("backend-clear -t 1 -b 2 -F --fenced", "clear backend 1 2 True True")]
     [InlineData("backend-stop -b 2 --force", "stop backend 0 2 True")]
+    [InlineData("backend-resize -t 1 -b 2 --size 4GiB", "resize backend 1 2 4294967296")]
+    [InlineData("backend-resize --backend 2", "resize backend 0 2 ")]
     [InlineData("dev-stop -t1 -d 3", "stop device 1 3 False")]
     [InlineData("dev-stop --transport 1 --dev 3 -F", "stop device 1 3 True")]
     [InlineData("dev-clear -d 3 --fenced", "clear device 0 3 False True")]
@@ -165,6 +167,19 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal("", Run("dev-stop -d 0"));
         Assert.Equal("", Run("backend-stop -b 0"));
         Assert.Equal("", Run("tp-unreg"));
+    }
+
+    [Fact]
+    public void Backend_resize_prints_the_size_and_notes_what_devices_cannot_show()
+    {
+        Run("tp-reg -H a -p /r");
+        Run("backend-start -p /dev/sdb");
+        var notes = new List<string>();
+        var output = new StringWriter();
+        _verbs.ParseLine("backend-resize -b 0 --size 7").Execute(_node, new VerbOutput(output, false, notes.Add));
+        Assert.Equal("7\n", output.ToString());
+        Assert.Equal(["device 0: keeps its old size"], notes);
+        Assert.Equal("2147483648\n", Run("backend-resize -b 0"));
     }
 
     [Fact]
@@ -223,6 +238,8 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [InlineData("backend-start -p /d --engine aio", "--engine is 'aio'; use auto or io_uring or pread")]
     [InlineData("backend-start -p /d -n x", "--handlers is 'x'")]
     [InlineData("backend-stop", "'--backend' is required")]
+    [InlineData("backend-resize", "'--backend' is required")]
+    [InlineData("backend-resize -b 0 --size much", "'much' is not a size")]
     [InlineData("backend-stop -b 99999999999", "--backend is '99999999999'")]
     [InlineData("dev-start -t x -b 1", "--transport is 'x'")]
     [InlineData("dev-start -b 1 --on-backend-loss never", "--on-backend-loss is 'never'; use queue or fail")]

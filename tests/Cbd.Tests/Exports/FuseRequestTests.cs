@@ -94,13 +94,27 @@ public sealed class FuseRequestTests
     [Fact]
     public void Other_allocations_and_ranges_are_refused()
     {
-        Refuses(Errno.EOPNOTSUPP, Allocate(0, 0, 4096));
         Refuses(Errno.EOPNOTSUPP, Allocate(0x02, 0, 4096));
         Refuses(Errno.EOPNOTSUPP, Allocate(uint.MaxValue, 0, 4096));
         Refuses(Errno.EINVAL, Allocate((uint)AllocateMode.PunchHole, 0, 0));
         Refuses(Errno.EINVAL, Allocate((uint)AllocateMode.PunchHole, 0, 100));
         Refuses(Errno.EFBIG, Allocate((uint)AllocateMode.PunchHole, 4096, 1 << 20));
         Refuses(Errno.EFBIG, Allocate((uint)AllocateMode.PunchHole, 4096, ulong.MaxValue - 4095));
+    }
+
+    [Theory]
+    [InlineData(false, true)]
+    [InlineData(true, true)]
+    [InlineData(false, false)]
+    public void Space_is_reserved_by_doing_nothing_inside_the_device_and_refused_outside(bool readOnly, bool zeroes)
+    {
+        BlockDeviceInfo device = s_device with { ReadOnly = readOnly, CanZeroFast = zeroes };
+        ulong size = (ulong)device.SizeBytes;
+        Assert.Equal(FuseTask.Confirm, Parse(Allocate((uint)AllocateMode.Reserve, size - 4096, 4096), device).Task);
+        Assert.Equal(Errno.EFBIG, Parse(Allocate((uint)AllocateMode.Reserve, size, 4096), device).Errno);
+        Assert.Equal(Errno.EFBIG, Parse(Allocate((uint)AllocateMode.Reserve, 4096, ulong.MaxValue - 4095), device).Errno);
+        Assert.Equal(Errno.EINVAL, Parse(Allocate((uint)AllocateMode.Reserve, 0, 0), device).Errno);
+        Assert.Equal(Errno.EINVAL, Parse(Allocate((uint)AllocateMode.Reserve, 0, 100), device).Errno);
     }
 
     [Fact]

@@ -192,6 +192,53 @@ public sealed class A_host_killed_at_any_store
     }
 
     [Fact]
+    public void While_a_backend_grows_leaves_the_old_size_or_the_new_one_for_blkdevs_and_for_the_next_session()
+    {
+        const long before = 1 << 20, after = 4 << 20;
+        int crashAt = 0;
+        for (bool crashed = true; crashed; crashAt++)
+        {
+            var region = new TestRegion();
+            TestHost survivor = region.Host("survivor").Register();
+            int stores = int.MinValue;
+            TestHost victim = region.Host("victim", access =>
+            {
+                if (access != MemoryAccess.Load && stores++ == crashAt)
+                    throw new CrashException();
+            }).Register();
+            BackendClaim<ArrayMemory, SafePolicy> claim = victim.Backends.Start(TestRegion.Disk(size: before));
+            survivor.StartBlkdev(0);
+            var watch = new BackendWatch<ArrayMemory, SafePolicy>(survivor.Memory, region.Geometry, 0);
+            Assert.True(watch.TryRefresh(out _));
+            stores = 0;
+            crashed = false;
+            try
+            {
+                Assert.True(claim.Update(body => body with { SizeBytes = after }));
+            }
+            catch (CrashException)
+            {
+                crashed = true;
+            }
+
+            stores = int.MinValue;
+            long noticed = watch.TryRefresh(out BackendSession session) ? session.Info.SizeBytes : before;
+            Assert.True(noticed == after || (crashed && noticed == before));
+            victim.Kill();
+            survivor.ClearDead();
+            // Never below what a blkdev may have seen; and the disk has the new size by then, whatever the record says.
+            long recorded = survivor.Backends.ReadRecord(0).SizeBytes;
+            Assert.True(recorded == after || (crashed && recorded == before));
+            Assert.True(recorded >= noticed);
+            BackendClaim<ArrayMemory, SafePolicy>? next = null;
+            survivor.StepUntil(now => survivor.Backends.TakeOver(0, TestRegion.Disk(size: after), false, now, out next) == StepResult.Done);
+            Assert.Equal(recorded, next!.Body.SizeBytes);
+        }
+
+        Assert.True(crashAt > 3);
+    }
+
+    [Fact]
     public void While_it_starts_or_stops_a_device_leaks_neither_entry_nor_writer_word() => ForEveryCrash(
         (region, survivor) => survivor.Backends.Start(TestRegion.Disk()),
         victim =>

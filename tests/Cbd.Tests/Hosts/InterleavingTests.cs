@@ -74,6 +74,46 @@ public sealed class Hosts_at_once
     }
 
     [Fact]
+    public void A_blkdev_sees_every_growth_of_its_backend_in_order_and_none_before_the_disk_has_it() => ForEverySeed(seed =>
+    {
+        const long step = 1 << 20;
+        var region = new TestRegion();
+        using var run = new Interleaving(seed);
+        long disk = step;
+        bool isOver = false;
+        run.Add(flow =>
+        {
+            BackendClaim<ArrayMemory, SafePolicy> claim = region.Host("backend", flow.Hook).Register().Backends.Start(TestRegion.Disk(size: step));
+            for (int i = 0; i < 4; i++)
+            {
+                disk += step;
+                Require(claim.Update(body => body with { SizeBytes = disk }), "the claim was lost");
+                Require(claim.Beat(), "the claim was lost");
+            }
+
+            isOver = true;
+        });
+        run.Add(flow =>
+        {
+            TestHost host = region.Host("blkdev", flow.Hook).Register();
+            var watch = new BackendWatch<ArrayMemory, SafePolicy>(host.Memory, region.Geometry, 0);
+            long seen = 0;
+            for (bool last = false; !last;)
+            {
+                last = isOver;
+                if (!watch.TryRefresh(out BackendSession session))
+                    continue;
+                Require(session.Info.SizeBytes >= seen, $"{session.Info.SizeBytes} bytes after {seen}");
+                Require(session.Info.SizeBytes <= disk, $"{session.Info.SizeBytes} bytes of a disk of {disk}");
+                seen = session.Info.SizeBytes;
+            }
+
+            Require(seen == disk, $"{seen} bytes at the end, and the disk has {disk}");
+        });
+        run.Run();
+    });
+
+    [Fact]
     public void No_entry_has_two_owners_and_none_is_lost_or_leaked() => ForEverySeed(seed => StartAndStop(seed, tearSwaps: false));
 
     /// <summary>Three hosts register, start and stop backends and devices and leave, and all of it again; one dies.</summary>

@@ -12,7 +12,6 @@ internal static class KernelInterfaceInC
         ["KernelConstants.StatxBasicStats"] = "STATX_BASIC_STATS",
         ["KernelConstants.StatxDirectAlignment"] = "STATX_DIOALIGN",
         ["KernelConstants.StatxAttributeDax"] = "STATX_ATTR_DAX",
-        ["KernelConstants.AtStatxForceSync"] = "AT_STATX_FORCE_SYNC",
         ["KernelConstants.FcntlSetDescriptorFlags"] = "F_SETFD",
         ["KernelConstants.DescriptorCloseOnExec"] = "FD_CLOEXEC",
         ["KernelConstants.FcntlGetFlags"] = "F_GETFL",
