@@ -48,6 +48,15 @@ public interface ISharedMemory
     uint WriteWithCrc(long offset, ReadOnlySpan<byte> source, uint crc);
 
     /// <summary>
+    /// What an aligned 64-bit word may be, for a hint: unordered, and a memory may answer 0 at any time. Never to be
+    /// acted upon.
+    /// </summary>
+    ulong Peek(long offset);
+
+    /// <summary>A hint that the bytes will be read, or written over whole, soon.</summary>
+    void Prefetch(long offset, long length, bool forWrite);
+
+    /// <summary>
     /// Wakes the sleepers of the 32-bit doorbell at <paramref name="offset"/>, where the other side runs on the same
     /// kernel. A no-op where it cannot work; the sleeper's time-out then bounds the delay.
     /// </summary>

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Cbd.Blocks;
 using Cbd.Memory.Sockets;
 
 namespace Cbd.Runtime;
@@ -13,10 +14,18 @@ namespace Cbd.Runtime;
 /// part of a time slice is it wanted for something else: then one that sleeps and is woken is served better than one
 /// that spins and yields.
 /// </remarks>
-public struct SpinWindow(PollMode mode)
+/// <param name="mode">How the thread waits.</param>
+/// <param name="queue">The queue that it drives, if there is somebody at the other end of it who may have to be woken.</param>
+public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
 {
     /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
     private const long SpinMicroseconds = 75;
+
+    /// <summary>
+    /// Who was just woken answers after about 50 to 150 µs. Sleeping before that would put a second wake-up behind the
+    /// first: the first request after a pause would take twice as long.
+    /// </summary>
+    private const long WakeMicroseconds = 250;
 
     /// <summary>
     /// A yield that took longer gave the CPU to somebody who did not give it back by himself. Longer than a client takes
@@ -32,21 +41,39 @@ public struct SpinWindow(PollMode mode)
     /// <summary>Looks between two yields in mode busy: rare enough to cost nothing, often enough to be fair.</summary>
     private const int BusyLooks = 1024;
 
+    private readonly IWakeCount? _waker = queue as IWakeCount;
+    private int _wakes;
     private long _until;
     private long _notBefore;
     private int _looks;
 
     /// <summary>Something happened: the window starts anew.</summary>
-    public void Extend()
+    public void Extend() => Open(SpinMicroseconds);
+
+    /// <summary>Look again instead of sleeping.</summary>
+    public bool IsOpen
+    {
+        get
+        {
+            if (mode != PollMode.Adaptive)
+                return mode == PollMode.Busy;
+            if (_waker is not null && _waker.WakeCount != _wakes)
+            {
+                _wakes = _waker.WakeCount;
+                Open(WakeMicroseconds);
+            }
+
+            return Stopwatch.GetTimestamp() < _until;
+        }
+    }
+
+    private void Open(long microseconds)
     {
         if (mode != PollMode.Adaptive)
             return;
         long now = Stopwatch.GetTimestamp();
-        _until = now >= _notBefore ? now + SpinMicroseconds * s_ticksPerMicrosecond : 0;
+        _until = now >= _notBefore ? Math.Max(_until, now + microseconds * s_ticksPerMicrosecond) : 0;
     }
-
-    /// <summary>Look again instead of sleeping.</summary>
-    public readonly bool IsOpen => mode == PollMode.Busy || (mode == PollMode.Adaptive && Stopwatch.GetTimestamp() < _until);
 
     /// <summary>Lets others run between two looks; closes the window if they do.</summary>
     public void Yield()

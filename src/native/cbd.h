@@ -30,6 +30,12 @@ CBD_EXPORT void cbd_line_store(void *line, const void *source);
 CBD_EXPORT uint32_t cbd_copy_crc(void *destination, const void *source, size_t length, uint32_t crc);
 
 /*
+ * A hint that [start, start + length) will be read, or written over whole, soon. Any address: what is not there is
+ * ignored.
+ */
+CBD_EXPORT void cbd_prefetch(const void *start, size_t length, int for_write);
+
+/*
  * Forms of cbd_line_load/store and cbd_copy_crc, for tests, measurements and `--version`: count, name of form `index`
  * (NULL: no such form), whether this CPU has it, and a call of it (undefined where it has it not). The chosen one is
  * the last that this CPU has.

@@ -147,6 +147,18 @@ void cbd_line_store(void *line, const void *source)
     chosen_store(line, source);
 }
 
+void cbd_prefetch(const void *start, size_t length, int for_write)
+{
+    const char *from = start;
+    if (for_write) {
+        for (size_t i = 0; i < length; i += 64)
+            __builtin_prefetch(from + i, 1);
+    } else {
+        for (size_t i = 0; i < length; i += 64)
+            __builtin_prefetch(from + i, 0);
+    }
+}
+
 int cbd_line_forms(void)
 {
     return (int)(sizeof forms / sizeof forms[0]);

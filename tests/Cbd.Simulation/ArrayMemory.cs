@@ -117,6 +117,12 @@ public readonly struct ArrayMemory : ISharedMemory
         return Crc32C.Append(crc, source);
     }
 
+    public ulong Peek(long offset) => 0;
+
+    public void Prefetch(long offset, long length, bool forWrite)
+    {
+    }
+
     public void Wake(long offset)
     {
     }

@@ -224,6 +224,12 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
         return Crc32C.Append(crc, source);
     }
 
+    public ulong Peek(long offset) => 0;
+
+    public void Prefetch(long offset, long length, bool forWrite)
+    {
+    }
+
     public void Wake(long offset)
     {
     }

@@ -20,7 +20,7 @@ internal struct FuseWait(EventPoll poll, IBlockQueue queue, PollMode mode)
     private const int DeviceSleepMicroseconds = 100_000;
 
     private readonly IDescriptorWait? _device = queue as IDescriptorWait;
-    private SpinWindow _spin = new(mode);
+    private SpinWindow _spin = new(mode, queue);
     private long _sleepNanoseconds = FirstSleepNanoseconds;
 
     /// <summary>Something happened.</summary>

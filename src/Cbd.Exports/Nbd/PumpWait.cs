@@ -32,7 +32,7 @@ internal sealed class PumpWait
 
     internal PumpWait(EventPoll poll, IBlockQueue queue, PollMode mode)
     {
-        _spin = new SpinWindow(mode);
+        _spin = new SpinWindow(mode, queue);
         _poll = poll;
         _device = queue as IDescriptorWait;
     }

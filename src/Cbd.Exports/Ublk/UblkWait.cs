@@ -33,7 +33,7 @@ internal sealed class UblkWait
         _ring = ring;
         _doorbell = doorbell;
         _device = queue as IRingWait;
-        _spin = new SpinWindow(mode);
+        _spin = new SpinWindow(mode, queue);
     }
 
     /// <summary>

@@ -90,6 +90,14 @@ public readonly unsafe struct MappedMemory : ISharedMemory
     }
 
     /// <inheritdoc/>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ulong Peek(long offset) => Word(offset);
+
+    /// <inheritdoc/>
+    public void Prefetch(long offset, long length, bool forWrite) =>
+        NativeShim.Prefetch(Bytes(offset, length), (nuint)length, forWrite ? 1 : 0);
+
+    /// <inheritdoc/>
     public void Wake(long offset)
     {
         uint* word = DoorbellAddress(offset);

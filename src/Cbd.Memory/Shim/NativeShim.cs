@@ -38,6 +38,10 @@ internal static unsafe partial class NativeShim
     [LibraryImport(Library, EntryPoint = "cbd_copy_crc")]
     private static partial uint CopyWithCrcLong(byte* destination, byte* source, nuint length, uint crc);
 
+    /// <summary>A hint that the bytes will be read, or written over whole, soon.</summary>
+    [LibraryImport(Library, EntryPoint = "cbd_prefetch"), SuppressGCTransition]
+    internal static partial void Prefetch(byte* start, nuint length, int forWrite);
+
     [LibraryImport(Library, EntryPoint = "cbd_line_forms")]
     internal static partial int LineFormCount();
 

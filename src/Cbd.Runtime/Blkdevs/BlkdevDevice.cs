@@ -43,7 +43,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
     /// <summary>One queue with a clock and a place to sleep.</summary>
     private sealed class OpenQueueHandle(
-        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait, IRingWait
+        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait, IRingWait, IWakeCount
     {
         private readonly DoorbellSleeper _sleeper = new();
         private DoorbellPoll? _poll;
@@ -51,6 +51,8 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
         private bool _disposed;
 
         public int Outstanding => queue.Outstanding;
+
+        public int WakeCount => queue.WakeCount;
 
         public bool TrySubmit(in BlockRequest request) => queue.TrySubmit(request);
 

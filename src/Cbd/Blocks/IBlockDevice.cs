@@ -72,6 +72,13 @@ public interface IBlocksInMemory
     bool TryGetBytes(long offset, long length, out ReadOnlySpan<byte> bytes);
 }
 
+/// <summary>A queue that tells how often it had to wake a sleeper that serves it.</summary>
+public interface IWakeCount
+{
+    /// <summary>Grows with every wake. The thread of the queue.</summary>
+    int WakeCount { get; }
+}
+
 /// <summary>A queue whose sleep a descriptor can end too: for a pump that serves sockets with it.</summary>
 public interface IDescriptorWait
 {

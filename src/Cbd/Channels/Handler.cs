@@ -298,6 +298,7 @@ internal sealed class Handler<TMemory, TPolicy>
             any = _changed = true;
             _fetched = sequence;
             CommandLine command = CommandLine.FromLine(line);
+            PrefetchPayload(sequence + 1);
             if (!Accept(command))
                 break;
             if (!TPolicy.CopyOnce)
@@ -315,6 +316,26 @@ internal sealed class Handler<TMemory, TPolicy>
         }
 
         return any;
+    }
+
+    /// <summary>
+    /// Has the first bytes of the next command's payload brought (a write's), or of the place for it claimed (a read's),
+    /// while the present one is done, if it seems to be there: a hint, from words that are not checked.
+    /// </summary>
+    private void PrefetchPayload(ulong sequence)
+    {
+        long at = _layout.CommandRingOffset + ((uint)sequence & _ringMask) * 64L;
+        if (_memory.Peek(at) != sequence)
+            return;
+        BlockOperation operation = CommandLine.OperationOf(_memory.Peek(at + CommandLine.OperationWordOffset));
+        (uint offset, uint length) = CommandLine.PayloadOf(_memory.Peek(at + CommandLine.PayloadWordOffset));
+        length = Math.Min(length, QueueOptions.PrefetchBytes);
+        if (length == 0 || offset > _layout.PoolBytes - length)
+            return;
+        if (operation == BlockOperation.Write)
+            _memory.Prefetch(_layout.WritePoolOffset + offset, length, forWrite: false);
+        else if (operation == BlockOperation.Read)
+            _memory.Prefetch(_layout.ReadPoolOffset + offset, length, forWrite: true);
     }
 
     /// <summary>Validates what concerns the channel; the disk's own gate validates the rest.</summary>

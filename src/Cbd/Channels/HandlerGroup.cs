@@ -32,7 +32,8 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         _backend = backend;
         _disk = disk;
         _buffers = buffers;
-        _bufferSpace = new PoolAllocator(buffers.SizeBytes);
+        // The lowest: what was used last is still in this core's cache.
+        _bufferSpace = new PoolAllocator(buffers.SizeBytes, fit: PoolFit.Lowest);
         long piece = new ChannelLayout(geometry, 0).PoolBytes / 2;
         ArgumentOutOfRangeException.ThrowIfLessThan(buffers.SizeBytes, piece);
     }

@@ -101,7 +101,9 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         ulong sequence = ++_posted;
         uint slot = (uint)sequence & _ringMask;
-        Line line = new CommandLine(
+        // Made where it is kept: a copy of words stored just before would wait until the payload has left the store buffer.
+        ref Line line = ref piece.Line;
+        new CommandLine(
             sequence,
             _word.Epoch,
             request.Operation,
@@ -111,10 +113,9 @@ public sealed partial class Queue<TMemory, TPolicy>
             (uint)piece.PoolOffset,
             (uint)piece.PayloadLength,
             crc,
-            (ushort)tag).ToLine();
+            (ushort)tag).StoreTo(ref line);
         _commandSeal.Seal(ref line, slot);
         piece.Sequence = sequence;
-        piece.Line = line;
         piece.StoredAt = _now;
         piece.Repeats = 0;
         _memory.WriteLine(_layout.CommandRingOffset + slot * 64L, line);

@@ -143,6 +143,9 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// <summary>Resets of the channel so far.</summary>
     public int ResetCount { get; private set; }
 
+    /// <summary>How often the handler had to be woken so far.</summary>
+    public int WakeCount { get; private set; }
+
     public long DoorbellOffset => _layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset;
 
     /// <summary>Takes a request; false if the table is full. See <see cref="IBlockQueue.TrySubmit"/>.</summary>
@@ -179,8 +182,8 @@ public sealed partial class Queue<TMemory, TPolicy>
             DrainAbandoned();
         if (_phase == QueuePhase.Attached)
             IssueWaiting();
-        if (_ring)
-            Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset);
+        if (_ring && Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset))
+            WakeCount++;
         return _requests.TakeAnswers(completions);
     }
 
@@ -247,6 +250,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             if (!Arrival<TPolicy>.Holds(line, _completionSeal, _word.Epoch, sequence, slot))
                 return;
             CompletionLine completion = CompletionLine.FromLine(line);
+            PrefetchPayload(sequence + 1);
             if (!Accept(completion))
             {
                 // The handler's bytes broke a rule; only a new epoch makes a new start.
@@ -266,6 +270,23 @@ public sealed partial class Queue<TMemory, TPolicy>
             _fruitlessResets = 0;
             Finish(completion);
         }
+    }
+
+    /// <summary>
+    /// Has the first bytes of the next completion's payload brought while the present one is copied, if it seems to be
+    /// there: a hint, from words that are not checked.
+    /// </summary>
+    private void PrefetchPayload(ulong sequence)
+    {
+        long at = _layout.CompletionRingOffset + ((uint)sequence & _ringMask) * 64L;
+        if (_memory.Peek(at) != sequence)
+            return;
+        int tag = CompletionLine.TagOf(_memory.Peek(at + CompletionLine.TagWordOffset));
+        if (tag >= _pieces.Length)
+            return;
+        ref Piece piece = ref _pieces[tag];
+        if (piece.PayloadLength > 0 && !piece.InWritePool)
+            _memory.Prefetch(_layout.ReadPoolOffset + piece.PoolOffset, Math.Min(piece.PayloadLength, QueueOptions.PrefetchBytes), forWrite: false);
     }
 
     private bool Accept(in CompletionLine completion)

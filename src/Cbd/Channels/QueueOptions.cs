@@ -3,6 +3,11 @@ namespace Cbd.Channels;
 /// <summary>Limits of one queue. Times in microseconds of the clock that is handed to <c>Poll</c>.</summary>
 public sealed record QueueOptions
 {
+    /// <summary>
+    /// So many bytes of the next payload are brought ahead: enough for the CPU's own prefetcher to see where it goes.
+    /// </summary>
+    internal const int PrefetchBytes = 512;
+
     /// <summary>Commands outstanding at most; 0: as many as the ring has slots.</summary>
     public int Depth { get; init; }
 

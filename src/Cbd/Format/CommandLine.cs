@@ -38,15 +38,35 @@ public readonly record struct CommandLine(
 {
     /// <summary>The line without its CRC.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public Line ToLine() => new()
+    public Line ToLine()
     {
-        Word0 = Sequence,
-        Word1 = Epoch | ((ulong)Operation << 40) | ((ulong)Flags << 48),
-        Word2 = (ulong)Offset,
-        Word3 = (ulong)Length,
-        Word4 = PayloadOffset | ((ulong)PayloadLength << 32),
-        Word5 = PayloadCrc | ((ulong)Tag << 32),
-    };
+        var line = default(Line);
+        StoreTo(ref line);
+        return line;
+    }
+
+    /// <summary>The line without its CRC, stored word by word.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public void StoreTo(ref Line line)
+    {
+        line.Word0 = Sequence;
+        line.Word1 = Epoch | ((ulong)Operation << 40) | ((ulong)Flags << 48);
+        line.Word2 = (ulong)Offset;
+        line.Word3 = (ulong)Length;
+        line.Word4 = PayloadOffset | ((ulong)PayloadLength << 32);
+        line.Word5 = PayloadCrc | ((ulong)Tag << 32);
+        line.Word6 = 0;
+        line.Word7 = 0;
+    }
+
+    /// <summary>Where the words with operation and payload are in a line, for hints.</summary>
+    public const int OperationWordOffset = 8, PayloadWordOffset = 32;
+
+    /// <summary>The operation in its word.</summary>
+    public static BlockOperation OperationOf(ulong word) => (BlockOperation)(byte)(word >> 40);
+
+    /// <summary>Offset and length of the payload in their word.</summary>
+    public static (uint Offset, uint Length) PayloadOf(ulong word) => ((uint)word, (uint)(word >> 32));
 
     /// <summary>The fields of a private copy; none of them is validated.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -34,6 +34,12 @@ public readonly record struct CompletionLine(
         Word4 = PayloadLength,
     };
 
+    /// <summary>Where the word with the tag is in a line, for hints.</summary>
+    public const int TagWordOffset = 24;
+
+    /// <summary>The tag in that word.</summary>
+    public static int TagOf(ulong word) => (ushort)word;
+
     /// <summary>The fields of a private copy; none of them is validated.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static CompletionLine FromLine(in Line line) => new(

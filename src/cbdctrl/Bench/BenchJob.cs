@@ -89,7 +89,7 @@ internal sealed class BenchJob : IDisposable
         long begin = Stopwatch.GetTimestamp();
         long measureFrom = begin + Ticks(_options.RampTime);
         long end = measureFrom + Ticks(_options.RunTime);
-        var spin = new SpinWindow(_options.Mode);
+        var spin = new SpinWindow(_options.Mode, _queue);
         long allocated = 0;
         long now = begin;
         long last = begin;
