@@ -241,7 +241,8 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// <summary>Copies the completions that have arrived, in order, each once.</summary>
     private void Collect()
     {
-        for (int budget = _geometry.RingSlots; budget > 0; budget--)
+        long room = QueueOptions.CollectBytes;
+        for (int budget = _geometry.RingSlots; budget > 0 && room > 0; budget--)
         {
             ulong sequence = _copied + 1;
             uint slot = (uint)sequence & _ringMask;
@@ -268,6 +269,7 @@ public sealed partial class Queue<TMemory, TPolicy>
 
             _copied = sequence;
             _fruitlessResets = 0;
+            room -= completion.PayloadLength;
             Finish(completion);
         }
     }

@@ -8,6 +8,12 @@ public sealed record QueueOptions
     /// </summary>
     internal const int PrefetchBytes = 512;
 
+    /// <summary>
+    /// After so many bytes of payload a turn ends, with more to come at once: what was copied is still in this core's
+    /// cache when the user gets it.
+    /// </summary>
+    internal const long CollectBytes = 256 << 10;
+
     /// <summary>Commands outstanding at most; 0: as many as the ring has slots.</summary>
     public int Depth { get; init; }
 
