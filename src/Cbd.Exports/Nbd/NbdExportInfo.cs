@@ -9,6 +9,11 @@ internal readonly record struct NbdExportInfo(
     /// <summary>Longest read or write that is accepted; what clients may assume that ask for no block sizes.</summary>
     internal const int MaxPayloadBytes = 32 << 20;
 
+    /// <summary>
+    /// A longest payload below this one is not told to clients: what is longer than the device takes goes in pieces.
+    /// </summary>
+    private const int LeastMaxPayloadBytes = 1 << 20;
+
     /// <summary>Longest write that is refused with an error; behind a longer one the connection ends.</summary>
     internal const int MaxRefusedPayloadBytes = 2 * MaxPayloadBytes;
 
@@ -19,24 +24,26 @@ internal readonly record struct NbdExportInfo(
             NbdTransmissionFlags.CanMultiConn;
         if (device.CanCache)
             flags |= NbdTransmissionFlags.SendCache;
+        if (device.IsRotational)
+            flags |= NbdTransmissionFlags.Rotational;
         if (device.ReadOnly)
         {
             flags |= NbdTransmissionFlags.ReadOnly;
         }
         else
         {
-            flags |= NbdTransmissionFlags.SendWriteZeroes;
-            if (device.CanZeroFast)
-                flags |= NbdTransmissionFlags.SendFastZero;
+            // Where zeroes are not fast a client learns it at once, before it has written anything.
+            flags |= NbdTransmissionFlags.SendWriteZeroes | NbdTransmissionFlags.SendFastZero;
             if (device.CanDiscard)
                 flags |= NbdTransmissionFlags.SendTrim;
         }
 
+        int preferred = Math.Max(4096, device.PhysicalBlockBytes);
         return new NbdExportInfo(
             (ulong)device.SizeBytes,
             flags,
             (uint)device.LogicalBlockBytes,
-            (uint)Math.Max(4096, device.PhysicalBlockBytes),
-            (uint)Math.Max(Math.Min(MaxPayloadBytes, device.MaxTransferBytes), device.LogicalBlockBytes));
+            (uint)preferred,
+            (uint)Math.Max(Math.Clamp(device.MaxTransferBytes, LeastMaxPayloadBytes, MaxPayloadBytes), preferred));
     }
 }
