@@ -61,6 +61,16 @@ came() {
     esac
 }
 
+# start_over: the device again, with its first contents.
+start_over() {
+    ctl beta dev-stop -d 0 >/dev/null
+    ctl alpha backend-stop -b 0 >/dev/null
+    rm -f "$disk"
+    cp --sparse=always "$image" "$disk"
+    ctl alpha backend-start -p "$disk" >/dev/null
+    one_line dev-start ctl beta dev-start -b 0 --nbd "${device/tcp:/tcp:127.0.0.1:}"
+}
+
 # in_every_way PEER FUNCTION: calls the function with the way, $uri and $address set, for each of $ways; every time on the
 # same contents.
 in_every_way() {
@@ -70,12 +80,7 @@ in_every_way() {
         "$2" "$way"
         came "$way"
         note "$peer, $way: passed"
-        ctl beta dev-stop -d 0 >/dev/null
-        ctl alpha backend-stop -b 0 >/dev/null
-        rm -f "$disk"
-        cp --sparse=always "$image" "$disk"
-        ctl alpha backend-start -p "$disk" >/dev/null
-        one_line dev-start ctl beta dev-start -b 0 --nbd "${device/tcp:/tcp:127.0.0.1:}"
+        start_over
     done
 }
 
