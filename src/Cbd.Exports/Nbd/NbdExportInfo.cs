@@ -6,13 +6,11 @@ namespace Cbd.Exports.Nbd;
 internal readonly record struct NbdExportInfo(
     ulong SizeBytes, NbdTransmissionFlags Flags, uint MinBlockBytes, uint PreferredBlockBytes, uint MaxBlockBytes)
 {
-    /// <summary>Longest read or write that is accepted; what clients may assume that ask for no block sizes.</summary>
-    internal const int MaxPayloadBytes = 32 << 20;
-
     /// <summary>
-    /// A longest payload below this one is not told to clients: what is longer than the device takes goes in pieces.
+    /// Longest read or write that is accepted, and longest payload of a reply; what clients may assume that ask for no block
+    /// sizes. What is longer than the device takes goes to it in pieces.
     /// </summary>
-    private const int LeastMaxPayloadBytes = 1 << 20;
+    internal const int MaxPayloadBytes = 32 << 20;
 
     /// <summary>Longest write that is refused with an error; behind a longer one the connection ends.</summary>
     internal const int MaxRefusedPayloadBytes = 2 * MaxPayloadBytes;
@@ -38,12 +36,11 @@ internal readonly record struct NbdExportInfo(
                 flags |= NbdTransmissionFlags.SendTrim;
         }
 
-        int preferred = Math.Max(4096, device.PhysicalBlockBytes);
         return new NbdExportInfo(
             (ulong)device.SizeBytes,
             flags,
             (uint)device.LogicalBlockBytes,
-            (uint)preferred,
-            (uint)Math.Max(Math.Clamp(device.MaxTransferBytes, LeastMaxPayloadBytes, MaxPayloadBytes), preferred));
+            (uint)Math.Max(4096, device.PhysicalBlockBytes),
+            MaxPayloadBytes);
     }
 }

@@ -40,7 +40,7 @@ public sealed class NbdHandshakeTests : IDisposable
             NbdTransmissionFlags.HasFlags | NbdTransmissionFlags.SendFlush | NbdTransmissionFlags.SendFua |
             NbdTransmissionFlags.SendTrim | NbdTransmissionFlags.SendWriteZeroes | NbdTransmissionFlags.SendFastZero | NbdTransmissionFlags.CanMultiConn,
             (NbdTransmissionFlags)BinaryPrimitives.ReadUInt16BigEndian(replies[NbdInfo.Export].AsSpan(8)));
-        Assert.Equal([0, 0, 16, 0, 0, 0, 64, 0, 0, 16, 0, 0], replies[NbdInfo.BlockSize]);
+        Assert.Equal([0, 0, 16, 0, 0, 0, 64, 0, 2, 0, 0, 0], replies[NbdInfo.BlockSize]);
         Assert.Empty(replies[NbdInfo.Name]);
         Assert.Equal("CBD block device", Encoding.UTF8.GetString(replies[NbdInfo.Description]));
         Assert.Equal(NbdError.None, client.Do(NbdCommand.Flush, 0, 0));
