@@ -16,6 +16,12 @@ public enum BackendFlags : uint
 
     /// <summary>The operator of its host stopped it while blkdevs used it: they are not to wait for it.</summary>
     Stopped = 16,
+
+    /// <summary>The hint that a range will be read does something.</summary>
+    CanCache = 32,
+
+    /// <summary>Seeking takes time: requests are best done in the order of their offsets.</summary>
+    Rotational = 64,
 }
 
 /// <summary>How a backend does its I/O. Stored: values are fixed and only ever added to.</summary>
