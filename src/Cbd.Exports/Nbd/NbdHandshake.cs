@@ -15,6 +15,25 @@ internal enum NbdHandshakeState
 
     /// <summary>When what was written has been sent, the connection ends.</summary>
     Ended,
+
+    /// <summary>When what was written has been sent, TLS begins; <see cref="NbdHandshake.ContinueWithTls"/> goes on in it.</summary>
+    StartingTls,
+}
+
+/// <summary>How a handshake stands to TLS.</summary>
+internal enum NbdTlsState
+{
+    /// <summary>There is none.</summary>
+    None,
+
+    /// <summary>A client may begin it: SELECTIVETLS with no export that needs it.</summary>
+    Offered,
+
+    /// <summary>A client must begin it: FORCEDTLS.</summary>
+    Required,
+
+    /// <summary>It has begun.</summary>
+    Begun,
 }
 
 /// <summary>
@@ -31,13 +50,16 @@ internal sealed class NbdHandshake
 
     private readonly Func<NbdExportInfo> _describe;
     private readonly string _description;
+    private readonly NbdTlsState _tls;
     private bool _hasClientFlags;
+    private bool _fixedNewstyle;
     private bool _noZeroes;
 
-    internal NbdHandshake(Func<NbdExportInfo> describe, string description)
+    internal NbdHandshake(Func<NbdExportInfo> describe, string description, NbdTlsState tls = NbdTlsState.None)
     {
         _describe = describe;
         _description = description;
+        _tls = tls;
     }
 
     internal NbdHandshakeState State { get; private set; }
@@ -54,6 +76,17 @@ internal sealed class NbdHandshake
         BinaryPrimitives.WriteUInt16BigEndian(bytes[16..], (ushort)(NbdHandshakeFlags.FixedNewstyle | NbdHandshakeFlags.NoZeroes));
         output.Advance(18);
     }
+
+    /// <summary>
+    /// The rest of this handshake, within TLS. Nothing that was negotiated is kept, as proto.md demands; the greeting and
+    /// the client's flags are not repeated.
+    /// </summary>
+    internal NbdHandshake ContinueWithTls() => new(_describe, _description, NbdTlsState.Begun)
+    {
+        _hasClientFlags = _hasClientFlags,
+        _fixedNewstyle = _fixedNewstyle,
+        _noZeroes = _noZeroes,
+    };
 
     /// <summary>
     /// Takes at most one message from <paramref name="input"/> and writes the answer. Returns how many bytes it took; 0
@@ -87,12 +120,19 @@ internal sealed class NbdHandshake
         if ((flags & ~KnownClientFlags) != 0)
             return Fail($"the client flags 0x{(uint)flags:x8} have bits that were not offered");
         _hasClientFlags = true;
+        _fixedNewstyle = (flags & NbdClientFlags.FixedNewstyle) != 0;
         _noZeroes = (flags & NbdClientFlags.NoZeroes) != 0;
         return 4;
     }
 
     private void Answer(NbdOption option, ReadOnlySpan<byte> data, IBufferWriter<byte> output)
     {
+        if (_tls == NbdTlsState.Required && option is not (NbdOption.StartTls or NbdOption.Abort))
+        {
+            RefuseWithoutTls(option, output);
+            return;
+        }
+
         switch (option)
         {
             case NbdOption.ExportName:
@@ -112,12 +152,49 @@ internal sealed class NbdHandshake
                 AnswerInfo(option, data, output);
                 break;
             case NbdOption.StartTls:
-                Reject(output, option, NbdOptionReply.ErrorUnsupported, "this server has no TLS; connect without it, over a Unix socket or loopback");
+                AnswerStartTls(data, output);
                 break;
             default:
                 Reject(output, option, NbdOptionReply.ErrorUnsupported, $"option {(uint)option} is not supported");
                 break;
         }
+    }
+
+    private void AnswerStartTls(ReadOnlySpan<byte> data, IBufferWriter<byte> output)
+    {
+        const NbdOption Option = NbdOption.StartTls;
+        if (_tls == NbdTlsState.None)
+        {
+            Reject(output, Option, NbdOptionReply.ErrorUnsupported, "this server has no TLS; connect without it, over a Unix socket or loopback");
+        }
+        else if (_tls == NbdTlsState.Begun)
+        {
+            Reject(output, Option, NbdOptionReply.ErrorInvalid, "TLS has begun already");
+        }
+        else if (!_fixedNewstyle)
+        {
+            Reject(output, Option, NbdOptionReply.ErrorPolicy, "TLS needs the client's flag for fixed newstyle");
+        }
+        else if (data.Length != 0)
+        {
+            Reject(output, Option, NbdOptionReply.ErrorInvalid, $"STARTTLS has {data.Length} bytes of data; it must have none");
+        }
+        else
+        {
+            Reply(output, Option, NbdOptionReply.Ack, default);
+            State = NbdHandshakeState.StartingTls;
+        }
+    }
+
+    /// <summary>
+    /// Without fixed newstyle a client can neither be answered an error nor begin TLS, and EXPORT_NAME never can be.
+    /// </summary>
+    private void RefuseWithoutTls(NbdOption option, IBufferWriter<byte> output)
+    {
+        if (option == NbdOption.ExportName || !_fixedNewstyle)
+            Fail($"it asked for the export without TLS, which is required (option {(uint)option})");
+        else
+            Reject(output, option, NbdOptionReply.ErrorTlsRequired, "this server requires TLS: begin it first, or connect with nbds:// or nbds+unix://");
     }
 
     private void AnswerExportName(ReadOnlySpan<byte> name, IBufferWriter<byte> output)
