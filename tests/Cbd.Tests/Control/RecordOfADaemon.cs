@@ -19,6 +19,8 @@ public sealed class RecordOfADaemon : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
+    private static readonly TlsOptions s_tls = new() { Require = false, Certificates = "/pki", VerifyPeer = true, Allow = ["alice", "bob"] };
+
     private static RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
 
     private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
@@ -29,7 +31,7 @@ public sealed class RecordOfADaemon : IDisposable
         node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
         node.StartBackend(new StartBackendOptions { Path = "memory:64M" });
         node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true });
-        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true });
+        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 });
     }
 
     [Fact]
@@ -45,7 +47,7 @@ public sealed class RecordOfADaemon : IDisposable
                 $"{new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
                 $"{new StartBackendOptions { Path = "memory:64M" }}",
                 $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true }}",
-                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true }}",
+                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 }}",
             ],
             node.Calls);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);

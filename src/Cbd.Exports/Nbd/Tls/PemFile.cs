@@ -1,3 +1,4 @@
+using System.Formats.Asn1;
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
 using System.Text;
@@ -97,10 +98,13 @@ internal sealed class PemFile
     {
         try
         {
-            key.ImportFromPem(_text);
+            if (key is ECDsa curve && Parts("EC PRIVATE KEY") is [{ } part, ..])
+                EcPrivateKey.Import(curve, part);
+            else
+                key.ImportFromPem(_text);
             return key;
         }
-        catch (Exception error) when (error is CryptographicException or ArgumentException)
+        catch (Exception error) when (error is CryptographicException or AsnContentException or ArgumentException)
         {
             key.Dispose();
             return null;
