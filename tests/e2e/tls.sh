@@ -77,6 +77,24 @@ qemu_client() {
         --image-opts "driver=nbd,server.type=unix,server.path=$socket,tls-creds=tls0,tls-hostname=localhost")
 }
 
+# in_own_mounts: begins the test again in a mount namespace of its own; before anything else.
+in_own_mounts() {
+    [ "$(id -u)" = 0 ] || skip 'mounts of its own need root'
+    [ -z "${CBD_OWN_MOUNTS:-}" ] || return 0
+    unshare -m true 2>/dev/null || skip 'mount namespaces cannot be made'
+    rm -rf "$work"
+    CBD_OWN_MOUNTS=1 exec unshare -m "$0"
+}
+
+# certificates_of_root DIRECTORY: in own mounts, libnbd finds a client's certificates where it looks for those of root:
+# a layer without a writable one lies over /etc. Its programs that open a URI without allowing it to name files have no
+# other way.
+certificates_of_root() {
+    mkdir -p "$work/etc/pki"
+    cp -r "$pki/$1" "$work/etc/pki/libnbd"
+    mount -t overlay overlay -o "lowerdir=$work/etc:/etc" /etc 2>/dev/null || skip 'overlayfs cannot be mounted over /etc'
+}
+
 says() { grep -q "$2" "$work/$1/log"; }
 
 # logged PATTERN: beta's log has, or will have, exactly one such line.
