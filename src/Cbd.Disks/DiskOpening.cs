@@ -76,14 +76,15 @@ internal static class DiskOpening
         }
         string identity = isBlockDevice ? BlockDisk.Identify(status) : FileDisk.Identify(file, status);
         string life = isBlockDevice ? BlockDisk.IdentifyLife(file) : "";
+        bool isDirect = TrySetDirect(file, status, info.LogicalBlockBytes);
         return new OpenedDisk
         {
             File = file,
             IsBlockDevice = isBlockDevice,
-            IsDirect = TrySetDirect(file, status, info.LogicalBlockBytes),
+            IsDirect = isDirect,
             DirectMemoryAlignmentBytes = status.DirectMemoryAlignmentBytes is > 0 and int bytes ? bytes : info.LogicalBlockBytes,
             Identity = identity,
-            Info = info with { DurabilityId = DiskIdentity.ForThisBoot($"{identity} {life}") },
+            Info = info with { CanCache = !isDirect, DurabilityId = DiskIdentity.ForThisBoot($"{identity} {life}") },
         };
     }
 

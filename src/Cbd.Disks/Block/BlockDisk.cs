@@ -40,6 +40,7 @@ public sealed class BlockDisk : DescriptorDisk
             ReadOnly = options.ReadOnly,
             CanDiscard = ReadNumber(queue, "discard_max_bytes") > 0,
             CanZeroFast = ReadNumber(queue, "write_zeroes_max_bytes") > 0,
+            IsRotational = ReadNumber(queue, "rotational") > 0,
             DiscardGranularityBytes = (int)Math.Clamp(granularity, logicalBlockBytes, 1 << 30),
         };
     }

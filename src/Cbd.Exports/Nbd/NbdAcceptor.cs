@@ -270,7 +270,7 @@ internal sealed class NbdAcceptor : IDisposable
     {
         _poll.Remove(client.Socket);
         _clients.Remove(client.Token);
-        _handOver(new NbdConnection(client.Id, client.Socket, client.Received));
+        _handOver(new NbdConnection(client.Id, client.Socket, client.Received) { Session = client.Handshake.Session });
     }
 
     private void DropLate()

@@ -25,6 +25,9 @@ internal sealed class NbdConnection : IDisposable
     }
 
     internal long Id { get; }
+
+    /// <summary>What the handshake came to.</summary>
+    internal NbdSession Session { get; init; }
     internal StreamSocket Socket { get; }
 
     /// <summary>Bytes [<see cref="InputStart"/>, <see cref="InputEnd"/>) are received and not yet taken.</summary>

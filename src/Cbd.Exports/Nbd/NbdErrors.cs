@@ -1,3 +1,4 @@
+using Cbd.Blocks;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Nbd;
@@ -17,5 +18,16 @@ internal static class NbdErrors
         Errno.EOPNOTSUPP => NbdError.NotSupported,
         Errno.ESHUTDOWN => NbdError.Shutdown,
         _ => NbdError.Io,
+    };
+
+    /// <summary>
+    /// A device's errno as it may be answered: "too large" and "not supported" have meanings of their own in NBD, which
+    /// only fast zeroes can take from a device.
+    /// </summary>
+    internal static int OfDevice(int errno, BlockFlags flags) => errno switch
+    {
+        Errno.EOVERFLOW => Errno.EIO,
+        Errno.EOPNOTSUPP when (flags & BlockFlags.FastZero) == 0 => Errno.EIO,
+        _ => errno,
     };
 }

@@ -6,7 +6,10 @@ namespace Cbd.Exports.Nbd;
 internal readonly record struct NbdExportInfo(
     ulong SizeBytes, NbdTransmissionFlags Flags, uint MinBlockBytes, uint PreferredBlockBytes, uint MaxBlockBytes)
 {
-    /// <summary>Longest read or write that is accepted; what clients may assume that ask for no block sizes.</summary>
+    /// <summary>
+    /// Longest read or write that is accepted, and longest payload of a reply; what clients may assume that ask for no block
+    /// sizes. What is longer than the device takes goes to it in pieces.
+    /// </summary>
     internal const int MaxPayloadBytes = 32 << 20;
 
     /// <summary>Longest write that is refused with an error; behind a longer one the connection ends.</summary>
@@ -19,15 +22,16 @@ internal readonly record struct NbdExportInfo(
             NbdTransmissionFlags.CanMultiConn;
         if (device.CanCache)
             flags |= NbdTransmissionFlags.SendCache;
+        if (device.IsRotational)
+            flags |= NbdTransmissionFlags.Rotational;
         if (device.ReadOnly)
         {
             flags |= NbdTransmissionFlags.ReadOnly;
         }
         else
         {
-            flags |= NbdTransmissionFlags.SendWriteZeroes;
-            if (device.CanZeroFast)
-                flags |= NbdTransmissionFlags.SendFastZero;
+            // Where zeroes are not fast a client learns it at once, before it has written anything.
+            flags |= NbdTransmissionFlags.SendWriteZeroes | NbdTransmissionFlags.SendFastZero;
             if (device.CanDiscard)
                 flags |= NbdTransmissionFlags.SendTrim;
         }
@@ -37,6 +41,6 @@ internal readonly record struct NbdExportInfo(
             flags,
             (uint)device.LogicalBlockBytes,
             (uint)Math.Max(4096, device.PhysicalBlockBytes),
-            (uint)Math.Max(Math.Min(MaxPayloadBytes, device.MaxTransferBytes), device.LogicalBlockBytes));
+            MaxPayloadBytes);
     }
 }

@@ -1,8 +1,8 @@
 namespace Cbd.Exports.Nbd;
 
 /// <summary>
-/// The numbers of the NBD protocol (doc/proto.md of the Network Block Device project). Everything on the wire is
-/// big-endian.
+/// The numbers of the NBD protocol (doc/proto.md of the Network Block Device project; extended headers: its branch
+/// extension-ext-header). Everything on the wire is big-endian.
 /// </summary>
 internal static class NbdProtocol
 {
@@ -15,12 +15,24 @@ internal static class NbdProtocol
     internal const ulong OptionReplyMagic = 0x0003e889045565a9;
     internal const uint RequestMagic = 0x25609513;
     internal const uint SimpleReplyMagic = 0x67446698;
+    internal const uint StructuredReplyMagic = 0x668e33ef;
+    internal const uint ExtendedRequestMagic = 0x21e41c71;
+    internal const uint ExtendedReplyMagic = 0x6e8a278c;
 
     /// <summary>Bytes of a request without its payload.</summary>
     internal const int RequestBytes = 28;
 
+    /// <summary>Bytes of a request without its payload, where extended headers were negotiated.</summary>
+    internal const int ExtendedRequestBytes = 32;
+
     /// <summary>Bytes of a simple reply without its payload.</summary>
     internal const int SimpleReplyBytes = 16;
+
+    /// <summary>Bytes of a chunk of a structured reply without its payload.</summary>
+    internal const int StructuredReplyBytes = 20;
+
+    /// <summary>Bytes of a chunk of an extended reply without its payload.</summary>
+    internal const int ExtendedReplyBytes = 32;
 
     /// <summary>Zeroes after an answer to EXPORT_NAME, unless the client does without them.</summary>
     internal const int ExportNamePaddingBytes = 124;
@@ -60,6 +72,7 @@ internal enum NbdTransmissionFlags : ushort
     CanMultiConn = 1 << 8,
     SendCache = 1 << 10,
     SendFastZero = 1 << 11,
+    BlockStatusPayload = 1 << 12,
 }
 
 /// <summary>What a client asks for during the handshake; u32.</summary>
@@ -71,6 +84,10 @@ internal enum NbdOption : uint
     StartTls = 5,
     Info = 6,
     Go = 7,
+    StructuredReply = 8,
+    ListMetaContext = 9,
+    SetMetaContext = 10,
+    ExtendedHeaders = 11,
 }
 
 /// <summary>What a server answers to an option; u32.</summary>
@@ -79,6 +96,7 @@ internal enum NbdOptionReply : uint
     Ack = 1,
     Server = 2,
     Info = 3,
+    MetaContext = 4,
     ErrorUnsupported = 0x8000_0001,
     ErrorPolicy = 0x8000_0002,
     ErrorInvalid = 0x8000_0003,
@@ -86,6 +104,7 @@ internal enum NbdOptionReply : uint
     ErrorUnknown = 0x8000_0006,
     ErrorShutdown = 0x8000_0007,
     ErrorTooBig = 0x8000_0009,
+    ErrorExtendedHeadersRequired = 0x8000_000a,
 }
 
 /// <summary>What an answer of kind INFO tells; u16.</summary>
@@ -107,6 +126,7 @@ internal enum NbdCommand : ushort
     Trim = 4,
     Cache = 5,
     WriteZeroes = 6,
+    BlockStatus = 7,
 }
 
 /// <summary>How a request is done; u16.</summary>
@@ -116,7 +136,23 @@ internal enum NbdCommandFlags : ushort
     None = 0,
     ForceUnitAccess = 1 << 0,
     NoHole = 1 << 1,
+    DontFragment = 1 << 2,
+    OneExtent = 1 << 3,
     FastZero = 1 << 4,
+
+    /// <summary>Extended headers only: the length is that of the payload that follows.</summary>
+    PayloadLength = 1 << 5,
+}
+
+/// <summary>What a chunk of a structured or extended reply carries; u16.</summary>
+internal enum NbdChunk : ushort
+{
+    None = 0,
+    OffsetData = 1,
+    OffsetHole = 2,
+    BlockStatus = 5,
+    BlockStatusExtended = 6,
+    Error = 0x8001,
 }
 
 /// <summary>The errors that a reply can carry; u32.</summary>

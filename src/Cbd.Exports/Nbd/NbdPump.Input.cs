@@ -116,13 +116,15 @@ internal sealed partial class NbdPump
             if (connection.ReceivingSlot >= 0 && !TakePayload(connection))
                 return true;
             int available = connection.InputEnd - connection.InputStart;
-            if (available < NbdProtocol.RequestBytes)
+            NbdSession session = connection.Session;
+            int taken = NbdRequestHeader.Take(
+                connection.Input.GetSpan(connection.InputStart, available), session.ExtendedHeaders, out connection.Header);
+            if (taken == 0)
                 return true;
-            connection.Header = NbdRequestHeader.Decode(connection.Input.GetSpan(connection.InputStart, NbdProtocol.RequestBytes));
-            connection.InputStart += NbdProtocol.RequestBytes;
-            if (connection.Header.Magic != NbdProtocol.RequestMagic)
+            connection.InputStart += taken;
+            if (connection.Header.Magic != session.RequestMagic)
             {
-                Refuse(connection, $"a request begins with 0x{connection.Header.Magic:x8} instead of 0x{NbdProtocol.RequestMagic:x8}");
+                Refuse(connection, $"a request begins with 0x{connection.Header.Magic:x8} instead of 0x{session.RequestMagic:x8}");
                 return false;
             }
 
@@ -132,9 +134,12 @@ internal sealed partial class NbdPump
                 return false;
             }
 
-            if (connection.Header is { Command: NbdCommand.Write, Length: > NbdExportInfo.MaxRefusedPayloadBytes })
+            // With extended headers a payload over the limit is to end the connection; a client without them may never have
+            // been told the limit.
+            int longest = session.ExtendedHeaders ? NbdExportInfo.MaxPayloadBytes : NbdExportInfo.MaxRefusedPayloadBytes;
+            if (connection.Header.PayloadBytes > (uint)longest)
             {
-                Refuse(connection, $"a write has {connection.Header.Length} bytes of payload; at most {NbdExportInfo.MaxPayloadBytes} are accepted");
+                Refuse(connection, $"a request has {connection.Header.PayloadBytes} bytes of payload; at most {NbdExportInfo.MaxPayloadBytes} are accepted");
                 return false;
             }
 
@@ -151,8 +156,7 @@ internal sealed partial class NbdPump
 
     private bool TryBeginOrWait(NbdConnection connection)
     {
-        bool hasPayload = connection.Header is { Command: NbdCommand.Read or NbdCommand.Write, Length: <= NbdExportInfo.MaxPayloadBytes };
-        long wanted = hasPayload ? connection.Header.Length : 0;
+        long wanted = RoomBytes(connection.Header);
         if (connection.SlotsInUse >= MaxSlotsPerClient ||
             (connection.HeldBytes != 0 && connection.HeldBytes + wanted > MaxHeldBytesPerClient))
         {
@@ -167,16 +171,25 @@ internal sealed partial class NbdPump
         return false;
     }
 
+    /// <summary>Memory that the request's payload needs, in either direction; 0 where it has none, or one that is refused.</summary>
+    private int RoomBytes(in NbdRequestHeader header) => header.Command switch
+    {
+        NbdCommand.Read or NbdCommand.Write => header.Length <= NbdExportInfo.MaxPayloadBytes ? (int)header.Length : 0,
+        NbdCommand.BlockStatus => NbdExtents.RoomBytes(header, _info),
+        _ => 0,
+    };
+
     /// <summary>Begins the request whose header was taken; false if there is no slot or no memory for it now.</summary>
     private bool TryBegin(NbdConnection connection)
     {
         ref readonly NbdRequestHeader header = ref connection.Header;
         if (_free.IsEmpty)
             return false;
-        int errno = NbdRequestCheck.Check(header, _info, _exportInfo.Flags, out BlockOperation operation, out BlockFlags flags);
+        int errno = NbdRequestCheck.Check(
+            header, _info, _exportInfo.Flags, connection.Session, out BlockOperation operation, out BlockFlags flags, out NbdRefusal refusal);
         BufferSlice data = default;
-        bool hasData = operation is BlockOperation.Read or BlockOperation.Write;
-        if (errno == 0 && hasData && !_pool.TryTake((int)header.Length, out data))
+        int room = errno == 0 ? RoomBytes(header) : 0;
+        if (room != 0 && !_pool.TryTake(room, out data))
             return false;
 
         connection.HasHeader = false;
@@ -184,14 +197,15 @@ internal sealed partial class NbdPump
         ref RequestSlot slot = ref _slots[index];
         slot.Handle = header.Handle;
         slot.Offset = (long)header.Offset;
-        slot.Length = header.Length;
+        slot.Length = (long)header.Length;
         slot.Operation = operation;
         slot.Flags = flags;
         slot.Errno = errno;
+        slot.Refusal = refusal;
         slot.Data = data;
         connection.HeldBytes += data.Length;
         _requests++;
-        if (header.Command == NbdCommand.Write && header.Length != 0)
+        if (header.PayloadBytes != 0)
         {
             slot.Stage = RequestStage.Receiving;
             connection.ReceivingSlot = index;
@@ -249,12 +263,12 @@ internal sealed partial class NbdPump
     private bool TrySubmit(int index)
     {
         ref RequestSlot slot = ref _slots[index];
-        bool hasData = slot.Data.Length != 0;
-        long largest = hasData ? LargestPieceBytes() : long.MaxValue;
+        bool carries = slot.Operation is BlockOperation.Read or BlockOperation.Write;
+        long largest = carries ? LargestPieceBytes() : long.MaxValue;
         while (!slot.WhollySubmitted)
         {
             long length = Math.Min(slot.Length - slot.Submitted, largest);
-            BufferSlice data = hasData ? slot.Data.Slice((int)slot.Submitted, (int)length) : default;
+            BufferSlice data = carries ? slot.Data.Slice((int)slot.Submitted, (int)length) : slot.Data;
             var request = new BlockRequest((ulong)index, slot.Operation, slot.Flags, slot.Offset + slot.Submitted, length, data);
             if (!_queue.TrySubmit(request))
                 return false;

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
@@ -13,8 +12,7 @@ internal sealed partial class NbdPump
     /// <summary>One call sends at most about this much: a socket does not take more at once.</summary>
     private const int MaxSendBytes = 1 << 20;
 
-    /// <summary>Room for the header of a slot's reply; longer ones of later protocol versions fit too.</summary>
-    private const int HeaderRoomBytes = 64;
+    private const int HeaderRoomBytes = NbdReplies.MaxHeaderBytes;
 
     private const SocketEvents WatchBoth = WatchInput | SocketEvents.Writable;
 
@@ -62,6 +60,10 @@ internal sealed partial class NbdPump
     private void Finish(int index)
     {
         ref RequestSlot slot = ref _slots[index];
+        if (slot.Operation == BlockOperation.BlockStatus)
+            FinishStatus(ref slot);
+        if (slot.Errno != 0)
+            slot.Errno = NbdErrors.OfDevice(slot.Errno, slot.Flags);
         // A read that stored less than was asked for would send what an earlier request left in the memory.
         if (slot is { Operation: BlockOperation.Read, Errno: 0 } && slot.Stored != slot.Length)
             slot.Errno = Errno.EIO;
@@ -84,15 +86,11 @@ internal sealed partial class NbdPump
             return;
         }
 
-        // What is not sent, others can have now.
-        if (slot.Operation != BlockOperation.Read || slot.Errno != 0)
-            ReturnData(ref slot);
-
         slot.Stage = RequestStage.Replying;
-        Span<byte> header = _headers.GetSpan((long)index * HeaderRoomBytes, NbdProtocol.SimpleReplyBytes);
-        BinaryPrimitives.WriteUInt32BigEndian(header, NbdProtocol.SimpleReplyMagic);
-        BinaryPrimitives.WriteUInt32BigEndian(header[4..], (uint)NbdErrors.FromErrno(slot.Errno));
-        BinaryPrimitives.WriteUInt64BigEndian(header[8..], slot.Handle);
+        WriteReply(ref slot, connection.Session, _headers.GetSpan((long)index * HeaderRoomBytes, HeaderRoomBytes));
+        // What is not sent, others can have now.
+        if (slot.ReplyDataBytes == 0)
+            ReturnData(ref slot);
         connection.Replies.Append(_slots, index);
         if (!connection.InUnsent && !connection.OutputBlocked)
         {
@@ -147,11 +145,11 @@ internal sealed partial class NbdPump
             if (_vectors.Room < 2 || _vectors.LengthBytes >= MaxSendBytes)
                 return;
             ref readonly RequestSlot slot = ref _slots[index];
-            int headerSkip = (int)Math.Min(skip, NbdProtocol.SimpleReplyBytes);
+            int headerSkip = (int)Math.Min(skip, slot.ReplyHeaderBytes);
             int dataSkip = (int)(skip - headerSkip);
-            _vectors.Add(_headers, ((long)index * HeaderRoomBytes) + headerSkip, NbdProtocol.SimpleReplyBytes - headerSkip);
+            _vectors.Add(_headers, ((long)index * HeaderRoomBytes) + headerSkip, slot.ReplyHeaderBytes - headerSkip);
             if (slot.Data.Buffer is { } buffer)
-                _vectors.Add(buffer, slot.Data.Offset + dataSkip, slot.Data.Length - dataSkip);
+                _vectors.Add(buffer, slot.Data.Offset + dataSkip, slot.ReplyDataBytes - dataSkip);
             skip = 0;
         }
     }
@@ -161,7 +159,8 @@ internal sealed partial class NbdPump
         long sent = connection.FirstReplySent + count;
         while (!connection.Replies.IsEmpty)
         {
-            int length = NbdProtocol.SimpleReplyBytes + _slots[connection.Replies.First].Data.Length;
+            ref readonly RequestSlot slot = ref _slots[connection.Replies.First];
+            int length = slot.ReplyHeaderBytes + slot.ReplyDataBytes;
             if (sent < length)
                 break;
             sent -= length;

@@ -26,13 +26,13 @@ internal struct RequestSlot
     internal long Offset;
     internal long Length;
 
-    /// <summary>Room of a read's or write's payload; default for the others.</summary>
+    /// <summary>Room of the payload of a read, write or block-status; default for the others.</summary>
     internal BufferSlice Data;
 
     /// <summary>Bytes given to the device so far; a request that is longer than the device takes goes in pieces.</summary>
     internal long Submitted;
 
-    /// <summary>Bytes that the device stored for a read.</summary>
+    /// <summary>Bytes that the device stored for a read or block-status.</summary>
     internal long Stored;
 
     /// <summary>Pieces at the device.</summary>
@@ -41,11 +41,18 @@ internal struct RequestSlot
     /// <summary>0 or the first errno.</summary>
     internal int Errno;
 
+    /// <summary>Bytes of the reply before its data.</summary>
+    internal int ReplyHeaderBytes;
+
+    /// <summary>Bytes of <see cref="Data"/> that the reply carries.</summary>
+    internal int ReplyDataBytes;
+
     /// <summary>The next slot in the one list that this one is in: free, waiting for the device, or replies; or −1.</summary>
     internal int Next;
     internal BlockOperation Operation;
     internal BlockFlags Flags;
     internal RequestStage Stage;
+    internal NbdRefusal Refusal;
 
     /// <summary>Nothing of it is to be given to the device any more.</summary>
     internal bool WhollySubmitted;

@@ -157,6 +157,10 @@ internal sealed partial class TransportService
             flags |= BackendFlags.CanDiscard;
         if (info.CanZeroFast)
             flags |= BackendFlags.CanZeroFast;
+        if (info.CanCache)
+            flags |= BackendFlags.CanCache;
+        if (info.IsRotational)
+            flags |= BackendFlags.Rotational;
         if (disk.IsBuffered)
             flags |= BackendFlags.Buffered;
         return new BackendBody

@@ -70,6 +70,8 @@ public sealed class BackendWatch<TMemory, TPolicy>
         ReadOnly = body.ReadOnly,
         CanDiscard = (body.Flags & BackendFlags.CanDiscard) != 0,
         CanZeroFast = (body.Flags & BackendFlags.CanZeroFast) != 0,
+        CanCache = (body.Flags & BackendFlags.CanCache) != 0,
+        IsRotational = (body.Flags & BackendFlags.Rotational) != 0,
         DiscardGranularityBytes = body.DiscardGranularityBytes,
         MaxTransferBytes = body.MaxTransferBytes,
         DurabilityId = body.DurabilityId,

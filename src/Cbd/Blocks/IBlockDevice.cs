@@ -116,6 +116,9 @@ public sealed record BlockDeviceInfo
     /// <summary>The hint that a range will be read does something; otherwise it is not offered to clients.</summary>
     public bool CanCache { get; init; }
 
+    /// <summary>Seeking takes time: requests are best done in the order of their offsets.</summary>
+    public bool IsRotational { get; init; }
+
     /// <summary>Unit of discards.</summary>
     public int DiscardGranularityBytes { get; init; } = 4096;
 

@@ -13,6 +13,12 @@ public enum BackendFlags : uint
 
     /// <summary>No O_DIRECT: writes go through the page cache of the backend's host.</summary>
     Buffered = 8,
+
+    /// <summary>The hint that a range will be read does something.</summary>
+    CanCache = 16,
+
+    /// <summary>Seeking takes time: requests are best done in the order of their offsets.</summary>
+    Rotational = 32,
 }
 
 /// <summary>How a backend does its I/O. Stored: values are fixed and only ever added to.</summary>

@@ -38,9 +38,9 @@ public sealed class NbdHandshakeTests : IDisposable
         Assert.Equal(1UL << 20, BinaryPrimitives.ReadUInt64BigEndian(replies[NbdInfo.Export]));
         Assert.Equal(
             NbdTransmissionFlags.HasFlags | NbdTransmissionFlags.SendFlush | NbdTransmissionFlags.SendFua |
-            NbdTransmissionFlags.SendTrim | NbdTransmissionFlags.SendWriteZeroes | NbdTransmissionFlags.CanMultiConn,
+            NbdTransmissionFlags.SendTrim | NbdTransmissionFlags.SendWriteZeroes | NbdTransmissionFlags.SendFastZero | NbdTransmissionFlags.CanMultiConn,
             (NbdTransmissionFlags)BinaryPrimitives.ReadUInt16BigEndian(replies[NbdInfo.Export].AsSpan(8)));
-        Assert.Equal([0, 0, 16, 0, 0, 0, 64, 0, 0, 8, 0, 0], replies[NbdInfo.BlockSize]);
+        Assert.Equal([0, 0, 16, 0, 0, 0, 64, 0, 2, 0, 0, 0], replies[NbdInfo.BlockSize]);
         Assert.Empty(replies[NbdInfo.Name]);
         Assert.Equal("CBD block device", Encoding.UTF8.GetString(replies[NbdInfo.Description]));
         Assert.Equal(NbdError.None, client.Do(NbdCommand.Flush, 0, 0));
@@ -85,11 +85,18 @@ public sealed class NbdHandshakeTests : IDisposable
     }
 
     [Theory]
-    [InlineData(8u, 0, 0x8000_0001u)]
     [InlineData(5u, 0, 0x8000_0001u)]
-    [InlineData(11u, 4, 0x8000_0001u)]
+    [InlineData(4u, 0, 0x8000_0001u)]
+    [InlineData(8u, 1, 0x8000_0003u)]
+    [InlineData(9u, 8, 0x8000_0003u)]
+    [InlineData(10u, 8, 0x8000_0003u)]
+    [InlineData(11u, 4, 0x8000_0003u)]
     [InlineData(4711u, 5000, 0x8000_0001u)]
+    [InlineData(4711u, 1 << 20, 0x8000_0001u)]
     [InlineData(3u, 1, 0x8000_0003u)]
+    [InlineData(3u, 20_000, 0x8000_0009u)]
+    [InlineData(7u, 1 << 20, 0x8000_0009u)]
+    [InlineData(10u, 70_000, 0x8000_0009u)]
     [InlineData(6u, 5, 0x8000_0003u)]
     [InlineData(7u, 7, 0x8000_0003u)]
     public void Options_that_are_unknown_or_malformed_are_refused_and_the_handshake_goes_on(uint option, int length, uint expected)

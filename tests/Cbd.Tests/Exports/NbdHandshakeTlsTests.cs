@@ -10,12 +10,13 @@ namespace Cbd.Tests.Exports;
 public sealed class NbdHandshakeTlsTests
 {
     [Theory]
-    [InlineData((int)NbdTlsState.None, NbdOptionReply.ErrorUnsupported)]
-    [InlineData((int)NbdTlsState.Offered, NbdOptionReply.Ack)]
-    [InlineData((int)NbdTlsState.Required, NbdOptionReply.Ack)]
-    [InlineData((int)NbdTlsState.Begun, NbdOptionReply.ErrorInvalid)]
-    internal void Starttls_is_answered_as_the_state_of_TLS_demands(int tls, NbdOptionReply expected)
+    [InlineData((int)NbdTlsState.None, (uint)NbdOptionReply.ErrorUnsupported)]
+    [InlineData((int)NbdTlsState.Offered, (uint)NbdOptionReply.Ack)]
+    [InlineData((int)NbdTlsState.Required, (uint)NbdOptionReply.Ack)]
+    [InlineData((int)NbdTlsState.Begun, (uint)NbdOptionReply.ErrorInvalid)]
+    public void Starttls_is_answered_as_the_state_of_TLS_demands(int tls, uint reply)
     {
+        var expected = (NbdOptionReply)reply;
         NbdHandshake handshake = Begin((NbdTlsState)tls);
         Assert.Equal(expected, Ask(handshake, NbdOption.StartTls));
         Assert.Equal(expected == NbdOptionReply.Ack ? NbdHandshakeState.StartingTls : NbdHandshakeState.Talking, handshake.State);
@@ -37,7 +38,11 @@ public sealed class NbdHandshakeTlsTests
     {
         NbdHandshake handshake = Begin(NbdTlsState.Required);
         foreach (uint option in new uint[] { 3, 4, 6, 7, 8, 9, 10, 11, 12, 0xffff })
+        {
             Assert.Equal(NbdOptionReply.ErrorTlsRequired, Ask(handshake, (NbdOption)option));
+            Assert.Equal(NbdOptionReply.ErrorTlsRequired, Ask(handshake, (NbdOption)option, NbdHandshake.MaxOptionBytes + 1));
+        }
+
         Assert.Equal(NbdHandshakeState.Talking, handshake.State);
         Assert.Equal(NbdOptionReply.Ack, Ask(handshake, NbdOption.Abort));
         Assert.Equal(NbdHandshakeState.Ended, handshake.State);
@@ -58,10 +63,14 @@ public sealed class NbdHandshakeTlsTests
     [Fact]
     public void Within_TLS_flags_stay_nothing_else_does_and_nothing_needs_TLS_any_more()
     {
-        NbdHandshake handshake = Begin(NbdTlsState.Required);
+        NbdHandshake handshake = Begin(NbdTlsState.Offered);
+        Assert.Equal(NbdOptionReply.Ack, Ask(handshake, NbdOption.StructuredReply));
+        Assert.Equal(NbdOptionReply.MetaContext, Ask(handshake, NbdOption.SetMetaContext, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 15, .. "base:allocation"u8]));
+        Assert.Equal(new NbdSession(true, false, true), handshake.Session);
         Assert.Equal(NbdOptionReply.Ack, Ask(handshake, NbdOption.StartTls));
         NbdHandshake inside = handshake.ContinueWithTls();
         Assert.Equal(NbdHandshakeState.Talking, inside.State);
+        Assert.Equal(default, inside.Session);
         Assert.Equal(NbdOptionReply.ErrorInvalid, Ask(inside, NbdOption.StartTls));
         // NO_ZEROES was said before: ten bytes and no padding.
         var output = new ArrayBufferWriter<byte>();
@@ -88,10 +97,16 @@ public sealed class NbdHandshakeTlsTests
     }
 
     /// <summary>The first reply to an option; null if there is none.</summary>
-    private static NbdOptionReply? Ask(NbdHandshake handshake, NbdOption option, int dataBytes = 0)
+    private static NbdOptionReply? Ask(NbdHandshake handshake, NbdOption option, int dataBytes = 0) =>
+        Ask(handshake, option, new byte[dataBytes]);
+
+    private static NbdOptionReply? Ask(NbdHandshake handshake, NbdOption option, byte[] data)
     {
         var output = new ArrayBufferWriter<byte>();
-        handshake.Advance(Option(option, new byte[dataBytes]), output);
+        byte[] bytes = Option(option, data);
+        // One that is too long to be read is taken in parts.
+        for (int taken = 0; taken < bytes.Length && handshake.State == NbdHandshakeState.Talking;)
+            taken += handshake.Advance(bytes.AsSpan(taken), output);
         return output.WrittenCount == 0 ? null : (NbdOptionReply)BinaryPrimitives.ReadUInt32BigEndian(output.WrittenSpan[12..]);
     }
 

@@ -31,6 +31,121 @@ internal sealed class NbdTestClient : IDisposable
         return client;
     }
 
+    /// <summary>A client that negotiated these before GO.</summary>
+    internal static NbdTestClient Go(string path, NbdSession session)
+    {
+        var client = new NbdTestClient(path);
+        client.Greet();
+        client.Negotiate(session);
+        client.SendOption(NbdOption.Go, [0, 0, 0, 0, 0, 0]);
+        while (client.ReadOptionReply().Reply != NbdOptionReply.Ack)
+        {
+        }
+
+        return client;
+    }
+
+    /// <summary>What requests and replies look like from now on.</summary>
+    internal NbdSession Session { get; private set; }
+
+    internal void Negotiate(NbdSession session)
+    {
+        if (session.StructuredReplies)
+            Acknowledged(NbdOption.StructuredReply, []);
+        if (session.ExtendedHeaders)
+            Acknowledged(NbdOption.ExtendedHeaders, []);
+        if (session.HasAllocation)
+            Assert.Equal(["base:allocation"], Contexts(NbdOption.SetMetaContext, "base:allocation"));
+        Session = session;
+    }
+
+    internal void Acknowledged(NbdOption option, ReadOnlySpan<byte> data)
+    {
+        SendOption(option, data);
+        (NbdOption answered, NbdOptionReply reply, byte[] rest) = ReadOptionReply();
+        Assert.Equal((option, NbdOptionReply.Ack, 0), (answered, reply, rest.Length));
+    }
+
+    /// <summary>The contexts that a query finds.</summary>
+    internal List<string> Contexts(NbdOption option, params string[] queries)
+    {
+        SendOption(option, ContextQuery("", queries));
+        var found = new List<string>();
+        while (true)
+        {
+            (NbdOption answered, NbdOptionReply reply, byte[] data) = ReadOptionReply();
+            Assert.Equal(option, answered);
+            if (reply == NbdOptionReply.Ack)
+                return found;
+            Assert.Equal(NbdOptionReply.MetaContext, reply);
+            found.Add(Encoding.UTF8.GetString(data[4..]));
+        }
+    }
+
+    internal static byte[] ContextQuery(string export, params string[] queries)
+    {
+        var bytes = new List<byte>();
+        AddText(bytes, export);
+        bytes.AddRange(BigEndian(queries.Length));
+        foreach (string query in queries)
+            AddText(bytes, query);
+        return [.. bytes];
+    }
+
+    private static void AddText(List<byte> bytes, string text)
+    {
+        bytes.AddRange(BigEndian(text.Length));
+        bytes.AddRange(Encoding.ASCII.GetBytes(text));
+    }
+
+    private static byte[] BigEndian(int value)
+    {
+        byte[] bytes = new byte[4];
+        BinaryPrimitives.WriteInt32BigEndian(bytes, value);
+        return bytes;
+    }
+
+    /// <summary>The next chunk of a reply: its type, whether it is the last, its handle and payload.</summary>
+    internal (NbdChunk Type, bool Done, ulong Handle, ulong Offset, byte[] Payload) ReadChunk()
+    {
+        bool extended = Session.ExtendedHeaders;
+        byte[] bytes = Read(extended ? NbdProtocol.ExtendedReplyBytes : NbdProtocol.StructuredReplyBytes);
+        Assert.Equal(
+            extended ? NbdProtocol.ExtendedReplyMagic : NbdProtocol.StructuredReplyMagic, BinaryPrimitives.ReadUInt32BigEndian(bytes));
+        int flags = BinaryPrimitives.ReadUInt16BigEndian(bytes.AsSpan(4));
+        Assert.InRange(flags, 0, 1);
+        long length = extended ? BinaryPrimitives.ReadInt64BigEndian(bytes.AsSpan(24)) : BinaryPrimitives.ReadUInt32BigEndian(bytes.AsSpan(16));
+        return (
+            (NbdChunk)BinaryPrimitives.ReadUInt16BigEndian(bytes.AsSpan(6)),
+            flags == 1,
+            BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(8)),
+            extended ? BinaryPrimitives.ReadUInt64BigEndian(bytes.AsSpan(16)) : 0,
+            Read(checked((int)length)));
+    }
+
+    /// <summary>Sends one request and returns its only chunk.</summary>
+    internal (NbdChunk Type, byte[] Payload) Ask(
+        NbdCommand command, long offset, ulong length, NbdCommandFlags flags = 0, ReadOnlySpan<byte> payload = default)
+    {
+        SendRequest(command, 0x99, offset, length, flags, payload);
+        (NbdChunk type, bool done, ulong handle, ulong echoed, byte[] data) = ReadChunk();
+        Assert.True(done);
+        Assert.Equal(0x99UL, handle);
+        if (Session.ExtendedHeaders)
+            Assert.Equal((ulong)offset, echoed);
+        return (type, data);
+    }
+
+    /// <summary>Sends one request that is refused in words.</summary>
+    internal NbdError Refused(NbdCommand command, long offset, ulong length, NbdCommandFlags flags = 0, ReadOnlySpan<byte> payload = default)
+    {
+        (NbdChunk type, byte[] data) = Ask(command, offset, length, flags, payload);
+        Assert.Equal(NbdChunk.Error, type);
+        Assert.Equal(data.Length - 6, BinaryPrimitives.ReadUInt16BigEndian(data.AsSpan(4)));
+        Assert.NotEqual(6, data.Length);
+        return (NbdError)BinaryPrimitives.ReadUInt32BigEndian(data);
+    }
+
     internal void Greet(uint clientFlags = 3)
     {
         byte[] greeting = Read(18);
@@ -62,12 +177,13 @@ internal sealed class NbdTestClient : IDisposable
     }
 
     internal void SendRequest(
-        NbdCommand command, ulong handle, long offset, uint length, NbdCommandFlags flags = 0, ReadOnlySpan<byte> payload = default,
-        uint magic = NbdProtocol.RequestMagic)
+        NbdCommand command, ulong handle, long offset, ulong length, NbdCommandFlags flags = 0, ReadOnlySpan<byte> payload = default,
+        uint? magic = null)
     {
-        byte[] bytes = new byte[NbdProtocol.RequestBytes + payload.Length];
-        new NbdRequestHeader(magic, flags, command, handle, (ulong)offset, length).Encode(bytes);
-        payload.CopyTo(bytes.AsSpan(NbdProtocol.RequestBytes));
+        int headerBytes = Session.ExtendedHeaders ? NbdProtocol.ExtendedRequestBytes : NbdProtocol.RequestBytes;
+        byte[] bytes = new byte[headerBytes + payload.Length];
+        new NbdRequestHeader(magic ?? Session.RequestMagic, flags, command, handle, (ulong)offset, length).Encode(bytes);
+        payload.CopyTo(bytes.AsSpan(headerBytes));
         Send(bytes);
     }
 

@@ -73,9 +73,27 @@ internal sealed class TestDevice(BlockDeviceInfo info) : IBlockDevice
             case BlockOperation.WriteZeroes or BlockOperation.Discard:
                 range.Clear();
                 break;
+            case BlockOperation.BlockStatus:
+                stored = Describe(range, request.Data.Span);
+                break;
         }
 
         return new BlockCompletion(request.Cookie, 0, stored);
+    }
+
+    /// <summary>One extent for each block of 4 KiB, as neighbours that a reply may merge.</summary>
+    private static int Describe(ReadOnlySpan<byte> range, Span<byte> extents)
+    {
+        int stored = 0;
+        for (int at = 0; at < range.Length && extents.Length - stored >= BlockExtent.EncodedSizeBytes; at += 4096)
+        {
+            ReadOnlySpan<byte> block = range[at..Math.Min(at + 4096, range.Length)];
+            bool isHole = !block.ContainsAnyExcept((byte)0);
+            new BlockExtent(block.Length, isHole ? BlockExtentState.Hole | BlockExtentState.Zero : BlockExtentState.Data).Encode(extents[stored..]);
+            stored += BlockExtent.EncodedSizeBytes;
+        }
+
+        return stored;
     }
 
     private sealed class Queue : IBlockQueue

@@ -200,7 +200,7 @@ public sealed class The_offset_tables
         static string Values<T>() where T : struct, Enum => string.Join(" ", Enum.GetValues<T>().Select(value => $"{value}={Convert.ToUInt64(value)}"));
         Assert.Equal("Free=0 Claiming=1 Active=2 Closing=3 Clearing=4 Quarantined=5 Registering=6 Orphaned=7 Claimed=16 Offered=17 Attached=18 Detached=19", Values<ClaimState>());
         Assert.Equal("Host=1 Backend=2 Blkdev=3 Channel=4", Values<RegionArea>());
-        Assert.Equal("None=0 ReadOnly=1 CanDiscard=2 CanZeroFast=4 Buffered=8", Values<BackendFlags>());
+        Assert.Equal("None=0 ReadOnly=1 CanDiscard=2 CanZeroFast=4 Buffered=8 CanCache=16 Rotational=32", Values<BackendFlags>());
         Assert.Equal("Direct=0 IoUring=1 Pread=2", Values<BackendEngine>());
         Assert.Equal("None=0 BigEndian=1 PayloadCrc=2", Values<TransportFlags>());
         Assert.Equal("Hardware=1", Values<RegionCoherence>());
