@@ -95,7 +95,7 @@ public sealed class TlsCredentialsTests : IDisposable
             changed[i] ^= 0x11;
             File.WriteAllText(path, new string(PemEncoding.Write("X509 CRL", changed)));
             Refuses(CbdErrorKind.Invalid, path);
-            File.WriteAllText(path, new string(PemEncoding.Write("X509 CRL", good[..i])));
+            File.WriteAllText(path, new string(PemEncoding.Write("X509 CRL", good.AsSpan(0, i))));
             Refuses(CbdErrorKind.Invalid, path);
         }
     }

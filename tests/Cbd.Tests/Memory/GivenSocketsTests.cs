@@ -14,7 +14,7 @@ public sealed class GivenSocketsTests : IDisposable
     [Fact]
     public void A_listening_socket_is_taken_over_with_its_place()
     {
-        string path = Path.Combine(_directory.Path, "s");
+        string path = _directory.PathOf("s");
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         listener.Bind(new UnixDomainSocketEndPoint(path));
         listener.Listen();
@@ -47,7 +47,7 @@ public sealed class GivenSocketsTests : IDisposable
     [Fact]
     public void What_is_no_listening_stream_socket_is_named_and_left_alone()
     {
-        using FileStream file = File.Create(Path.Combine(_directory.Path, "file"));
+        using FileStream file = File.Create(_directory.PathOf("file"));
         Assert.Null(StreamSocket.TryOwnListening((int)file.SafeFileHandle.DangerousGetHandle(), out string fault));
         Assert.Equal("no socket", fault);
         file.WriteByte(1);
@@ -61,7 +61,7 @@ public sealed class GivenSocketsTests : IDisposable
     }
 
     [Fact]
-    public void A_thread_that_waits_for_one_socket_finds_the_end_of_another()
+    public async Task A_thread_that_waits_for_one_socket_finds_the_end_of_another()
     {
         (StreamSocket idle, StreamSocket idlePeer) = StreamSocket.CreateConnectedPair();
         (StreamSocket watched, StreamSocket watchedPeer) = StreamSocket.CreateConnectedPair();
@@ -69,28 +69,29 @@ public sealed class GivenSocketsTests : IDisposable
         using (idlePeer)
         using (watched)
         {
-            Task<bool> waiting = Task.Run(() => idle.WaitReadable(watched));
-            // Half an end is none.
+            // Half an end is none: what comes is found.
             watchedPeer.Shutdown(sendingOnly: true);
-            Assert.False(waiting.Wait(100));
+            Task<bool> waiting = Task.Run(() => idle.WaitReadable(watched));
+            Assert.Equal(1, idlePeer.Send([1]).Count);
+            Assert.True(await waiting);
+            Assert.Equal(1, idle.Receive(new byte[2]).Count);
+            waiting = Task.Run(() => idle.WaitReadable(watched));
             watchedPeer.Dispose();
-            Assert.False(waiting.GetAwaiter().GetResult());
-            Task over = Task.Run(watched.WaitOver);
-            over.Wait();
+            Assert.False(await waiting);
+            await Task.Run(watched.WaitOver);
         }
     }
 
     [Fact]
-    public void Shutdown_by_another_thread_ends_a_send_that_finds_no_room()
+    public async Task Shutdown_by_another_thread_ends_a_send_that_finds_no_room()
     {
         (StreamSocket sender, StreamSocket peer) = StreamSocket.CreateConnectedPair();
         using (sender)
         using (peer)
         {
             Task<int> sending = Task.Run(() => sender.SendAll(new byte[16 << 20]));
-            Assert.False(sending.Wait(100));
             sender.Shutdown(sendingOnly: false);
-            Assert.NotEqual(0, sending.GetAwaiter().GetResult());
+            Assert.NotEqual(0, await sending);
         }
     }
 }
