@@ -128,14 +128,22 @@ public sealed class NbdTlsTests : IDisposable
     public void A_handshake_of_TLS_that_takes_too_long_ends_and_so_does_one_of_NBD_within_it()
     {
         Serve(new SocketOptions { Tls = _files.Options(), HandshakeSeconds = 1 });
+        // On a busy machine they may not even come as far as they want.
         using Socket silent = Connect();
-        StartTls(silent);
+        Assert.ThrowsAny<IOException>(() =>
+        {
+            StartTls(silent);
+            using var stream = new NetworkStream(silent, ownsSocket: false);
+            stream.ReadExactly(new byte[1]);
+        });
         using Socket socket = Connect();
-        StartTls(socket);
-        using SslStream idle = Authenticate(socket, null);
-        Assert.Equal(0, ReadToEnd(silent));
-        Assert.ThrowsAny<IOException>(() => idle.ReadExactly(new byte[1]));
-        Assert.Equal(2, _log.Count(static line => line.Contains("its handshake took longer than 1 s", StringComparison.Ordinal)));
+        Assert.ThrowsAny<IOException>(() =>
+        {
+            StartTls(socket);
+            using SslStream idle = Authenticate(socket, null);
+            idle.ReadExactly(new byte[1]);
+        });
+        Assert.Equal(2, Log().Split("its handshake took longer than 1 s").Length - 1);
     }
 
     [Fact]
@@ -180,8 +188,11 @@ public sealed class NbdTlsTests : IDisposable
         Assert.Equal(CbdErrorKind.Denied, error.Kind);
     }
 
+    /// <summary>Time is what one test is about; to the others a busy machine must not matter.</summary>
     private void Serve(SocketOptions options)
     {
+        if (options.HandshakeSeconds == SocketOptions.DefaultHandshakeSeconds)
+            options = options with { HandshakeSeconds = 300 };
         _export = new NbdExportFactory(message =>
         {
             lock (_log)
@@ -200,7 +211,7 @@ public sealed class NbdTlsTests : IDisposable
 
     private Socket Connect()
     {
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 20_000, SendTimeout = 20_000 };
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { ReceiveTimeout = 120_000, SendTimeout = 120_000 };
         socket.Connect(new UnixDomainSocketEndPoint(SocketPath));
         return socket;
     }
