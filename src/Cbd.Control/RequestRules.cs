@@ -72,6 +72,10 @@ public static class RequestRules
         CheckRange(options.LossTimeoutSeconds, "the loss timeout in seconds", 0, MaxLossTimeoutSeconds);
         if (options.LossTimeoutSeconds > 0 && options.OnBackendLoss != OnBackendLoss.Queue)
             throw Invalid($"loss timeout {options.LossTimeoutSeconds} with requests that fail at once; it is for --on-backend-loss {LossText.Queue}: leave one of the two out");
+        CheckRange(options.NbdConnections, "the number of NBD connections", 1, SocketOptions.MaxConnections);
+        CheckRange(options.NbdHandshakeSeconds, "the time for NBD handshakes, seconds,", 1, SocketOptions.MaxHandshakeSeconds);
+        if (options.Tls is { } tls)
+            Check(tls, options.Attach);
         if (options.Nbd is null)
             return;
         if (options.Attach is { } kind && AttachChoice.Order.Contains(kind))
@@ -79,8 +83,20 @@ public static class RequestRules
         CheckPath(options.Nbd, "NBD address");
         if (options.Nbd.StartsWith("unix:", StringComparison.Ordinal))
             CheckAbsolute(options.Nbd["unix:".Length..], "NBD socket");
-        else if (!options.Nbd.StartsWith("tcp:", StringComparison.Ordinal))
-            throw Invalid($"NBD address '{options.Nbd}' is not known; use unix:PATH or tcp:HOST:PORT");
+        else if (!options.Nbd.StartsWith("tcp:", StringComparison.Ordinal) && !options.Nbd.StartsWith("fd:", StringComparison.Ordinal))
+            throw Invalid($"NBD address '{options.Nbd}' is not known; use unix:PATH, tcp:HOST:PORT or fd:NAME");
+    }
+
+    private static void Check(TlsOptions tls, string? attach)
+    {
+        if (attach is { } kind && AttachChoice.Order.Contains(kind))
+            throw Invalid($"TLS with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
+        CheckPath(tls.Certificates, "TLS certificates");
+        CheckAbsolute(tls.Certificates, "TLS certificates");
+        if (tls.Allow.Count != 0 && !tls.VerifyPeer)
+            throw Invalid($"names of clients are allowed ({string.Join(", ", tls.Allow)}) and their certificates are not verified; add --tls-verify-peer, or leave --tls-allow out");
+        if (tls.Allow.Any(string.IsNullOrEmpty))
+            throw Invalid("an allowed name of a client is empty; give the common name or a DNS name of its certificate");
     }
 
     /// <summary>Ids are indexes of entries: 0 or above.</summary>

@@ -134,10 +134,20 @@ public sealed record StartDeviceOptions
     public string? Attach { get; init; }
 
     /// <summary>
-    /// Address of the socket: <c>unix:PATH</c> or <c>tcp:HOST:PORT</c>; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>. With a
-    /// kind of attachment by name there is no socket, and it is refused.
+    /// Address of the socket: <c>unix:PATH</c>, <c>tcp:HOST:PORT</c>, or <c>fd:NAME</c> for one that the service manager
+    /// gave to this process; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>. With a kind of attachment by name there is no socket, and
+    /// it is refused.
     /// </summary>
     public string? Nbd { get; init; }
+
+    /// <summary>How connections to the socket are encrypted; null: not at all.</summary>
+    public TlsOptions? Tls { get; init; }
+
+    /// <summary>Clients at once, those in their handshake included.</summary>
+    public int NbdConnections { get; init; } = SocketOptions.DefaultConnections;
+
+    /// <summary>A client whose handshakes, of TLS and of NBD together, take longer is dropped, seconds.</summary>
+    public int NbdHandshakeSeconds { get; init; } = SocketOptions.DefaultHandshakeSeconds;
 
     /// <summary>Allow TCP on an address that is not loopback.</summary>
     public bool Insecure { get; init; }
@@ -297,7 +307,7 @@ public interface IExportFactory
     /// Checks the address and binds it; <paramref name="address"/> as in <see cref="StartDeviceOptions.Nbd"/>, already
     /// defaulted. The export serves nothing until <see cref="IExport.Serve"/>.
     /// </summary>
-    IExport Open(string address, bool insecure);
+    IExport Open(string address, SocketOptions options);
 }
 
 /// <summary>One export: an address that clients connect to and, once it serves, a device behind it.</summary>
@@ -317,6 +327,9 @@ public interface IExport : IDisposable
 
     /// <summary>The kernel's own node, where there is one and it is there.</summary>
     string Node => "";
+
+    /// <summary>What the one who started it may not expect, in one line; empty if there is nothing.</summary>
+    string Note => "";
 
     /// <summary>Who uses it, and what they must do so that it can be stopped, as the rest of "it is in use"; null if nobody does.</summary>
     string? DescribeUse() => ClientCount == 0 ? null : $"by {ClientCount} client(s) of {Uri}: disconnect them";

@@ -78,7 +78,7 @@ public sealed class LocalHost : IDisposable
 
         private DirectExport? _last;
 
-        public IExport Open(string address, bool insecure) => _last = new DirectExport();
+        public IExport Open(string address, SocketOptions options) => _last = new DirectExport();
 
         public IBlockDevice TakeServed() => _last?.Device ?? throw new InvalidOperationException("the device that was started is not there");
     }

@@ -103,13 +103,20 @@ public sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         TransportService transport = Find(request.Transport);
-        (IAttachKind? kind, string note) = _attach.Choose(request.Attach ?? (request.Nbd is null ? AttachChoice.Auto : AttachChoice.None));
+        (IAttachKind? kind, string note) = _attach.Choose(
+            request.Attach ?? (request.Nbd is null && request.Tls is null ? AttachChoice.Auto : AttachChoice.None));
         if (kind is null)
         {
-            return transport.StartDevice(
-                request,
-                device => _exports.Open(request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd", request.Insecure)) with
-            { Note = note };
+            string ofExport = "";
+            StartedDevice started = transport.StartDevice(request, device =>
+            {
+                IExport export = _exports.Open(
+                    request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd",
+                    SocketOptions.Of(request));
+                ofExport = export.Note;
+                return export;
+            });
+            return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
         _attach.CleanUp(Log);

@@ -4,6 +4,7 @@ using Cbd.Control.Client;
 using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
+using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
 using Cbd.Runtime;
@@ -15,8 +16,11 @@ namespace Cbd.Programs.Daemon;
 /// One life of a daemon: directories, node, restore, verbs, control socket, wait, drain. The socket comes last, so
 /// that a socket that answers means that everything asked for at start is up.
 /// </summary>
-public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOptions, INode> createNode)
+public sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
 {
+    /// <summary>The name of the service manager's socket for the control API.</summary>
+    private const string ControlSocketName = "control";
+
     private readonly ILogger _logger = logs.CreateLogger("cbdd");
 
     /// <summary>Runs until a signal; returns the exit code. Throws <see cref="CbdException"/> if it cannot start.</summary>
@@ -29,7 +33,9 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
         using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
         using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
         var socketPath = Path.Combine(run.Path, RunDirectories.SocketName);
-        File.Delete(socketPath); // a leftover: the lock is ours
+        using var socket = TakeControlSocket(socketPath);
+        if (socket is null)
+            File.Delete(socketPath); // a leftover: the lock is ours
 
         var file = new StateFile(state.Path);
         var record = new StateRecord(file, _logger, options.Restore ? file.Read() : []);
@@ -43,7 +49,7 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
             DeadMs = options.DeadMs,
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
-        });
+        }, given);
         var gate = new CheckedNode(new RecordingNode(node, record));
         try
         {
@@ -55,7 +61,7 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
             }
 
             var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
-            await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs);
+            await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs, socket);
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
             _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
         }
@@ -66,6 +72,23 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, Func<NodeOpti
         }
 
         return Drain(node) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+    }
+
+    /// <summary>
+    /// The socket that the service manager opened for the control API, if it did; clients look for it at
+    /// <paramref name="path"/> alone.
+    /// </summary>
+    private StreamSocket? TakeControlSocket(string path)
+    {
+        if (!given.Has(ControlSocketName))
+            return null;
+        var socket = given.Take(ControlSocketName, "the control socket");
+        var place = socket.GetPlace();
+        if (place?.UnixPath == path)
+            return socket;
+        socket.Dispose();
+        throw new CbdException(CbdErrorKind.Invalid,
+            $"socket '{ControlSocketName}' of the service manager is bound to '{place?.UnixPath ?? place?.Address?.ToString()}', and clients look for '{path}': set ListenStream= to that, or --run-dir to the other's directory");
     }
 
     private void Do(ParsedVerb verb, INode node)

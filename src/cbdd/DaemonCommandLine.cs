@@ -7,7 +7,7 @@ using Cbd.Runtime;
 
 namespace Cbd.Programs.Daemon;
 
-/// <summary>cbdd's options. Nothing is taken from the environment but the XDG directories and HOME.</summary>
+/// <summary>cbdd's options. Nothing is taken from the environment but the XDG directories, HOME, and given sockets.</summary>
 public sealed class DaemonCommandLine
 {
     private const int LeastBeatMs = 10;

@@ -1,5 +1,6 @@
 using Cbd.Control;
 using Cbd.Memory;
+using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Runtime;
 using Microsoft.Extensions.Logging;
@@ -9,7 +10,7 @@ namespace Cbd.Programs.Daemon;
 /// <summary>cbdd from its words to its exit code.</summary>
 public static class DaemonProgram
 {
-    public static async Task<int> RunAsync(string[] words, Func<NodeOptions, INode> createNode)
+    public static async Task<int> RunAsync(string[] words, Func<NodeOptions, GivenSockets, INode> createNode)
     {
         var commandLine = new DaemonCommandLine();
         var line = commandLine.Parse(words);
@@ -28,7 +29,8 @@ public static class DaemonProgram
             var options = commandLine.Options(line);
             asJson = options.LogsAsJson;
             using (logs = new StderrLogs(Console.Error, asJson))
-                return await new Daemon(options, logs, createNode).RunAsync();
+            using (var given = GivenSockets.TakeFromEnvironment())
+                return await new Daemon(options, logs, given, createNode).RunAsync();
         }
         catch (CbdException e)
         {

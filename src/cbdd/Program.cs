@@ -11,8 +11,8 @@ if (args is [LoopProgram.Verb, ..])
 MemoryPressure.BecomeIoFlusher(args);
 // With its first output .NET's console puts the terminal's keypad into application mode; without TERM it cannot.
 Environment.SetEnvironmentVariable("TERM", null);
-return await DaemonProgram.RunAsync(args, static options =>
+return await DaemonProgram.RunAsync(args, static (options, given) =>
 {
     MemoryPressure.Prepare(options.Logger);
-    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line)), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind());
+    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line), given), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind());
 });

@@ -113,6 +113,9 @@ public sealed record DeviceRequest
     public int? Queues { get; set; }
     public string? Attach { get; set; }
     public string? Nbd { get; set; }
+    public TlsRequest? Tls { get; set; }
+    public int NbdConnections { get; set; } = SocketOptions.DefaultConnections;
+    public int NbdHandshakeSeconds { get; set; } = SocketOptions.DefaultHandshakeSeconds;
     public bool Insecure { get; set; }
     public bool ReadOnly { get; set; }
     public string Mode { get; set; } = PollModeText.Adaptive;
@@ -125,6 +128,9 @@ public sealed record DeviceRequest
         Queues = options.Queues,
         Attach = options.Attach,
         Nbd = options.Nbd,
+        Tls = TlsRequest.From(options.Tls),
+        NbdConnections = options.NbdConnections,
+        NbdHandshakeSeconds = options.NbdHandshakeSeconds,
         Insecure = options.Insecure,
         ReadOnly = options.ReadOnly,
         Mode = PollModeText.Of(options.Mode),
@@ -139,11 +145,40 @@ public sealed record DeviceRequest
         Queues = Queues,
         Attach = Attach,
         Nbd = Nbd,
+        Tls = Tls?.ToOptions(),
+        NbdConnections = NbdConnections,
+        NbdHandshakeSeconds = NbdHandshakeSeconds,
         Insecure = Insecure,
         ReadOnly = ReadOnly,
         Mode = PollModeText.Parse(Mode),
         OnBackendLoss = LossText.Parse(OnBackendLoss),
         LossTimeoutSeconds = LossTimeout,
+    };
+}
+
+/// <summary>TLS of a device's socket; <c>certificates</c> is a directory.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record TlsRequest
+{
+    public bool Require { get; set; } = true;
+    public required string Certificates { get; init; }
+    public bool VerifyPeer { get; set; }
+    public string[] Allow { get; set; } = [];
+
+    public static TlsRequest? From(TlsOptions? options) => options is null ? null : new()
+    {
+        Require = options.Require,
+        Certificates = options.Certificates,
+        VerifyPeer = options.VerifyPeer,
+        Allow = [.. options.Allow],
+    };
+
+    public TlsOptions ToOptions() => new()
+    {
+        Require = Require,
+        Certificates = Certificates,
+        VerifyPeer = VerifyPeer,
+        Allow = Allow,
     };
 }
 

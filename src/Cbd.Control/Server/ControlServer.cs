@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text.Json;
 using Cbd.Control.Json;
 using Cbd.Memory;
+using Cbd.Memory.Sockets;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Connections;
 using Microsoft.AspNetCore.Connections.Features;
@@ -26,23 +27,24 @@ public sealed class ControlServer : IAsyncDisposable
     public const int MaxBodyBytes = 64 << 10;
 
     private readonly WebApplication _application;
-    private readonly string _socketPath;
+    private readonly string? _ownPath;
 
-    private ControlServer(WebApplication application, string socketPath)
+    private ControlServer(WebApplication application, string? ownPath)
     {
         _application = application;
-        _socketPath = socketPath;
+        _ownPath = ownPath;
     }
 
     /// <summary>
     /// Binds <paramref name="socketPath"/>, which must not exist, and answers on it. The socket's mode is 0600, with a
-    /// group 0660 and that group.
+    /// group 0660 and that group. With a <paramref name="given"/> socket, which is bound there already, that one is
+    /// answered on; it stays the caller's, and its file and mode are whoever's who made it.
     /// </summary>
     public static async Task<ControlServer> StartAsync(
-        CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs)
+        CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given = null)
     {
-        var application = Build(node, socketPath, access, logs);
-        var server = new ControlServer(application, socketPath);
+        var application = Build(node, socketPath, access, logs, given);
+        var server = new ControlServer(application, given is null ? socketPath : null);
         try
         {
             await application.StartAsync();
@@ -56,16 +58,17 @@ public sealed class ControlServer : IAsyncDisposable
         }
     }
 
-    /// <summary>Ends what is under way (for a few seconds at most), and removes the socket.</summary>
+    /// <summary>Ends what is under way (for a few seconds at most), and removes the socket if it made it.</summary>
     public async ValueTask DisposeAsync()
     {
         using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(5));
         await _application.StopAsync(patience.Token);
         await _application.DisposeAsync();
-        File.Delete(_socketPath);
+        if (_ownPath is not null)
+            File.Delete(_ownPath);
     }
 
-    private static WebApplication Build(CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs)
+    private static WebApplication Build(CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions
         {
@@ -90,7 +93,7 @@ public sealed class ControlServer : IAsyncDisposable
                 return next(connection);
             }));
         });
-        builder.WebHost.UseSockets(sockets => sockets.CreateBoundListenSocket = endpoint => Bind(endpoint, access));
+        builder.WebHost.UseSockets(sockets => sockets.CreateBoundListenSocket = endpoint => given?.DuplicateAsSocket() ?? Bind(endpoint, access));
 
         var application = builder.Build();
         application.Use(next => context => AnswerProblems(context, next));

@@ -15,16 +15,20 @@ internal static class DeviceVerbs
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
         var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
         var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd", "KIND");
-        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH or tcp:HOST:PORT; by default <run-dir>/cbdN.nbd", "ADDRESS");
-        var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback: no encryption, no login");
+        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH, tcp:HOST:PORT, or fd:NAME for a socket of the service manager; by default <run-dir>/cbdN.nbd", "ADDRESS");
+        var tls = new TlsVerbOptions();
+        var connections = VerbOptions.NumberOr("--nbd-connections", null, $"NBD clients at once, 1 to {SocketOptions.MaxConnections}", SocketOptions.DefaultConnections);
+        var handshake = VerbOptions.NumberOr("--nbd-handshake-seconds", null, $"an NBD client whose handshake takes longer is dropped, 1 to {SocketOptions.MaxHandshakeSeconds}", SocketOptions.DefaultHandshakeSeconds);
+        var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback without required TLS: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
         var mode = CommonOptions.Mode();
         var onLoss = VerbOptions.Choice("--on-backend-loss", null, "while the backend is away requests wait (queue), or fail with EIO", LossText.Queue, LossText.Queue, LossText.Fail);
         var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
         var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, queues, attach, nbd, insecure, readOnly, mode, onLoss, lossTimeout,
+            transport, backend, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
         };
+        tls.AddTo(command);
         return new Verb(command, (line, node, output) => output.Device(node.StartDevice(new StartDeviceOptions
         {
             Transport = line.GetValue(transport),
@@ -32,6 +36,9 @@ internal static class DeviceVerbs
             Queues = line.GetValue(queues),
             Attach = line.GetValue(attach),
             Nbd = line.GetValue(nbd) is { } address ? PathText.AddressFromCaller(address) : null,
+            Tls = tls.Of(line),
+            NbdConnections = line.GetValue(connections),
+            NbdHandshakeSeconds = line.GetValue(handshake),
             Insecure = line.GetValue(insecure),
             ReadOnly = line.GetValue(readOnly),
             Mode = PollModeText.Parse(line.GetValue(mode)!),

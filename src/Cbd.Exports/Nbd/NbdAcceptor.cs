@@ -1,5 +1,6 @@
 using System.Buffers;
 using System.Diagnostics;
+using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 
@@ -13,13 +14,14 @@ internal sealed class NbdAcceptor : IDisposable
 {
     private const ulong WakeToken = 0;
     private const ulong ListenerToken = 1;
-    private const int HandshakeSeconds = 10;
 
     /// <summary>How long nobody is accepted after the process ran out of descriptors or memory.</summary>
     private const long PauseMs = 200;
 
     private readonly NbdListener _listener;
     private readonly Func<NbdExportInfo> _describe;
+    private readonly int _handshakeSeconds;
+    private readonly TlsRelays? _tls;
     private readonly Func<bool> _tryAdmit;
     private readonly Action _clientGone;
     private readonly Action<NbdConnection> _handOver;
@@ -35,14 +37,18 @@ internal sealed class NbdAcceptor : IDisposable
 
     /// <param name="listener">Where clients come from; stays the caller's.</param>
     /// <param name="describe">What a client is told of the device.</param>
+    /// <param name="handshakeSeconds">How long a client may take, TLS included.</param>
+    /// <param name="tls">Where there is TLS.</param>
     /// <param name="tryAdmit">Counts a client in; false if there are too many.</param>
     /// <param name="clientGone">Counts a client out that was not handed over.</param>
     /// <param name="handOver">Takes a client whose handshake is over.</param>
     /// <param name="log">Where messages go.</param>
     internal NbdAcceptor(
-        NbdListener listener, Func<NbdExportInfo> describe, Func<bool> tryAdmit, Action clientGone,
-        Action<NbdConnection> handOver, Action<string> log)
+        NbdListener listener, Func<NbdExportInfo> describe, int handshakeSeconds, TlsRelays? tls, Func<bool> tryAdmit,
+        Action clientGone, Action<NbdConnection> handOver, Action<string> log)
     {
+        _handshakeSeconds = handshakeSeconds;
+        _tls = tls;
         _listener = listener;
         _describe = describe;
         _tryAdmit = tryAdmit;
@@ -88,7 +94,10 @@ internal sealed class NbdAcceptor : IDisposable
         }
 
         foreach (Client client in _clients.Values.ToArray())
+        {
+            client.Relay?.Abort();
             Drop(client, "");
+        }
     }
 
     private void Listen()
@@ -134,7 +143,9 @@ internal sealed class NbdAcceptor : IDisposable
         }
 
         socket.TuneForRequests();
-        var client = new Client(++_lastToken, socket, _describe, Now + (HandshakeSeconds * Stopwatch.Frequency));
+        NbdTlsState tls = _tls is null ? NbdTlsState.None : _tls.IsRequired ? NbdTlsState.Required : NbdTlsState.Offered;
+        var client = new Client(
+            ++_lastToken, socket, new NbdHandshake(_describe, "CBD block device", tls), Now + (_handshakeSeconds * Stopwatch.Frequency));
         _clients.Add(client.Token, client);
         try
         {
@@ -163,6 +174,8 @@ internal sealed class NbdAcceptor : IDisposable
                 return;
             }
 
+            if (client.Handshake.State == NbdHandshakeState.StartingTls && !TryBeginTls(client))
+                return;
             int taken = client.Handshake.State == NbdHandshakeState.Talking
                 ? client.Handshake.Advance(client.Received, client.Output)
                 : 0;
@@ -226,6 +239,33 @@ internal sealed class NbdAcceptor : IDisposable
         _poll.Modify(client.Socket, client.Token, events);
     }
 
+    /// <summary>Puts TLS between the client and this thread; false if the client is gone.</summary>
+    private bool TryBeginTls(Client client)
+    {
+        // The acknowledgement was sent only now: who sent more before is not the one that wants TLS, but somebody who
+        // wants plain words taken for those of the client.
+        if (!client.Received.IsEmpty)
+        {
+            Drop(client, $"it sent {client.Received.Length} bytes behind STARTTLS before that was acknowledged");
+            return false;
+        }
+
+        _poll.Remove(client.Socket);
+        try
+        {
+            (client.Socket, client.Relay) = _tls!.Begin(client.Id, client.Socket);
+            client.Handshake = client.Handshake.ContinueWithTls();
+            client.Watched = SocketEvents.Readable;
+            _poll.Add(client.Socket, client.Token, SocketEvents.Readable);
+            return true;
+        }
+        catch (CbdException failure)
+        {
+            Drop(client, failure.Message);
+            return false;
+        }
+    }
+
     private void HandOver(Client client)
     {
         _poll.Remove(client.Socket);
@@ -238,8 +278,11 @@ internal sealed class NbdAcceptor : IDisposable
         long now = Now;
         foreach (Client client in _clients.Values.ToArray())
         {
-            if (now >= client.Deadline)
-                Drop(client, $"its handshake took longer than {HandshakeSeconds} s");
+            if (now < client.Deadline)
+                continue;
+            // Before its plain half is closed: the relay would wait for a client that takes nothing.
+            client.Relay?.Abort();
+            Drop(client, $"its handshake took longer than {_handshakeSeconds} s");
         }
     }
 
@@ -253,7 +296,7 @@ internal sealed class NbdAcceptor : IDisposable
     }
 
     /// <summary>A client in its handshake.</summary>
-    private sealed class Client(ulong token, StreamSocket socket, Func<NbdExportInfo> describe, long deadline)
+    private sealed class Client(ulong token, StreamSocket socket, NbdHandshake handshake, long deadline)
     {
         // One option always fits, so there is always room to receive while one is incomplete.
         private readonly byte[] _input = new byte[NbdHandshake.MaxOptionBytes + 64];
@@ -261,8 +304,11 @@ internal sealed class NbdAcceptor : IDisposable
 
         internal ulong Token { get; } = token;
         internal long Id => (long)Token - (long)ListenerToken;
-        internal StreamSocket Socket { get; } = socket;
-        internal NbdHandshake Handshake { get; } = new(describe, "CBD block device");
+        internal StreamSocket Socket = socket;
+        internal NbdHandshake Handshake = handshake;
+
+        /// <summary>What stands between <see cref="Socket"/> and the client, where it speaks TLS.</summary>
+        internal TlsRelay? Relay;
         internal long Deadline { get; } = deadline;
         internal ArrayBufferWriter<byte> Output { get; } = new(256);
         internal int Sent;

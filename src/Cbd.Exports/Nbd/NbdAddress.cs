@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Cbd.Memory;
+using Cbd.Memory.Sockets;
 
 namespace Cbd.Exports.Nbd;
 
@@ -15,7 +16,7 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
     /// <summary>Longest path of a Unix socket, bytes: sun_path has 108 with the final zero.</summary>
     internal const int MaxUnixPathBytes = 107;
 
-    private const string Forms = "use unix:PATH or tcp:HOST:PORT";
+    private const string Forms = "use unix:PATH, tcp:HOST:PORT or fd:NAME";
 
     /// <summary>Reads and checks an address; resolves a host name.</summary>
     /// <exception cref="CbdException">What is wrong with it, and what to use.</exception>
@@ -25,11 +26,29 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
             return ParseUnix(text, text["unix:".Length..]);
         if (text.StartsWith("tcp:", StringComparison.Ordinal))
             return ParseTcp(text, text["tcp:".Length..], insecure);
-        throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' is neither unix: nor tcp:; {Forms}");
+        throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' is neither unix: nor tcp: nor fd:; {Forms}");
     }
 
-    /// <summary>What a client connects to; <paramref name="port"/> is the one that was bound.</summary>
-    internal string ToUri(int port) => UnixPath is null ? $"nbd://{Host}:{port}" : $"nbd+unix:///?socket={EscapePath(UnixPath)}";
+    /// <summary>
+    /// What a client connects to (doc/uri.md of the Network Block Device project); <paramref name="port"/> is the one that
+    /// was bound.
+    /// </summary>
+    internal string ToUri(int port, bool withTls)
+    {
+        string scheme = withTls ? "nbds" : "nbd";
+        return UnixPath is null ? $"{scheme}://{Host}:{port}" : $"{scheme}+unix:///?socket={EscapePath(UnixPath)}";
+    }
+
+    /// <summary>The address of a socket that is bound already.</summary>
+    /// <exception cref="CbdException">It is TCP, not loopback, and insecure.</exception>
+    internal static NbdAddress Of(SocketPlace place, string text, bool insecure)
+    {
+        if (place.Address is not { } tcp)
+            return new NbdAddress(text, place.UnixPath, "", []);
+        CheckLoopback(text, tcp, insecure);
+        string host = tcp.AddressFamily == AddressFamily.InterNetworkV6 ? $"[{tcp.Address}]" : $"{tcp.Address}";
+        return new NbdAddress(text, null, host, []);
+    }
 
     private static NbdAddress ParseUnix(string text, string path)
     {
@@ -58,14 +77,17 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
             throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text}' has port '{rest[(colon + 1)..]}'; use a number from 0 (any free port) to 65535");
 
         IPAddress address = Resolve(text, bracketed ? host[1..^1] : host);
-        if (!insecure && !IPAddress.IsLoopback(address))
-        {
-            throw new CbdException(
-                CbdErrorKind.Denied,
-                $"NBD address '{text}' is not loopback, and NBD has neither encryption nor passwords here: anyone who reaches it can read and write the device; use tcp:127.0.0.1:{port}, or --insecure if the network is trusted");
-        }
-
+        CheckLoopback(text, new IPEndPoint(address, port), insecure);
         return new NbdAddress(text, null, host, Serialize(new IPEndPoint(address, port)));
+    }
+
+    private static void CheckLoopback(string text, IPEndPoint address, bool insecure)
+    {
+        if (insecure || IPAddress.IsLoopback(address.Address))
+            return;
+        throw new CbdException(
+            CbdErrorKind.Denied,
+            $"NBD address '{text}' is not loopback, and NBD without required TLS has neither encryption nor passwords: anyone who reaches it can read and write the device; use --tls require, tcp:127.0.0.1:{address.Port}, or --insecure if the network is trusted");
     }
 
     private static IPAddress Resolve(string text, string host)

@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory;
 using Cbd.Runtime;
 
@@ -10,11 +11,10 @@ namespace Cbd.Exports.Nbd;
 /// </summary>
 public sealed class NbdExport : IExport
 {
-    /// <summary>Most clients at once, those in their handshake included.</summary>
-    public const int MaxClients = 128;
-
     private readonly Lock _lock = new();
     private readonly NbdListener _listener;
+    private readonly SocketOptions _options;
+    private readonly TlsRelays? _tls;
     private readonly Action<string> _log;
     private NbdPump[] _pumps = [];
     private NbdAcceptor? _acceptor;
@@ -22,11 +22,25 @@ public sealed class NbdExport : IExport
     private bool _refusalLogged;
     private bool _stopped;
 
-    internal NbdExport(NbdListener listener, Action<string> log)
+    /// <param name="listener">Where clients come from; the export owns it.</param>
+    /// <param name="options">Limits, and whether it is with TLS.</param>
+    /// <param name="tls">The TLS that the options ask for.</param>
+    /// <param name="log">Where messages go.</param>
+    internal NbdExport(NbdListener listener, SocketOptions options, TlsServer? tls, Action<string> log)
     {
         _listener = listener;
+        _options = options;
         _log = message => log($"{listener.Uri}: {message}");
+        if (tls is null)
+            return;
+        _tls = new TlsRelays(tls, options.Connections, _log);
+        Note = tls.Note;
+        if (Note.Length != 0)
+            _log(Note);
     }
+
+    /// <inheritdoc/>
+    public string Note { get; } = "";
 
     /// <inheritdoc/>
     public string Uri => _listener.Uri;
@@ -59,7 +73,7 @@ public sealed class NbdExport : IExport
             try
             {
                 for (int number = 0; number < queues; number++)
-                    pumps.Add(new NbdPump(device, number, mode, MaxClients, _log, ClientGone));
+                    pumps.Add(new NbdPump(device, number, mode, _options.Connections, _log, ClientGone));
             }
             catch
             {
@@ -70,7 +84,7 @@ public sealed class NbdExport : IExport
             pumps.ForEach(static pump => pump.Start());
             Volatile.Write(ref _pumps, [.. pumps]);
             _acceptor = new NbdAcceptor(
-                _listener, () => NbdExportInfo.Describe(device.Info), TryAdmit, ClientGone, HandOver, _log);
+                _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, ClientGone, HandOver, _log);
             _acceptor.Start();
         }
     }
@@ -89,6 +103,7 @@ public sealed class NbdExport : IExport
                 pump.RequestStop();
             foreach (NbdPump pump in _pumps)
                 pump.Dispose();
+            _tls?.End();
         }
     }
 
@@ -96,7 +111,7 @@ public sealed class NbdExport : IExport
 
     private bool TryAdmit()
     {
-        if (Interlocked.Increment(ref _admitted) <= MaxClients)
+        if (Interlocked.Increment(ref _admitted) <= _options.Connections)
         {
             _refusalLogged = false;
             return true;
@@ -104,7 +119,7 @@ public sealed class NbdExport : IExport
 
         Interlocked.Decrement(ref _admitted);
         if (!_refusalLogged)
-            _log($"a client was refused: {MaxClients} are connected, which is the limit; disconnect some");
+            _log($"a client was refused: {_options.Connections} are connected, which is the limit; disconnect some, or start the device with a larger --nbd-connections");
         _refusalLogged = true;
         return false;
     }

@@ -1,16 +1,40 @@
+using Cbd.Exports.Nbd.Tls;
+using Cbd.Memory.Sockets;
 using Cbd.Runtime;
 
 namespace Cbd.Exports.Nbd;
 
 /// <summary>Makes NBD servers. Thread-safe.</summary>
 /// <param name="log">Gets one line per message that an operator may want to see; called from any thread.</param>
-public sealed class NbdExportFactory(Action<string>? log = null) : IExportFactory
+/// <param name="given">Sockets that addresses of kind <c>fd:NAME</c> mean; stays the caller's.</param>
+public sealed class NbdExportFactory(Action<string>? log = null, GivenSockets? given = null) : IExportFactory
 {
+    private const string GivenScheme = "fd:";
+
+    private readonly Action<string> _log = log ?? (static _ => { });
+    private readonly GivenSockets _given = given ?? GivenSockets.None;
+
     /// <inheritdoc/>
-    /// <exception cref="Cbd.Memory.CbdException">The address is wrong, in use or off loopback; nothing is bound then.</exception>
+    /// <exception cref="Cbd.Memory.CbdException">
+    /// The address is wrong, in use or off loopback, or a TLS file is wrong; nothing is bound then.
+    /// </exception>
+    public IExport Open(string address, SocketOptions options) => OpenNbd(address, options);
+
+    /// <summary><see cref="Open(string, SocketOptions)"/> without TLS and with the default limits.</summary>
     public IExport Open(string address, bool insecure) => OpenNbd(address, insecure);
 
-    /// <summary><see cref="Open"/> with the type that also has the statistics.</summary>
-    public NbdExport OpenNbd(string address, bool insecure) =>
-        new(NbdListener.Bind(NbdAddress.Parse(address, insecure)), log ?? (static _ => { }));
+    /// <summary><see cref="Open(string, bool)"/> with the type that also has the statistics.</summary>
+    public NbdExport OpenNbd(string address, bool insecure) => OpenNbd(address, new SocketOptions { Insecure = insecure });
+
+    /// <summary><see cref="Open(string, SocketOptions)"/> with the type that also has the statistics.</summary>
+    public NbdExport OpenNbd(string address, SocketOptions options)
+    {
+        TlsServer? tls = options.Tls is null ? null : new TlsServer(options.Tls, _log);
+        bool withTls = options.Tls is { Require: true };
+        bool insecure = options.Insecure || withTls;
+        NbdListener listener = address.StartsWith(GivenScheme, StringComparison.Ordinal)
+            ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
+            : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls);
+        return new NbdExport(listener, options, tls, _log);
+    }
 }

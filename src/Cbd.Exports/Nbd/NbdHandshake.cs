@@ -14,6 +14,9 @@ internal enum NbdHandshakeState
 
     /// <summary>When what was written has been sent, the connection ends.</summary>
     Ended,
+
+    /// <summary>When what was written has been sent, TLS begins; <see cref="NbdHandshake.ContinueWithTls"/> goes on in it.</summary>
+    StartingTls,
 }
 
 /// <summary>
@@ -34,16 +37,19 @@ internal sealed partial class NbdHandshake
 
     private readonly Func<NbdExportInfo> _describe;
     private readonly string _description;
+    private readonly NbdTlsState _tls;
     private bool _hasClientFlags;
+    private bool _fixedNewstyle;
     private bool _noZeroes;
     private NbdSession _session;
     private NbdOption _skipped;
     private uint _skipBytes;
 
-    internal NbdHandshake(Func<NbdExportInfo> describe, string description)
+    internal NbdHandshake(Func<NbdExportInfo> describe, string description, NbdTlsState tls = NbdTlsState.None)
     {
         _describe = describe;
         _description = description;
+        _tls = tls;
     }
 
     internal NbdHandshakeState State { get; private set; }
@@ -98,6 +104,7 @@ internal sealed partial class NbdHandshake
         if ((flags & ~KnownClientFlags) != 0)
             return Fail($"the client flags 0x{(uint)flags:x8} have bits that were not offered");
         _hasClientFlags = true;
+        _fixedNewstyle = (flags & NbdClientFlags.FixedNewstyle) != 0;
         _noZeroes = (flags & NbdClientFlags.NoZeroes) != 0;
         return 4;
     }
@@ -122,6 +129,8 @@ internal sealed partial class NbdHandshake
         // What an abort carries does not matter.
         if (_skipped == NbdOption.Abort)
             Answer(_skipped, default, output);
+        else if (NeedsTls(_skipped))
+            RefuseWithoutTls(_skipped, output);
         else if (IsKnown(_skipped))
             Reject(output, _skipped, NbdOptionReply.ErrorTooBig, $"option {(uint)_skipped} is longer than {MaxOptionBytes} bytes");
         else
@@ -137,6 +146,12 @@ internal sealed partial class NbdHandshake
 
     private void Answer(NbdOption option, ReadOnlySpan<byte> data, IBufferWriter<byte> output)
     {
+        if (NeedsTls(option))
+        {
+            RefuseWithoutTls(option, output);
+            return;
+        }
+
         switch (option)
         {
             case NbdOption.ExportName:
@@ -156,7 +171,7 @@ internal sealed partial class NbdHandshake
                 AnswerInfo(option, data, output);
                 break;
             case NbdOption.StartTls:
-                Reject(output, option, NbdOptionReply.ErrorUnsupported, "this server has no TLS; connect without it, over a Unix socket or loopback");
+                AnswerStartTls(data, output);
                 break;
             case NbdOption.StructuredReply when _session.ExtendedHeaders:
                 Reject(output, option, NbdOptionReply.ErrorExtendedHeadersRequired, "extended headers were negotiated already and go before structured replies");

@@ -10,15 +10,19 @@ internal sealed class NbdListener : IDisposable
 
     private readonly NbdAddress _address;
     private readonly FileStatus _file;
+
+    /// <summary>Where the socket is somebody else's: tells that it is free again. Its file stays.</summary>
+    private readonly Action? _giveBack;
     private bool _disposed;
 
-    private NbdListener(NbdAddress address, StreamSocket socket)
+    private NbdListener(NbdAddress address, StreamSocket socket, bool withTls, Action? giveBack = null)
     {
         _address = address;
+        _giveBack = giveBack;
         Socket = socket;
         if (address.UnixPath is not null)
             _ = FileStatus.TryGet(address.UnixPath, out _file, followLinks: false);
-        Uri = address.ToUri(address.UnixPath is null ? socket.GetLocalPort() : 0);
+        Uri = address.ToUri(address.UnixPath is null ? socket.GetLocalPort() : 0, withTls);
     }
 
     internal StreamSocket Socket { get; }
@@ -26,12 +30,30 @@ internal sealed class NbdListener : IDisposable
 
     /// <summary>Binds an address; a Unix socket that nobody answers on is replaced.</summary>
     /// <exception cref="CbdException">It is in use, or cannot be bound.</exception>
-    internal static NbdListener Bind(NbdAddress address)
+    internal static NbdListener Bind(NbdAddress address, bool withTls)
     {
         StreamSocket? socket = StreamSocket.TryListen(address.Native, Backlog, out int error);
         if (socket is null && error == Errno.EADDRINUSE && address.UnixPath is not null && RemoveStale(address))
             socket = StreamSocket.TryListen(address.Native, Backlog, out error);
-        return socket is not null ? new NbdListener(address, socket) : throw Explain(address, error);
+        return socket is not null ? new NbdListener(address, socket, withTls) : throw Explain(address, error);
+    }
+
+    /// <summary>Takes a socket that was opened before this process.</summary>
+    /// <exception cref="CbdException">There is none of that name, it is in use, or off loopback and insecure.</exception>
+    internal static NbdListener Take(GivenSockets given, string name, bool insecure, bool withTls)
+    {
+        StreamSocket socket = given.Take(name, "served as a device");
+        try
+        {
+            SocketPlace place = socket.GetPlace() ?? throw new InvalidOperationException($"socket '{name}' is bound nowhere");
+            return new NbdListener(NbdAddress.Of(place, $"fd:{name}", insecure), socket, withTls, () => given.GiveBack(name));
+        }
+        catch
+        {
+            socket.Dispose();
+            given.GiveBack(name);
+            throw;
+        }
     }
 
     public void Dispose()
@@ -41,9 +63,10 @@ internal sealed class NbdListener : IDisposable
         _disposed = true;
         // Removed before it is closed: a new client finds no name rather than one that refuses. Somebody may have
         // put another socket there meanwhile; that one stays.
-        if (_address.UnixPath is not null && FileStatus.TryGet(_address.UnixPath, out FileStatus now, followLinks: false) == 0 && now.IsSameFile(_file))
+        if (_giveBack is null && _address.UnixPath is not null && FileStatus.TryGet(_address.UnixPath, out FileStatus now, followLinks: false) == 0 && now.IsSameFile(_file))
             _ = StreamSocket.Unlink(_address.UnixPath);
         Socket.Dispose();
+        _giveBack?.Invoke();
     }
 
     private static bool RemoveStale(NbdAddress address)

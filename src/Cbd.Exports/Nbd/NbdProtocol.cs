@@ -100,6 +100,7 @@ internal enum NbdOptionReply : uint
     ErrorUnsupported = 0x8000_0001,
     ErrorPolicy = 0x8000_0002,
     ErrorInvalid = 0x8000_0003,
+    ErrorTlsRequired = 0x8000_0005,
     ErrorUnknown = 0x8000_0006,
     ErrorShutdown = 0x8000_0007,
     ErrorTooBig = 0x8000_0009,

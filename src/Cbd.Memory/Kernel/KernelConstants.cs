@@ -87,11 +87,15 @@ internal static class KernelConstants
     internal const int EpollDelete = 2;
     internal const int EpollModify = 3;
     internal const short PollIn = 1;
+    internal const short PollOut = 4;
+    internal const short PollError = 8;
+    internal const short PollHangUp = 16;
     internal const int ClockMonotonic = 1;
     internal const int ClockBootTime = 7;
 
     // Sockets.
     internal const int FamilyUnix = 1;
+    internal const int FamilyInet = 2;
     internal const int FamilyInet6 = 10;
     internal const int FamilyNetlink = 16;
     internal const int NetlinkGeneric = 16;
@@ -104,7 +108,9 @@ internal static class KernelConstants
     internal const int SocketCloseOnExec = 0x80000;
     internal const int LevelSocket = 1;
     internal const int ReuseAddress = 2;
+    internal const int SocketTypeOption = 3;
     internal const int KeepAlive = 9;
+    internal const int AcceptsConnections = 30;
     internal const int LevelTcp = 6;
     internal const int TcpNoDelay = 1;
     internal const int TcpKeepIdle = 4;
@@ -114,6 +120,8 @@ internal static class KernelConstants
     internal const int Ipv6Only = 26;
     internal const int MessageDontWait = 0x40;
     internal const int MessageNoSignal = 0x4000;
+    internal const int ShutdownSend = 1;
+    internal const int ShutdownBoth = 2;
 
     // Processes and threads.
     internal const int PrctlSetTimerSlack = 29;

@@ -15,7 +15,7 @@ public readonly record struct SocketResult(int Count, int Error)
 /// One non-blocking stream socket (Unix or TCP), listening or connected. Owned by one thread at a time; nothing here
 /// locks. Calls that are interrupted by a signal are repeated. Nothing allocates.
 /// </summary>
-public sealed unsafe class StreamSocket : IDisposable
+public sealed unsafe partial class StreamSocket : IDisposable
 {
     private readonly FileDescriptor _file;
 

@@ -75,6 +75,9 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 Queues = options.Queues,
                 Attach = options.Attach,
                 Nbd = options.Nbd,
+                Tls = TlsEntry.From(options.Tls),
+                NbdConnections = Other(options.NbdConnections, SocketOptions.DefaultConnections),
+                NbdHandshakeSeconds = Other(options.NbdHandshakeSeconds, SocketOptions.DefaultHandshakeSeconds),
                 Insecure = options.Insecure,
                 ReadOnly = options.ReadOnly,
                 Mode = PollModeText.OfOther(options.Mode),
@@ -114,6 +117,8 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => inner.ListChannels(transport);
 
     public void Dispose() => inner.Dispose();
+
+    private static int? Other(int value, int usual) => value == usual ? null : value;
 
     private string Region(int transport) => inner.GetTransport(transport).Path;
 

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Cbd.Runtime;
 
 namespace Cbd.Programs.Daemon.State;
 
@@ -60,6 +61,13 @@ public sealed record DeviceEntry
     public int? Queues { get; init; }
     public string? Attach { get; init; }
     public string? Nbd { get; init; }
+
+    /// <summary>Left out: no TLS.</summary>
+    public TlsEntry? Tls { get; init; }
+
+    /// <summary>Left out: the default.</summary>
+    public int? NbdConnections { get; init; }
+    public int? NbdHandshakeSeconds { get; init; }
     public required bool Insecure { get; init; }
     public required bool ReadOnly { get; init; }
 
@@ -71,6 +79,25 @@ public sealed record DeviceEntry
 
     /// <summary>Seconds; left out: for ever.</summary>
     public int? LossTimeout { get; init; }
+}
+
+/// <summary>TLS of a device's socket. The files themselves are read anew.</summary>
+public sealed record TlsEntry
+{
+    public required bool Require { get; init; }
+    public required string Certificates { get; init; }
+    public required bool VerifyPeer { get; init; }
+    public required IReadOnlyList<string> Allow { get; init; }
+
+    public static TlsEntry? From(TlsOptions? options) => options is null ? null : new()
+    {
+        Require = options.Require,
+        Certificates = options.Certificates,
+        VerifyPeer = options.VerifyPeer,
+        Allow = options.Allow,
+    };
+
+    public TlsOptions ToOptions() => new() { Require = Require, Certificates = Certificates, VerifyPeer = VerifyPeer, Allow = Allow };
 }
 
 /// <summary>How the record is written; unknown, repeated and missing keys are refused.</summary>

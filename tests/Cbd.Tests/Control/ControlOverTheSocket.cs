@@ -74,6 +74,9 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
             Backend = 9,
             Queues = 128,
             Nbd = "unix:/run/x.nbd",
+            Tls = new TlsOptions { Require = false, Certificates = "/pki", VerifyPeer = true, Allow = ["alice", "bob"] },
+            NbdConnections = 7,
+            NbdHandshakeSeconds = 30,
             Insecure = true,
             ReadOnly = true,
         };

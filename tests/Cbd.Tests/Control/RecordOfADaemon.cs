@@ -20,6 +20,8 @@ public sealed class RecordOfADaemon : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
+    private static readonly TlsOptions s_tls = new() { Require = false, Certificates = "/pki", VerifyPeer = true, Allow = ["alice", "bob"] };
+
     private static RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
 
     private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
@@ -30,7 +32,7 @@ public sealed class RecordOfADaemon : IDisposable
         node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
         node.StartBackend(new StartBackendOptions { Path = "memory:64M" });
         node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 });
-        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail });
+        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 });
     }
 
     [Fact]
@@ -46,7 +48,7 @@ public sealed class RecordOfADaemon : IDisposable
                 $"{new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
                 $"{new StartBackendOptions { Path = "memory:64M" }}",
                 $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 }}",
-                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail }}",
+                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 }}",
             ],
             node.Calls);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);

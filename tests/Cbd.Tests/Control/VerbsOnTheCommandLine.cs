@@ -196,6 +196,20 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal($"{new StartDeviceOptions { Backend = 2, LossTimeoutSeconds = 90 }}", _node.Calls[3]);
     }
 
+    [Theory]
+    [InlineData("", "off")]
+    [InlineData("--tls off", "off")]
+    [InlineData("--tls-certificates /pki", "require /pki")]
+    [InlineData("--tls on --tls-certificates /pki", "on /pki")]
+    [InlineData("--tls require --tls-certificates /pki --tls-verify-peer", "require /pki, peers verified")]
+    [InlineData("--tls-certificates /pki --tls-verify-peer --tls-allow alice --tls-allow bob.example", "require /pki, peers verified, allowed: alice, bob.example")]
+    public void Dev_start_takes_TLS(string words, string expected)
+    {
+        Run("tp-reg -H a -p /r");
+        Run($"dev-start -b 2 --nbd unix:/s --nbd-connections 7 --nbd-handshake-seconds 30 {words}");
+        Assert.Contains($"Tls = {(expected == "off" ? "" : expected)}, NbdConnections = 7, NbdHandshakeSeconds = 30,", $"{_node.Calls[1]}", StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Lists_are_JSON_when_piped_and_a_table_on_a_terminal()
     {

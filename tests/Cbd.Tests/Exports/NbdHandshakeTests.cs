@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Text;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
+using Cbd.Runtime;
 using Xunit;
 
 namespace Cbd.Tests.Exports;
@@ -179,7 +180,7 @@ public sealed class NbdHandshakeTests : IDisposable
         var clients = new List<NbdTestClient>();
         try
         {
-            for (int i = 0; i < NbdExport.MaxClients; i++)
+            for (int i = 0; i < SocketOptions.DefaultConnections; i++)
                 clients.Add(_server.Connect());
             using (var refused = new NbdTestClient(_server.Path))
                 refused.ReadToEnd();

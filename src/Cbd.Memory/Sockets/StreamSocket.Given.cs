@@ -1,0 +1,99 @@
+using System.Buffers.Binary;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using static Cbd.Memory.KernelConstants;
+
+namespace Cbd.Memory.Sockets;
+
+/// <summary>Where a socket is bound. One of the two is there.</summary>
+/// <param name="UnixPath">Path of a Unix socket.</param>
+/// <param name="Address">Address and port of a TCP socket.</param>
+public sealed record SocketPlace(string? UnixPath, IPEndPoint? Address);
+
+/// <content>Listening sockets that this process was given already open.</content>
+public sealed unsafe partial class StreamSocket
+{
+    /// <summary>
+    /// Takes over a descriptor that must be a listening stream socket, Unix with a path or TCP; makes it non-blocking and
+    /// private to this process. Returns null and says what it is instead; it is left as it was then.
+    /// </summary>
+    public static StreamSocket? TryOwnListening(int descriptor, out string fault)
+    {
+        var borrowed = new StreamSocket(descriptor);
+        fault = borrowed.DescribeFault();
+        if (fault.Length == 0)
+        {
+            borrowed._file.SetInherited(false);
+            int flags = LibC.FCntl(borrowed._file, FcntlGetFlags, 0);
+            _ = LibC.FCntl(borrowed._file, FcntlSetFlags, flags | SocketNonBlocking);
+            return borrowed;
+        }
+
+        // The number is not ours to close.
+        borrowed._file.SetHandleAsInvalid();
+        return null;
+    }
+
+    /// <summary>Another descriptor of the same socket.</summary>
+    public StreamSocket Duplicate()
+    {
+        int copy = LibC.FCntl(_file, FcntlDuplicateCloseOnExec, 3);
+        return copy >= 0 ? new StreamSocket(copy) : throw SystemCallException.Last("fcntl F_DUPFD_CLOEXEC");
+    }
+
+    /// <summary>Hands a copy of the descriptor to .NET's own sockets.</summary>
+    public Socket DuplicateAsSocket()
+    {
+        StreamSocket copy = Duplicate();
+        var handle = new SafeSocketHandle(copy.Descriptor, ownsHandle: true);
+        copy._file.SetHandleAsInvalid();
+        return new Socket(handle);
+    }
+
+    /// <summary>Where the socket is bound; null for anything but a path or TCP.</summary>
+    public SocketPlace? GetPlace()
+    {
+        const int Room = 128;
+        byte* address = stackalloc byte[Room];
+        uint length = Room;
+        // SAFETY: the call stores at most that many bytes on this stack.
+        if (LibC.GetSocketName(_file, address, &length) != 0 || length < sizeof(ushort) || length > Room)
+            return null;
+        var bytes = new ReadOnlySpan<byte>(address, (int)length);
+        // sockaddr_in {u16, be16 port, address}, sockaddr_in6 {u16, be16 port, u32, address, u32 scope}, sockaddr_un {u16, path}.
+        switch (BitConverter.ToUInt16(bytes))
+        {
+            case FamilyInet when length >= 8:
+                return new SocketPlace(null, new IPEndPoint(new IPAddress(bytes[4..8]), BinaryPrimitives.ReadUInt16BigEndian(bytes[2..])));
+            case FamilyInet6 when length >= 28:
+                return new SocketPlace(
+                    null, new IPEndPoint(new IPAddress(bytes[8..24], BitConverter.ToUInt32(bytes[24..])), BinaryPrimitives.ReadUInt16BigEndian(bytes[2..])));
+            case FamilyUnix when length > 2 && bytes[2] != 0:
+                ReadOnlySpan<byte> path = bytes[2..];
+                int end = path.IndexOf((byte)0);
+                return new SocketPlace(Encoding.UTF8.GetString(end < 0 ? path : path[..end]), null);
+            default:
+                return null;
+        }
+    }
+
+    private string DescribeFault()
+    {
+        if (TryGetOption(SocketTypeOption) is not { } type)
+            return "no socket";
+        if (type != SocketStream)
+            return "no stream socket";
+        if (TryGetOption(AcceptsConnections) != 1)
+            return "not listening";
+        return GetPlace() is null ? "neither a Unix socket with a path nor TCP" : "";
+    }
+
+    private int? TryGetOption(int option)
+    {
+        int value = 0;
+        uint length = sizeof(int);
+        // SAFETY: the call stores at most four bytes, which live on this stack.
+        return LibC.GetSocketOption(_file, LevelSocket, option, &value, &length) == 0 ? value : null;
+    }
+}
