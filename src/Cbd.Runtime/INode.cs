@@ -31,6 +31,12 @@ public interface INode : IDisposable
     /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     void ClearBackend(int transport, int backend, bool force, bool fenced);
 
+    /// <summary>
+    /// Puts other faults (see <see cref="StartBackendOptions.Faults"/>) in the place of those in force. What they held
+    /// back goes on.
+    /// </summary>
+    void SetFaults(int transport, int backend, IReadOnlyList<string> faults);
+
     /// <summary>The backends of this host, or of all hosts.</summary>
     IReadOnlyList<BackendDescription> ListBackends(int transport, bool all);
 
@@ -100,6 +106,12 @@ public sealed record StartBackendOptions
 
     /// <summary>How the handler threads wait.</summary>
     public PollMode Mode { get; init; }
+
+    /// <summary>
+    /// Faults that strike its requests: each <c>KIND[,key=value…]</c>, or <c>off</c> alone, to be switched later. Null:
+    /// none ever, and nothing on the way of requests.
+    /// </summary>
+    public IReadOnlyList<string>? Faults { get; init; }
 }
 
 /// <summary>Options of dev-start.</summary>
@@ -199,7 +211,13 @@ public sealed record BackendDescription
 
     /// <summary>What its handler threads used so far; null for backends of other hosts.</summary>
     public ThreadUsage? Usage { get; init; }
+
+    /// <summary>The faults in force; null where there can be none, and for backends of other hosts.</summary>
+    public IReadOnlyList<FaultDescription>? Faults { get; init; }
 }
+
+/// <summary>A fault in force on a backend, and how many requests it has struck.</summary>
+public sealed record FaultDescription(string Spec, long Struck);
 
 public sealed record DeviceDescription
 {

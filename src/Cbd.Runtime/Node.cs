@@ -94,6 +94,8 @@ public sealed class Node : INode
 
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).SetFaults(backend, faults);
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
 
     public StartedDevice StartDevice(StartDeviceOptions request)

@@ -41,6 +41,9 @@ public sealed class ControlClient(string socketPath) : INode
     public void ClearBackend(int transport, int backend, bool force, bool fenced) =>
         Clear($"{At(transport)}/backends/{backend}/clear", force, fenced);
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Send(
+        "PUT", $"{At(transport)}/backends/{backend}/faults", Serialize(new FaultsRequest { Faults = faults }, ControlJson.Default.FaultsRequest));
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Array.ConvertAll(
         Get($"{At(transport)}/backends?all={Text(all)}", ControlJson.Default.BackendInfoArray), info => info.ToDescription());
 

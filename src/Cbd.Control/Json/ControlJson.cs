@@ -22,6 +22,7 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(ChannelInfo[]))]
 [JsonSerializable(typeof(TransportRequest))]
 [JsonSerializable(typeof(BackendRequest))]
+[JsonSerializable(typeof(FaultsRequest))]
 [JsonSerializable(typeof(DeviceRequest))]
 [JsonSerializable(typeof(StopRequest))]
 [JsonSerializable(typeof(ClearRequest))]

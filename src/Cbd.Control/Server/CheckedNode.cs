@@ -62,6 +62,14 @@ public sealed class CheckedNode(INode inner) : INode
         inner.ClearBackend(transport, backend, force, fenced);
     }
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults)
+    {
+        RequestRules.CheckId(transport, "transport");
+        RequestRules.CheckId(backend, "backend");
+        RequestRules.CheckFaults(faults);
+        inner.SetFaults(transport, backend, faults);
+    }
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all)
     {
         RequestRules.CheckId(transport, "transport");

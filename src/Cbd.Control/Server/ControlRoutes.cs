@@ -18,6 +18,7 @@ public static class ControlRoutes
         MapTransports(routes, node);
         MapHosts(routes, node);
         MapBackends(routes, node);
+        MapFaults(routes, node);
         MapDevices(routes, node);
     }
 
@@ -74,6 +75,16 @@ public static class ControlRoutes
                 return TypedResults.NoContent();
             }),
             "backend-clear", "Clears a backend whose owner is gone, or a latched flush failure");
+    }
+
+    private static void MapFaults(IEndpointRouteBuilder routes, CheckedNode node)
+    {
+        Describe(routes.MapPut(Transport + "/backends/{backend}/faults", (int transport, int backend, FaultsRequest request) =>
+            {
+                node.SetFaults(transport, backend, request.Faults);
+                return TypedResults.NoContent();
+            }),
+            "backend-fault", "Puts other faults in the place of those in force on a backend of this host");
     }
 
     private static void MapDevices(IEndpointRouteBuilder routes, CheckedNode node)

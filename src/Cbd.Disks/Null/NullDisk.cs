@@ -7,7 +7,7 @@ namespace Cbd.Disks;
 public sealed class NullDisk : Disk, IImmediateDisk
 {
     internal NullDisk(DiskOptions options)
-        : base(options.Path)
+        : base(options)
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
         Info = new BlockDeviceInfo

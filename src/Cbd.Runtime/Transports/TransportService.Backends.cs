@@ -45,6 +45,7 @@ internal sealed partial class TransportService
             LogicalBlockBytes = options.BlockBytes,
             Regions = regions,
             LockWaitMs = options.Backend is null ? StartLockWaitMs : TakeOverLockWaitMs,
+            Faults = options.Faults is { } faults ? new FaultSet(FaultSpec.ParseAll(faults)) : null,
         });
         BackendClaim<MappedMemory, SafePolicy>? claim = null;
         try
@@ -55,6 +56,7 @@ internal sealed partial class TransportService
             lock (_lock)
                 _backends.Add(claim.Backend, service);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);
+            service.LogFaults();
             // Blkdevs that wait for this session look at once; and so do we, for their offers.
             AnnounceChange();
             _sleeper.Interrupt();
@@ -77,6 +79,13 @@ internal sealed partial class TransportService
             _backends.Remove(backend);
         AnnounceChange();
         _logger.LogInformation("backend {Backend} stopped", backend);
+    }
+
+    public void SetFaults(int backend, IReadOnlyList<string> faults)
+    {
+        // Not under the lock of the verbs: a stop may be waiting for what a fault holds back.
+        CheckUsable();
+        FindBackend(backend).SetFaults(FaultSpec.ParseAll(faults));
     }
 
     public void ClearBackend(int backend, bool force, bool fenced)
@@ -145,6 +154,7 @@ internal sealed partial class TransportService
         },
         FlushError = listing.Body?.FlushError ?? 0,
         Usage = own?.Usage,
+        Faults = own?.Faults,
     };
 
     private static BackendBody Describe(StartBackendOptions options, Disk disk)
