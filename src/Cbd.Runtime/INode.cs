@@ -52,6 +52,9 @@ public interface INode : IDisposable
     IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all);
 
     IReadOnlyList<ChannelDescription> ListChannels(int transport);
+
+    /// <summary>The last events of the channels of which this host has a side.</summary>
+    IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter);
 }
 
 /// <summary>Options of tp-reg. Numbers that are null are computed from the size of the region.</summary>

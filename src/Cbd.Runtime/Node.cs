@@ -122,6 +122,8 @@ public sealed class Node : INode
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).ListChannels();
 
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => Find(transport).ReadFlights(filter);
+
     public void Dispose()
     {
         TransportService[] services;

@@ -67,6 +67,13 @@ public sealed class ControlClient(string socketPath) : INode
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) =>
         Array.ConvertAll(Get(At(transport) + "/channels", ControlJson.Default.ChannelInfoArray), info => info.ToDescription());
 
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    {
+        string query = string.Join('&', new[] { ("device", filter.Device), ("backend", filter.Backend), ("channel", filter.Channel) }
+            .Where(part => part.Item2 is not null).Select(part => $"{part.Item1}={part.Item2}"));
+        return Array.ConvertAll(Get($"{At(transport)}/flights?{query}", ControlJson.Default.FlightInfoArray), info => info.ToDescription());
+    }
+
     /// <summary>Nothing: the daemon's node lives on.</summary>
     public void Dispose()
     {

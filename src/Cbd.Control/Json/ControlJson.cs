@@ -20,6 +20,7 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(BackendInfo[]))]
 [JsonSerializable(typeof(DeviceInfo[]))]
 [JsonSerializable(typeof(ChannelInfo[]))]
+[JsonSerializable(typeof(FlightInfo[]))]
 [JsonSerializable(typeof(TransportRequest))]
 [JsonSerializable(typeof(BackendRequest))]
 [JsonSerializable(typeof(FaultsRequest))]
@@ -32,6 +33,7 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(ControlProblem))]
 [JsonSerializable(typeof(bool?))] // arguments in addresses, for the OpenAPI document
 [JsonSerializable(typeof(int))]
+[JsonSerializable(typeof(int?))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>The rules above for the options object of a host that serialises with its own.</summary>

@@ -108,5 +108,17 @@ public sealed class CheckedNode(INode inner) : INode
         return inner.ListChannels(transport);
     }
 
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    {
+        RequestRules.CheckId(transport, "transport");
+        if (filter.Device is { } device)
+            RequestRules.CheckId(device, "device");
+        if (filter.Backend is { } backend)
+            RequestRules.CheckId(backend, "backend");
+        if (filter.Channel is { } channel)
+            RequestRules.CheckId(channel, "channel");
+        return inner.ReadFlights(transport, filter);
+    }
+
     public void Dispose() => inner.Dispose();
 }

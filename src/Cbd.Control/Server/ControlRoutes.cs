@@ -40,6 +40,9 @@ public static class ControlRoutes
         Describe(routes.MapGet(Transport + "/channels", (int transport) =>
                 List(node.ListChannels(transport), ChannelInfo.From)),
             "channel-list", "Lists the channels in use");
+        Describe(routes.MapGet(Transport + "/flights", (int transport, int? device, int? backend, int? channel) =>
+                List(node.ReadFlights(transport, new FlightFilter { Device = device, Backend = backend, Channel = channel }), FlightInfo.From)),
+            "dump", "The last events of the channels of which this host has a side");
     }
 
     private static void MapHosts(IEndpointRouteBuilder routes, CheckedNode node)

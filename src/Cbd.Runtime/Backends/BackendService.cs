@@ -82,6 +82,9 @@ internal sealed class BackendService
         }
     }
 
+    /// <summary>The last events of the channels that were served.</summary>
+    public IEnumerable<FlightRecorder> Flights => _threads.SelectMany(t => t.Flights);
+
     /// <summary>The faults in force; null if none can be.</summary>
     public IReadOnlyList<FaultDescription>? Faults => _disk.Faults is { } faults ? [.. faults.List().Select(f => new FaultDescription(f.Spec.ToString(), f.Struck))] : null;
 

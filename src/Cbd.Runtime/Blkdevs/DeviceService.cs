@@ -96,6 +96,9 @@ internal sealed class DeviceService
         return -1;
     }
 
+    /// <summary>The last events of its queues.</summary>
+    public IEnumerable<FlightRecorder> Flights => _queues.Select(q => q.Flight);
+
     public bool Beat() => _claim.Beat();
 
     /// <summary>
@@ -177,6 +180,8 @@ internal sealed class DeviceService
             return;
         _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word})", Device, state, Backend, word);
         _reported = state;
+        if (_state.Failure is not null)
+            FlightFiles.OnFailure($"device {Device}: {state}");
     }
 
     private bool CloseChannels(bool force)

@@ -48,7 +48,9 @@ internal sealed partial class TransportService
             try
             {
                 long now = MonotonicClock.Milliseconds;
-                if (now >= nextBeatMs)
+                if (_opened.Region.IsPoisoned)
+                    Fail("the memory of the region failed under an access: it was truncated, or it is broken");
+                else if (now >= nextBeatMs)
                 {
                     Beat(now, ref lastBeatMs);
                     nextBeatMs = now + _node.BeatMs;
@@ -83,12 +85,6 @@ internal sealed partial class TransportService
 
     private void Beat(long now, ref long lastBeatMs)
     {
-        if (_opened.Region.IsPoisoned)
-        {
-            Fail("the memory of the region failed under an access: it was truncated, or it is broken");
-            return;
-        }
-
         lock (_lock)
         {
             if (now - lastBeatMs > _node.FenceMs)
@@ -114,6 +110,7 @@ internal sealed partial class TransportService
         if (!_condition.TryFail(why))
             return;
         _logger.LogError("transport {Transport} failed: {Why}", Id, why);
+        FlightFiles.OnFailure($"transport {Id} failed: {why}");
         lock (_lock)
         {
             foreach (DeviceService device in _devices.Values)

@@ -105,6 +105,8 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => inner.ListChannels(transport);
 
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => inner.ReadFlights(transport, filter);
+
     public void Dispose() => inner.Dispose();
 
     private string Region(int transport) => inner.GetTransport(transport).Path;

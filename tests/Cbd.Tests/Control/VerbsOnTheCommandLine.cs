@@ -31,8 +31,8 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [Fact]
     public void Every_verb_of_the_design_is_there() => Assert.Equal(
         [
-            "adm", "backend-clear", "backend-list", "backend-start", "backend-stop", "channel-list", "dev-clear", "dev-list",
-            "dev-start", "dev-stop", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
+            "adm", "backend-clear", "backend-fault", "backend-list", "backend-start", "backend-stop", "channel-list", "dev-clear",
+            "dev-list", "dev-start", "dev-stop", "dump", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
         ],
         _verbs.Names.Order(StringComparer.Ordinal));
 
