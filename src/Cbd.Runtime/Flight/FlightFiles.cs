@@ -1,3 +1,4 @@
+using System.Collections.Immutable;
 using System.Globalization;
 using Cbd.Memory;
 using Microsoft.Extensions.Logging;
@@ -21,7 +22,10 @@ public sealed class FlightFiles : IDisposable
     /// <summary>A crash must not wait for locks that its own cause may hold.</summary>
     private const int CrashPatienceMs = 3_000;
 
-    private static FlightFiles? s_current;
+    /// <summary>All of this process; replaced as a whole.</summary>
+    private static ImmutableList<FlightFiles> s_all = [];
+
+    static FlightFiles() => AppDomain.CurrentDomain.UnhandledException += static (_, e) => OnCrash($"unhandled exception: {e.ExceptionObject}");
 
     private readonly INode _node;
     private readonly string _directory;
@@ -38,8 +42,7 @@ public sealed class FlightFiles : IDisposable
         _node = node;
         _directory = directory;
         _logger = logger;
-        Volatile.Write(ref s_current, this);
-        AppDomain.CurrentDomain.UnhandledException += OnUnhandledException;
+        ImmutableInterlocked.Update(ref s_all, static (all, added) => all.Add(added), this);
     }
 
     /// <summary>Writes a file; returns its path.</summary>
@@ -80,33 +83,31 @@ public sealed class FlightFiles : IDisposable
     /// <summary>No failure of this process is written any more.</summary>
     public void Dispose()
     {
-        AppDomain.CurrentDomain.UnhandledException -= OnUnhandledException;
-        Interlocked.CompareExchange(ref s_current, null, this);
+        ImmutableInterlocked.Update(ref s_all, static (all, removed) => all.Remove(removed), this);
     }
 
     /// <summary>Something failed for good: writes a file, soon and on another thread, unless one was written just now.</summary>
     internal static void OnFailure(string reason)
     {
-        if (Volatile.Read(ref s_current) is not { } files)
-            return;
         long now = MonotonicClock.Milliseconds;
-        long last = Volatile.Read(ref files._lastFailureMs);
-        if (now - last < FailureGapMs || Interlocked.CompareExchange(ref files._lastFailureMs, now, last) != last)
-            return;
-        ThreadPool.QueueUserWorkItem(_ => files.TryWrite(reason));
+        foreach (FlightFiles files in Volatile.Read(ref s_all))
+        {
+            long last = Volatile.Read(ref files._lastFailureMs);
+            if (now - last >= FailureGapMs && Interlocked.CompareExchange(ref files._lastFailureMs, now, last) == last)
+                ThreadPool.QueueUserWorkItem(_ => files.TryWrite(reason));
+        }
     }
 
     /// <summary>The process is about to end by a bug of our own: writes a file if that can be done in a few seconds.</summary>
     internal static void OnCrash(string reason)
     {
-        if (Volatile.Read(ref s_current) is not { } files)
-            return;
-        var writer = new Thread(() => files.TryWrite(reason)) { IsBackground = true };
-        writer.Start();
-        writer.Join(CrashPatienceMs);
+        foreach (FlightFiles files in Volatile.Read(ref s_all))
+        {
+            var writer = new Thread(() => files.TryWrite(reason)) { IsBackground = true };
+            writer.Start();
+            writer.Join(CrashPatienceMs);
+        }
     }
-
-    private static void OnUnhandledException(object sender, UnhandledExceptionEventArgs e) => OnCrash($"unhandled exception: {e.ExceptionObject}");
 
     private void TryWrite(string reason)
     {

@@ -14,6 +14,8 @@ internal sealed partial class TransportService
     /// <summary>Longest time between two looks at other hosts, where no doorbell wakes us.</summary>
     private const int RoundMs = 100;
 
+    private const string Poisoned = "the memory of the region failed under an access: it was truncated, or it is broken";
+
     private readonly DoorbellSleeper _sleeper = new();
     private readonly ulong[] _seenChanges;
     private readonly Dictionary<int, Liveness> _reportedHosts = [];
@@ -49,7 +51,7 @@ internal sealed partial class TransportService
             {
                 long now = MonotonicClock.Milliseconds;
                 if (_opened.Region.IsPoisoned)
-                    Fail("the memory of the region failed under an access: it was truncated, or it is broken");
+                    Fail(Poisoned);
                 else if (now >= nextBeatMs)
                 {
                     Beat(now, ref lastBeatMs);
@@ -85,13 +87,19 @@ internal sealed partial class TransportService
 
     private void Beat(long now, ref long lastBeatMs)
     {
+        if (_opened.Region.IsTruncated)
+        {
+            Fail(Poisoned);
+            return;
+        }
+
         lock (_lock)
         {
             if (now - lastBeatMs > _node.FenceMs)
                 _logger.LogWarning("transport {Transport}: this host did not beat for {Gap} ms; others may have taken it for dead", Id, now - lastBeatMs);
             if (!Host.Beat())
             {
-                Fail("this host was cleared by another, which took it for dead");
+                Fail(_opened.Region.IsPoisoned ? Poisoned : "this host was cleared by another, which took it for dead");
                 return;
             }
 

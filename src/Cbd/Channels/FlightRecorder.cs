@@ -116,7 +116,7 @@ public sealed class FlightRecorder
 
     /// <summary>Records a command on its way to the disk.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal void Command(FlightEventKind kind, long now, ulong epoch, ulong sequence, BlockOperation operation, BlockFlags flags, long offset, long length, int tag)
+    public void Command(FlightEventKind kind, long now, ulong epoch, ulong sequence, BlockOperation operation, BlockFlags flags, long offset, long length, int tag)
     {
         ref Entry entry = ref _commands[(int)_commandsRecorded & (CommandCount - 1)];
         entry.TimeAndKind = ((ulong)now << 11) | ((ulong)kind << 6) | ((ulong)operation << 3) | (ulong)flags;
@@ -129,7 +129,7 @@ public sealed class FlightRecorder
 
     /// <summary>Records the answer to a command. What the command was stands in its own event.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal void Answer(FlightEventKind kind, long now, ulong epoch, ulong sequence, int tag, int error)
+    public void Answer(FlightEventKind kind, long now, ulong epoch, ulong sequence, int tag, int error)
     {
         ref Entry entry = ref _commands[(int)_commandsRecorded & (CommandCount - 1)];
         entry.TimeAndKind = ((ulong)now << 11) | ((ulong)kind << 6);
@@ -140,7 +140,7 @@ public sealed class FlightRecorder
     }
 
     /// <summary>Records an event of the channel's life.</summary>
-    internal void Life(FlightEventKind kind, long now, ulong epoch, string detail = "")
+    public void Life(FlightEventKind kind, long now, ulong epoch, string detail = "")
     {
         ref Transition transition = ref _transitions[(int)(_transitionsRecorded % TransitionCount)];
         transition.TimeMicroseconds = now;

@@ -90,6 +90,30 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     }
 
     [Fact]
+    public void Faults_are_given_at_the_start_and_switched_later()
+    {
+        Run("tp-reg -H a -p /r");
+        Assert.Equal("0\n", Run("backend-start -p /d --fault error,op=read --fault 'delay,ms=5'"));
+        Assert.Equal(["error,op=read", "delay,ms=5"], _node.ListBackends(0, all: false)[0].Faults!.Select(f => f.Spec));
+        Assert.Equal("error,op=read\ndelay,ms=5\n", Run("backend-fault -b 0"));
+        Assert.Equal("", Run("backend-fault -b 0 stuck error,count=1"));
+        Assert.Equal("", Run("backend-fault -b 0 off"));
+        Assert.Equal(["set faults 0 0 stuck error,count=1", "set faults 0 0 off"], _node.Calls.Skip(2));
+        Run("backend-start -p /e");
+        Assert.Equal(CbdErrorKind.Unsupported, Assert.Throws<CbdException>(() => Run("backend-fault -b 1")).Kind);
+    }
+
+    [Fact]
+    public void Dump_prints_text_or_json_of_what_was_asked_for()
+    {
+        Assert.StartsWith("transport 0, channel 4, queue of device 1 on backend 2: 700 events", Run("dump"), StringComparison.Ordinal);
+        Assert.StartsWith("[\n  {\n    \"transport_id\": 2,", Run("dump -t 2 -d 1 -b 2 --channel 4 -o json"), StringComparison.Ordinal);
+        Assert.Equal(
+            [$"{new FlightFilter()}", $"{new FlightFilter { Device = 1, Backend = 2, Channel = 4 }}"],
+            _node.Calls);
+    }
+
+    [Fact]
     public void Backend_start_prints_the_backend_id()
     {
         Run("tp-reg -H a -p /r");
