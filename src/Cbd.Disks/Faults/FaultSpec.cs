@@ -87,7 +87,7 @@ public sealed record FaultSpec
         if (Kind == FaultKind.Delay)
             text.Append(CultureInfo.InvariantCulture, $",ms={DelayMs}");
         if (Rate < 1)
-            text.Append(CultureInfo.InvariantCulture, $",rate={Rate}");
+            text.Append(CultureInfo.InvariantCulture, $",rate={Rate:0.####################}");
         if (Offset != 0)
             text.Append(CultureInfo.InvariantCulture, $",offset={Offset}");
         if (Length != long.MaxValue)

@@ -54,7 +54,7 @@ internal static class FaultText
         if (kind == FaultKind.Delay && spec.DelayMs == 0)
             throw Wrong(text, "ms is missing", "say how long, as in delay,ms=20");
         if (spec.HasRange && spec.Operation == BlockOperation.Flush)
-            throw Wrong(text, $"op=flush has no range", "leave offset and length out");
+            throw Wrong(text, "op=flush has no range", "leave offset and length out");
         if (spec.Length != long.MaxValue && spec.Offset > long.MaxValue - spec.Length)
             throw Wrong(text, $"offset {spec.Offset} and length {spec.Length} end beyond 63 bits", "give a smaller range");
         if (kind == FaultKind.Short && spec.Operation is not (null or BlockOperation.Read or BlockOperation.Write))

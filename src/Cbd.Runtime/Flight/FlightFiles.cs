@@ -25,13 +25,13 @@ public sealed class FlightFiles : IDisposable
     /// <summary>All of this process; replaced as a whole.</summary>
     private static ImmutableList<FlightFiles> s_all = [];
 
-    static FlightFiles() => AppDomain.CurrentDomain.UnhandledException += static (_, e) => OnCrash($"unhandled exception: {e.ExceptionObject}");
-
     private readonly INode _node;
     private readonly string _directory;
     private readonly ILogger _logger;
     private readonly Lock _lock = new();
     private long _lastFailureMs = -FailureGapMs;
+
+    static FlightFiles() => AppDomain.CurrentDomain.UnhandledException += static (_, e) => OnCrash($"unhandled exception: {e.ExceptionObject}");
 
     /// <summary>From now on, failures of this process are written, too.</summary>
     /// <param name="node">Whose recorders.</param>
@@ -81,10 +81,7 @@ public sealed class FlightFiles : IDisposable
     }
 
     /// <summary>No failure of this process is written any more.</summary>
-    public void Dispose()
-    {
-        ImmutableInterlocked.Update(ref s_all, static (all, removed) => all.Remove(removed), this);
-    }
+    public void Dispose() => ImmutableInterlocked.Update(ref s_all, static (all, removed) => all.Remove(removed), this);
 
     /// <summary>Something failed for good: writes a file, soon and on another thread, unless one was written just now.</summary>
     internal static void OnFailure(string reason)

@@ -83,8 +83,9 @@ internal sealed partial class TransportService
 
     public void SetFaults(int backend, IReadOnlyList<string> faults)
     {
-        // Not under the lock of the verbs: a stop may be waiting for what a fault holds back.
-        CheckUsable();
+        // Not under the lock of the verbs: a stop may be waiting for what a fault holds back, after a failure, too.
+        lock (_lock)
+            CheckOpen();
         FindBackend(backend).SetFaults(FaultSpec.ParseAll(faults));
     }
 

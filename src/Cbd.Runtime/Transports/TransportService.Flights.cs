@@ -10,36 +10,36 @@ internal sealed partial class TransportService
 {
     public IReadOnlyList<FlightDescription> ReadFlights(FlightFilter filter)
     {
+        var found = new List<(FlightRecorder Flight, string Side, int Backend, int Blkdev)>();
         lock (_lock)
         {
             CheckOpen();
-            if (filter.Device is { } wanted && !_devices.ContainsKey(wanted))
-                throw new CbdException(CbdErrorKind.NotFound, $"device {wanted} is not one of this host on transport {Id}: see dev-list, and ask the daemon that has it");
-            if (filter.Backend is { } backend && !_backends.ContainsKey(backend) && !_devices.Values.Any(d => d.Backend == backend))
-                throw new CbdException(CbdErrorKind.NotFound, $"neither backend {backend} nor a device on it is this host's on transport {Id}: see backend-list and dev-list --all");
-            var found = new List<FlightDescription>();
+            CheckThere(filter);
             var channels = new HashSet<int>();
             foreach (DeviceService device in _devices.Values.Where(d => filter.Device is null || d.Device == filter.Device))
             {
-                foreach (FlightRecorder flight in device.Flights)
-                {
-                    channels.Add(flight.Channel);
-                    if (Covers(filter, device.Backend, flight))
-                        found.Add(FlightText.Describe(flight, Id, "queue", device.Backend, device.Device));
-                }
+                channels.UnionWith(device.Flights.Select(f => f.Channel));
+                found.AddRange(device.Flights.Where(f => Covers(filter, device.Backend, f)).Select(f => (f, "queue", device.Backend, device.Device)));
             }
 
             foreach (BackendService served in _backends.Values)
             {
-                foreach (FlightRecorder flight in served.Flights)
-                {
-                    if (Covers(filter, served.Backend, flight) && (filter.Device is null || channels.Contains(flight.Channel)))
-                        found.Add(FlightText.Describe(flight, Id, "handler", served.Backend, -1));
-                }
+                found.AddRange(served.Flights
+                    .Where(f => Covers(filter, served.Backend, f) && (filter.Device is null || channels.Contains(f.Channel)))
+                    .Select(f => (f, "handler", served.Backend, -1)));
             }
-
-            return [.. found.OrderBy(f => f.ChannelId)];
         }
+
+        // Housekeeping must not wait while all this is copied and put into words.
+        return [.. found.OrderBy(f => f.Flight.Channel).Select(f => FlightText.Describe(f.Flight, Id, f.Side, f.Backend, f.Blkdev))];
+    }
+
+    private void CheckThere(FlightFilter filter)
+    {
+        if (filter.Device is { } device && !_devices.ContainsKey(device))
+            throw new CbdException(CbdErrorKind.NotFound, $"device {device} is not one of this host on transport {Id}: see dev-list, and ask the daemon that has it");
+        if (filter.Backend is { } backend && !_backends.ContainsKey(backend) && !_devices.Values.Any(d => d.Backend == backend))
+            throw new CbdException(CbdErrorKind.NotFound, $"neither backend {backend} nor a device on it is this host's on transport {Id}: see backend-list and dev-list --all");
     }
 
     private static bool Covers(FlightFilter filter, int backend, FlightRecorder flight) =>

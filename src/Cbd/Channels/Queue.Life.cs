@@ -125,8 +125,12 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
             Attach(word);
-        if (_phase == QueuePhase.Attached)
-            _handlerLeft = word.State == ClaimState.Detached;
+        if (_phase == QueuePhase.Attached && _handlerLeft != (word.State == ClaimState.Detached))
+        {
+            _handlerLeft = !_handlerLeft;
+            _flight.Life(FlightEventKind.Detached, _now, word.Epoch);
+        }
+
         if (_device.SessionEpoch != _session)
             Reset("the backend has another session");
         else if (_phase == QueuePhase.Offered && _now >= _nextLook)

@@ -25,6 +25,7 @@ public sealed class Faults_of_a_disk
     [InlineData("error", "error,errno=EIO")]
     [InlineData("error,op=any,rate=1", "error,errno=EIO")]
     [InlineData("error,op=write,rate=0.01,errno=ENOSPC,seed=7", "error,op=write,errno=ENOSPC,rate=0.01,seed=7")]
+    [InlineData("error,rate=0.00001", "error,errno=EIO,rate=0.00001,seed=1")]
     [InlineData("delay,ms=20,op=flush", "delay,op=flush,ms=20")]
     [InlineData("short,offset=1M,length=64K", "short,offset=1048576,length=65536,seed=1")]
     [InlineData("stuck,op=write-zeroes,count=3", "stuck,op=write-zeroes,count=3")]
