@@ -174,6 +174,13 @@ public sealed class FlightRecorder
 
         while (next < transitions.Length)
             events.Add(Decode(transitions[next++]));
+        // What happened before the first Poll, which brings the time, was just before it.
+        for (int i = events.Count - 2; i >= 0; i--)
+        {
+            if (events[i].TimeMicroseconds == 0)
+                events[i] = events[i] with { TimeMicroseconds = events[i + 1].TimeMicroseconds };
+        }
+
         return events;
     }
 
