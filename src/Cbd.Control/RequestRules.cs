@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Cbd.Blkdevs;
+using Cbd.Disks;
 using Cbd.Memory;
 using Cbd.Runtime;
 using Cbd.Runtime.Attachments;
@@ -60,6 +61,17 @@ public static class RequestRules
             throw Invalid($"engine '{options.Engine}' is not known; use auto, io_uring or pread");
         if (options.BlockBytes is not (null or 512 or 4096))
             throw Invalid($"block size {options.BlockBytes} is not possible; use 512 or 4096");
+        if (options.Faults is { } faults)
+            CheckFaults(faults);
+    }
+
+    public static void CheckFaults(IReadOnlyList<string> faults)
+    {
+        if (faults.Count == 0)
+            throw Invalid("no fault is given; give one or more, or off");
+        if (faults.Contains(null!))
+            throw Invalid("a fault is null; give one as error,op=read, or off");
+        _ = FaultSpec.ParseAll(faults);
     }
 
     public static void Check(StartDeviceOptions options)

@@ -22,7 +22,7 @@ public abstract class DescriptorDisk : Disk
     private bool _disposed;
 
     private protected DescriptorDisk(DiskOptions options, OpenedDisk opened)
-        : base(options.Path)
+        : base(options)
     {
         File = opened.File;
         IsDirect = opened.IsDirect;
@@ -218,6 +218,21 @@ public abstract class DescriptorDisk : Disk
         return 0;
     }
 
+    /// <summary>Nothing: transfers can end short here.</summary>
+    public override void CheckFaults(IReadOnlyList<FaultSpec> faults)
+    {
+    }
+
+    /// <summary>The part of a read or write that the kernel is asked for next: the rest, but for faults.</summary>
+    internal BufferSlice NextPart(PendingRequest pending)
+    {
+        ref readonly BlockRequest request = ref pending.Request;
+        int length = request.Data.Length - pending.DoneBytes;
+        if (Faults is not null)
+            length = Faults.Shorten(request.Operation, request.Offset + pending.DoneBytes, length, Info.LogicalBlockBytes, IsDirect);
+        return request.Data.Slice(pending.DoneBytes, length);
+    }
+
     /// <summary>The file system or device has no such call.</summary>
     internal static bool IsUnsupported(int errno) => errno is Errno.EOPNOTSUPP or Errno.ENOSYS or Errno.ENODEV;
 
@@ -227,11 +242,11 @@ public abstract class DescriptorDisk : Disk
         bool durable = IsDirect && (request.Flags & BlockFlags.ForceUnitAccess) != 0;
         while (pending.DoneBytes < request.Length)
         {
-            BufferSlice rest = request.Data.Slice(pending.DoneBytes, request.Data.Length - pending.DoneBytes);
+            BufferSlice part = NextPart(pending);
             long offset = request.Offset + pending.DoneBytes;
             int result = request.Operation == BlockOperation.Read
-                ? File.Read(rest, offset)
-                : File.Write(rest, offset, durable);
+                ? File.Read(part, offset)
+                : File.Write(part, offset, durable);
             if (result == -Errno.EAGAIN)
                 continue;
             int error = AdvanceTransfer(pending, result);

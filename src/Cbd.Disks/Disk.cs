@@ -15,7 +15,11 @@ public abstract class Disk : IBlockDevice
 {
     private BlockDeviceInfo? _info;
 
-    private protected Disk(string path) => Path = path;
+    private protected Disk(DiskOptions options)
+    {
+        Path = options.Path;
+        Faults = options.Faults;
+    }
 
     /// <summary>The path as it was given.</summary>
     public string Path { get; }
@@ -31,6 +35,19 @@ public abstract class Disk : IBlockDevice
 
     /// <summary>Acknowledged writes may lie in this host's page cache until a flush, for want of O_DIRECT.</summary>
     public virtual bool IsBuffered => false;
+
+    /// <summary>The faults that the disk is opened with, to be changed; null for one that nothing can be done to.</summary>
+    public FaultSet? Faults { get; }
+
+    /// <summary>The disk behind its faults; without any, the disk itself.</summary>
+    public IBlockDevice Faulty => Faults is null ? this : new FaultyDevice(this, Faults);
+
+    /// <summary>Throws for faults that this kind of disk cannot have.</summary>
+    public virtual void CheckFaults(IReadOnlyList<FaultSpec> faults)
+    {
+        if (faults.FirstOrDefault(f => f.Kind == FaultKind.Short) is { } spec)
+            throw new CbdException(CbdErrorKind.Invalid, $"fault '{spec}': disk {Path} copies in memory and asks no kernel, so nothing can end short; use a file or block device");
+    }
 
     /// <summary>An operator has seen that a flush failed, and says that it may be tried again. Any thread.</summary>
     public virtual void ForgetFlushError()
@@ -79,6 +96,23 @@ public abstract class Disk : IBlockDevice
     /// </summary>
     /// <exception cref="CbdException">The path, the disk or an option is not usable; one line for the operator.</exception>
     public static Disk Open(DiskOptions options)
+    {
+        Disk disk = OpenByPath(options);
+        if (options.Faults is not { } faults)
+            return disk;
+        try
+        {
+            disk.CheckFaults([.. faults.List().Select(f => f.Spec)]);
+            return disk;
+        }
+        catch
+        {
+            disk.Dispose();
+            throw;
+        }
+    }
+
+    private static Disk OpenByPath(DiskOptions options)
     {
         if (options.Path.Any(char.IsControl))
         {

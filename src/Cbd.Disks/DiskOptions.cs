@@ -33,6 +33,9 @@ public sealed record DiskOptions
     /// <summary>How long to wait for a disk that is in use, milliseconds; 0 refuses it at once.</summary>
     public int LockWaitMs { get; init; }
 
+    /// <summary>Faults for its requests; null, and nothing on their way, for none ever.</summary>
+    public FaultSet? Faults { get; init; }
+
     /// <summary>The engine of that name: auto, io_uring or pread.</summary>
     /// <exception cref="Cbd.Memory.CbdException">There is no such engine.</exception>
     public static DiskEngine ParseEngine(string name) => name switch

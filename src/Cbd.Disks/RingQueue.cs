@@ -160,12 +160,12 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         }
         else if (request.Operation == BlockOperation.Read)
         {
-            prepared = _ring.PrepareRead(Rest(pending), request.Offset + pending.DoneBytes, place);
+            prepared = _ring.PrepareRead(_disk.NextPart(pending), request.Offset + pending.DoneBytes, place);
         }
         else if (request.Operation == BlockOperation.Write)
         {
             bool durable = (request.Flags & BlockFlags.ForceUnitAccess) != 0;
-            prepared = _ring.PrepareWrite(Rest(pending), request.Offset + pending.DoneBytes, durable, place);
+            prepared = _ring.PrepareWrite(_disk.NextPart(pending), request.Offset + pending.DoneBytes, durable, place);
         }
         else if (request.Operation == BlockOperation.Flush)
         {
@@ -252,7 +252,4 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         pending.Next = _done;
         _done = pending;
     }
-
-    private static BufferSlice Rest(PendingRequest pending) =>
-        pending.Request.Data.Slice(pending.DoneBytes, pending.Request.Data.Length - pending.DoneBytes);
 }

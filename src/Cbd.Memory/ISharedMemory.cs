@@ -14,6 +14,12 @@ public interface ISharedMemory
     /// <summary>Size of the region, bytes.</summary>
     long SizeBytes { get; }
 
+    /// <summary>
+    /// The memory failed under an access: everything reads as zeroes since, and what is stored reaches nobody. Zeroes that
+    /// are read for that reason are read after this is true. A call and no load: not for every line.
+    /// </summary>
+    bool IsPoisoned { get; }
+
     /// <summary>Loads one aligned 64-bit word; later loads of this thread are not performed before it.</summary>
     ulong ReadAcquire(long offset);
 

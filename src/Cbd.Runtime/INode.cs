@@ -47,6 +47,11 @@ public interface INode : IDisposable
     /// </summary>
     ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes);
 
+    /// Puts other faults (see <see cref="StartBackendOptions.Faults"/>) in the place of those in force. What they held
+    /// back goes on.
+    /// </summary>
+    void SetFaults(int transport, int backend, IReadOnlyList<string> faults);
+
     /// <summary>The backends of this host, or of all hosts.</summary>
     IReadOnlyList<BackendDescription> ListBackends(int transport, bool all);
 
@@ -62,6 +67,9 @@ public interface INode : IDisposable
     IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all);
 
     IReadOnlyList<ChannelDescription> ListChannels(int transport);
+
+    /// <summary>The last events of the channels of which this host has a side.</summary>
+    IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter);
 }
 
 /// <summary>Options of tp-reg. Numbers that are null are computed from the size of the region.</summary>
@@ -116,6 +124,12 @@ public sealed record StartBackendOptions
 
     /// <summary>How the handler threads wait.</summary>
     public PollMode Mode { get; init; }
+
+    /// <summary>
+    /// Faults that strike its requests: each <c>KIND[,key=value…]</c>, or <c>off</c> alone, to be switched later. Null:
+    /// none ever, and nothing on the way of requests.
+    /// </summary>
+    public IReadOnlyList<string>? Faults { get; init; }
 }
 
 /// <summary>Options of dev-start.</summary>
@@ -252,7 +266,13 @@ public sealed record BackendDescription
 
     /// <summary>What its handler threads used so far; null for backends of other hosts.</summary>
     public ThreadUsage? Usage { get; init; }
+
+    /// <summary>The faults in force; null where there can be none, and for backends of other hosts.</summary>
+    public IReadOnlyList<FaultDescription>? Faults { get; init; }
 }
+
+/// <summary>A fault in force on a backend, and how many requests it has struck.</summary>
+public sealed record FaultDescription(string Spec, long Struck);
 
 public sealed record DeviceDescription
 {

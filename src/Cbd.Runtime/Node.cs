@@ -98,6 +98,8 @@ public sealed class Node : INode
 
     public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).ResizeBackend(backend, sizeBytes);
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).SetFaults(backend, faults);
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
 
     public StartedDevice StartDevice(StartDeviceOptions request)
@@ -130,6 +132,8 @@ public sealed class Node : INode
     public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).ListDevices(all);
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).ListChannels();
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => Find(transport).ReadFlights(filter);
 
     public void Dispose()
     {

@@ -50,6 +50,8 @@ public sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets 
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
         }, given);
+        using var flights = new FlightFiles(node, state.Path, _logger);
+        using var dump = new FlightSignal(flights, _logger);
         var gate = new CheckedNode(new RecordingNode(node, record));
         try
         {

@@ -39,6 +39,8 @@ public readonly struct ArrayMemory : ISharedMemory
 
     public long SizeBytes => _bytes.LongLength;
 
+    public bool IsPoisoned => false;
+
     public ulong ReadAcquire(long offset)
     {
         _hook?.Invoke(MemoryAccess.Load);

@@ -159,6 +159,8 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
 {
     public long SizeBytes => region.SizeBytes;
 
+    public bool IsPoisoned => false;
+
     public ulong ReadAcquire(long offset)
     {
         region.BeforeAccess?.Invoke();

@@ -101,7 +101,8 @@ launch() {
     local name=$1
     shift
     mkdir -p "$work/$name"
-    "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
+    # A shell script starts its background programs with SIGQUIT ignored.
+    env --default-signal=QUIT "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
     pids[$name]=$!
 }
 

@@ -49,6 +49,9 @@ public sealed class ControlClient(string socketPath) : INode
         return new ResizedBackend(resized.SizeBytes, resized.Note ?? "");
     }
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Send(
+        "PUT", $"{At(transport)}/backends/{backend}/faults", Serialize(new FaultsRequest { Faults = faults }, ControlJson.Default.FaultsRequest));
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Array.ConvertAll(
         Get($"{At(transport)}/backends?all={Text(all)}", ControlJson.Default.BackendInfoArray), info => info.ToDescription());
 
@@ -71,6 +74,13 @@ public sealed class ControlClient(string socketPath) : INode
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) =>
         Array.ConvertAll(Get(At(transport) + "/channels", ControlJson.Default.ChannelInfoArray), info => info.ToDescription());
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    {
+        string query = string.Join('&', new[] { ("device", filter.Device), ("backend", filter.Backend), ("channel", filter.Channel) }
+            .Where(part => part.Item2 is not null).Select(part => $"{part.Item1}={part.Item2}"));
+        return Array.ConvertAll(Get($"{At(transport)}/flights?{query}", ControlJson.Default.FlightInfoArray), info => info.ToDescription());
+    }
 
     /// <summary>Nothing: the daemon's node lives on.</summary>
     public void Dispose()

@@ -20,8 +20,10 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(BackendInfo[]))]
 [JsonSerializable(typeof(DeviceInfo[]))]
 [JsonSerializable(typeof(ChannelInfo[]))]
+[JsonSerializable(typeof(FlightInfo[]))]
 [JsonSerializable(typeof(TransportRequest))]
 [JsonSerializable(typeof(BackendRequest))]
+[JsonSerializable(typeof(FaultsRequest))]
 [JsonSerializable(typeof(DeviceRequest))]
 [JsonSerializable(typeof(StopRequest))]
 [JsonSerializable(typeof(ClearRequest))]
@@ -33,6 +35,7 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(ControlProblem))]
 [JsonSerializable(typeof(bool?))] // arguments in addresses, for the OpenAPI document
 [JsonSerializable(typeof(int))]
+[JsonSerializable(typeof(int?))]
 public sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>The rules above for the options object of a host that serialises with its own.</summary>

@@ -60,6 +60,9 @@ public sealed record BackendInfo
     /// <summary>Managed memory that its handler threads allocated so far; only for a backend of the host that was asked.</summary>
     public long? AllocatedBytes { get; set; }
 
+    /// <summary>The faults in force; null where there can be none, and for a backend of another host.</summary>
+    public IReadOnlyList<FaultInfo>? Faults { get; set; }
+
     public static BackendInfo From(BackendDescription backend) => new()
     {
         BackendId = backend.BackendId,
@@ -78,6 +81,7 @@ public sealed record BackendInfo
         Stopped = backend.IsStopped,
         CpuUs = backend.Usage?.CpuMicroseconds,
         AllocatedBytes = backend.Usage?.AllocatedBytes,
+        Faults = backend.Faults is { } faults ? [.. faults.Select(f => new FaultInfo { Spec = f.Spec, Struck = f.Struck })] : null,
     };
 
     public BackendDescription ToDescription() => new()
@@ -97,7 +101,15 @@ public sealed record BackendInfo
         Session = Session,
         IsStopped = Stopped,
         Usage = CpuUs is { } cpu && AllocatedBytes is { } allocated ? new ThreadUsage(cpu, allocated) : null,
+        Faults = Faults is { } faults ? [.. faults.Select(f => new FaultDescription(f.Spec, f.Struck))] : null,
     };
+}
+
+/// <summary>A fault in force on a backend: how it can be given again, and how many requests it has struck.</summary>
+public sealed record FaultInfo
+{
+    public required string Spec { get; init; }
+    public required long Struck { get; init; }
 }
 
 /// <summary>One blkdev entry. <c>dev_name</c> is its node or NBD URI, empty for those of other hosts.</summary>

@@ -72,6 +72,9 @@ public sealed record BackendRequest
     public bool Fenced { get; set; }
     public string Mode { get; set; } = PollModeText.Adaptive;
 
+    /// <summary>Faults that strike its requests, or "off" alone, to be switched later; left out: none ever.</summary>
+    public IReadOnlyList<string>? Faults { get; set; }
+
     public static BackendRequest From(StartBackendOptions options) => new()
     {
         Path = options.Path,
@@ -82,6 +85,7 @@ public sealed record BackendRequest
         BlockSize = options.BlockBytes,
         Fenced = options.Fenced,
         Mode = PollModeText.Of(options.Mode),
+        Faults = options.Faults,
     };
 
     public StartBackendOptions ToOptions(int transport) => new()
@@ -95,6 +99,7 @@ public sealed record BackendRequest
         BlockBytes = BlockSize,
         Fenced = Fenced,
         Mode = PollModeText.Parse(Mode),
+        Faults = Faults,
     };
 }
 
@@ -103,6 +108,13 @@ public sealed record BackendRequest
 public sealed record ResizeRequest
 {
     public long? SizeBytes { get; set; }
+}
+
+/// <summary>Body of backend-fault: the faults that are in force from now on, or "off" alone.</summary>
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record FaultsRequest
+{
+    public required IReadOnlyList<string> Faults { get; init; }
 }
 
 /// <summary>Body of dev-start; the transport is in the address.</summary>

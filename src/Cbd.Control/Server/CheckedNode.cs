@@ -70,6 +70,14 @@ public sealed class CheckedNode(INode inner) : INode
         return inner.ResizeBackend(transport, backend, sizeBytes);
     }
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults)
+    {
+        RequestRules.CheckId(transport, "transport");
+        RequestRules.CheckId(backend, "backend");
+        RequestRules.CheckFaults(faults);
+        inner.SetFaults(transport, backend, faults);
+    }
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all)
     {
         RequestRules.CheckId(transport, "transport");
@@ -106,6 +114,18 @@ public sealed class CheckedNode(INode inner) : INode
     {
         RequestRules.CheckId(transport, "transport");
         return inner.ListChannels(transport);
+    }
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    {
+        RequestRules.CheckId(transport, "transport");
+        if (filter.Device is { } device)
+            RequestRules.CheckId(device, "device");
+        if (filter.Backend is { } backend)
+            RequestRules.CheckId(backend, "backend");
+        if (filter.Channel is { } channel)
+            RequestRules.CheckId(channel, "channel");
+        return inner.ReadFlights(transport, filter);
     }
 
     public void Dispose() => inner.Dispose();

@@ -18,6 +18,7 @@ public static class ControlRoutes
         MapTransports(routes, node);
         MapHosts(routes, node);
         MapBackends(routes, node);
+        MapFaults(routes, node);
         MapDevices(routes, node);
     }
 
@@ -39,6 +40,9 @@ public static class ControlRoutes
         Describe(routes.MapGet(Transport + "/channels", (int transport) =>
                 List(node.ListChannels(transport), ChannelInfo.From)),
             "channel-list", "Lists the channels in use");
+        Describe(routes.MapGet(Transport + "/flights", (int transport, int? device, int? backend, int? channel) =>
+                List(node.ReadFlights(transport, new FlightFilter { Device = device, Backend = backend, Channel = channel }), FlightInfo.From)),
+            "dump", "The last events of the channels of which this host has a side");
     }
 
     private static void MapHosts(IEndpointRouteBuilder routes, CheckedNode node)
@@ -77,6 +81,16 @@ public static class ControlRoutes
         Describe(routes.MapPost(backends + "/{backend}/resize", (int transport, int backend, ResizeRequest request) =>
                 BackendResized.From(node.ResizeBackend(transport, backend, request.SizeBytes))),
             "backend-resize", "Makes a served backend larger");
+    }
+
+    private static void MapFaults(IEndpointRouteBuilder routes, CheckedNode node)
+    {
+        Describe(routes.MapPut(Transport + "/backends/{backend}/faults", (int transport, int backend, FaultsRequest request) =>
+            {
+                node.SetFaults(transport, backend, request.Faults);
+                return TypedResults.NoContent();
+            }),
+            "backend-fault", "Puts other faults in the place of those in force on a backend of this host");
     }
 
     private static void MapDevices(IEndpointRouteBuilder routes, CheckedNode node)

@@ -5,10 +5,10 @@ using Cbd.Runtime;
 
 namespace Cbd.Control.Verbs;
 
-/// <summary>backend-start, backend-stop, backend-clear, backend-resize, backend-list, and the original's adm.</summary>
+/// <summary>backend-start, -stop, -clear, -resize, -fault, -list, and the original's adm.</summary>
 internal static class BackendVerbs
 {
-    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), Resize(), List(), Adm()];
+    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), Resize(), Fault(), List(), Adm()];
 
     private static Verb Start()
     {
@@ -23,9 +23,10 @@ internal static class BackendVerbs
         var cacheSize = VerbOptions.Text("--cache-size", "-c", "known from the original; there is no cache in this version", "SIZE");
         var fenced = CommonOptions.Fenced();
         var mode = CommonOptions.Mode();
+        var faults = VerbOptions.Texts("--fault", "a fault that strikes its requests, as error,op=write,rate=0.01; off: to be switched later. May be repeated", "SPEC");
         var command = new Command("backend-start", "Offer a disk on a transport; prints the backend id")
         {
-            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode,
+            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
         };
         return new Verb(command, (line, node, output) =>
         {
@@ -42,6 +43,7 @@ internal static class BackendVerbs
                 BlockBytes = line.GetValue(blockSize),
                 Fenced = line.GetValue(fenced),
                 Mode = PollModeText.Parse(line.GetValue(mode)!),
+                Faults = line.GetValue(faults) is { Length: > 0 } given ? given : null,
             };
             var id = node.StartBackend(options);
             if (line.GetValue(startDevice))
@@ -120,6 +122,36 @@ internal static class BackendVerbs
         });
     }
 
+    private static Verb Fault()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var specs = new Argument<string[]>("SPEC")
+        {
+            Description = "the faults that are in force from now on, or off; without any, those in force are printed",
+            Arity = ArgumentArity.ZeroOrMore,
+        };
+        var command = new Command("backend-fault", "Switch the faults of a backend of this host that was started with --fault") { transport, backend, specs };
+        return new Verb(command, (line, node, output) =>
+        {
+            int id = line.GetValue(backend)!.Value;
+            if (line.GetValue(specs) is { Length: > 0 } given)
+                node.SetFaults(line.GetValue(transport), id, given);
+            else
+                ShowFaults(node, line.GetValue(transport), id, output);
+        });
+    }
+
+    private static void ShowFaults(INode node, int transport, int id, VerbOutput output)
+    {
+        BackendDescription backend = node.ListBackends(transport, all: false).FirstOrDefault(b => b.BackendId == id)
+            ?? throw new CbdException(CbdErrorKind.NotFound, $"this host has no backend {id} on transport {transport}; see backend-list");
+        if (backend.Faults is null)
+            throw new CbdException(CbdErrorKind.Unsupported, $"backend {id} was started without a place for faults; start it with --fault off, and switch them then");
+        foreach (FaultDescription fault in backend.Faults)
+            output.Line(fault.Spec);
+    }
+
     private static Verb List()
     {
         var transport = CommonOptions.Transport();
@@ -143,7 +175,8 @@ internal static class BackendVerbs
                 ("MODE", b => b.ReadOnly ? "ro" : "rw"),
                 ("HANDLERS", b => $"{b.Handlers}"),
                 ("ENGINE", b => b.Engine),
-                ("FLUSH ERROR", b => b.FlushError == 0 ? "" : $"errno {b.FlushError}"));
+                ("FLUSH ERROR", b => b.FlushError == 0 ? "" : $"errno {b.FlushError}"),
+                ("FAULTS", b => string.Join(' ', (b.Faults ?? []).Select(f => $"{f.Spec} ({f.Struck})"))));
         });
     }
 

@@ -4,11 +4,11 @@ using Cbd.Runtime;
 
 namespace Cbd.Control.Verbs;
 
-/// <summary>tp-reg, tp-unreg, tp-list, tp-info, host-list, host-clear, channel-list.</summary>
+/// <summary>tp-reg, tp-unreg, tp-list, tp-info, host-list, host-clear, channel-list, dump.</summary>
 internal static class TransportVerbs
 {
     public static IEnumerable<Verb> All() =>
-        [Register(), Unregister(), ListTransports(), Info(), ListHosts(), ClearHost(), ListChannels()];
+        [Register(), Unregister(), ListTransports(), Info(), ListHosts(), ClearHost(), ListChannels(), Dump()];
 
     private static Verb Register()
     {
@@ -139,6 +139,23 @@ internal static class TransportVerbs
                 ("EPOCH", c => $"{c.Epoch}"),
                 ("OUTSTANDING", c => $"{c.Outstanding}"),
                 ("QUARANTINED", c => c.Quarantined ? "yes" : "no"));
+        });
+    }
+
+    private static Verb Dump()
+    {
+        var transport = CommonOptions.Transport();
+        var device = VerbOptions.Number("--dev", "-d", "only channels of this device of this host");
+        var backend = VerbOptions.Number("--backend", "-b", "only channels to this backend");
+        var channel = VerbOptions.Number("--channel", null, "only this channel");
+        var format = VerbOptions.Choice("--output", "-o", "text or json", "text", "text", "json");
+        var command = new Command("dump", "Print the last events of the channels of which this host has a side") { transport, device, backend, channel, format };
+        return new Verb(command, (line, node, output) =>
+        {
+            var filter = new FlightFilter { Device = line.GetValue(device), Backend = line.GetValue(backend), Channel = line.GetValue(channel) };
+            IReadOnlyList<FlightDescription> flights = node.ReadFlights(line.GetValue(transport), filter);
+            output.Format = line.GetValue(format);
+            output.Text([.. flights.Select(FlightInfo.From)], ControlJson.Readable.FlightInfoArray, writer => FlightText.Write(writer, flights));
         });
     }
 }

@@ -23,6 +23,15 @@ public static class VerbOptions
             Arity = ArgumentArity.ExactlyOne,
         };
 
+    /// <summary>Any number of texts, each behind the option's name.</summary>
+    public static Option<string[]> Texts(string name, string description, string valueName) => new(name)
+    {
+        Description = description,
+        HelpName = valueName,
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+
     /// <summary>A whole number; its range is <see cref="RequestRules"/>' to check.</summary>
     public static Option<int?> Number(string name, string? alias, string description, bool required = false)
         => new(name, Aliases(alias))

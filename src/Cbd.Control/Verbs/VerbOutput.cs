@@ -66,6 +66,15 @@ public sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string
             WriteTable(null, rows.Select(row => new[] { row.Name, row.Value }));
     }
 
+    /// <summary>JSON where it was asked for, else a text of its own.</summary>
+    public void Text<T>(T item, JsonTypeInfo<T> json, Action<TextWriter> write)
+    {
+        if (Format == "json")
+            writer.Write(JsonSerializer.Serialize(item, json) + "\n");
+        else
+            write(writer);
+    }
+
     /// <summary>Bytes as a person reads them, exact: 512M, or the number itself.</summary>
     public static string Size(long bytes)
     {

@@ -18,7 +18,7 @@ public sealed class MemoryDisk : Disk, IImmediateDisk
     private readonly WrittenMap _written;
 
     internal MemoryDisk(DiskOptions options)
-        : base(options.Path)
+        : base(options)
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
         long sizeBytes = ParseSize(options, logicalBlockBytes);

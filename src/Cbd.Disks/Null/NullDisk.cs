@@ -9,7 +9,7 @@ public sealed class NullDisk : Disk, IImmediateDisk
     private long _sizeBytes;
 
     internal NullDisk(DiskOptions options)
-        : base(options.Path)
+        : base(options)
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
         Info = new BlockDeviceInfo

@@ -23,6 +23,9 @@ public readonly unsafe struct MappedMemory : ISharedMemory
     /// <inheritdoc/>
     public long SizeBytes => _mapping.UsableBytes;
 
+    /// <inheritdoc/>
+    public bool IsPoisoned => _mapping.IsPoisoned;
+
     /// <summary>
     /// <see cref="Wake"/> does something. Off for peers on other kernels, and for memory on which no futex works.
     /// </summary>

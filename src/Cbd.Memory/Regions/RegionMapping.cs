@@ -67,6 +67,12 @@ public sealed unsafe class RegionMapping : IDisposable
     /// </summary>
     public bool IsPoisoned => NativeShim.GuardPoisoned(_guard) != 0;
 
+    /// <summary>
+    /// The region's file has become shorter than what is mapped: pages are gone, though perhaps none that anybody has touched
+    /// since. A system call; any thread.
+    /// </summary>
+    public bool IsTruncated => _source.IsFile && Descriptor.GetStatus().SizeBytes < SizeBytes;
+
     // Read by MappedMemory on every access; zero after Dispose, so that its one compare catches that too.
     internal byte* Start => _start;
     internal ulong WordCount => _wordCount;

@@ -44,7 +44,7 @@ internal sealed class BackendService
         Served = new ServedBackend(
             claim.Backend,
             claim.Session,
-            disk,
+            disk.Faulty,
             claim.Body.FlushError,
             error => claim.StoreFlushError(error),
             (blkdev, epoch) => BlkdevRegistry<MappedMemory, SafePolicy>.IsEntitled(memory, geometry, claim.Backend, readOnly, blkdev, epoch));
@@ -86,6 +86,32 @@ internal sealed class BackendService
                 all = new ThreadUsage(all.CpuMicroseconds + thread.Usage.CpuMicroseconds, all.AllocatedBytes + thread.Usage.AllocatedBytes);
             return all;
         }
+    }
+
+    /// <summary>The last events of the channels that were served.</summary>
+    public IEnumerable<FlightRecorder> Flights => _threads.SelectMany(t => t.Flights);
+
+    /// <summary>The faults in force; null if none can be.</summary>
+    public IReadOnlyList<FaultDescription>? Faults => _disk.Faults is { } faults ? [.. faults.List().Select(f => new FaultDescription(f.Spec.ToString(), f.Struck))] : null;
+
+    /// <summary>Puts other faults in the place of those in force.</summary>
+    public void SetFaults(IReadOnlyList<FaultSpec> faults)
+    {
+        if (_disk.Faults is not { } current)
+            throw new CbdException(CbdErrorKind.Unsupported, $"backend {Backend} was started without a place for faults: start it with --fault off, and switch them then");
+        _disk.CheckFaults(faults);
+        LogFaults();
+        current.Switch(faults);
+        if (faults.Count == 0)
+            _logger.LogInformation("backend {Backend}: no fault is in force", Backend);
+        LogFaults();
+    }
+
+    /// <summary>One line for each fault in force: that it is, and what it did so far.</summary>
+    public void LogFaults()
+    {
+        foreach (FaultDescription fault in Faults ?? [])
+            _logger.LogWarning("backend {Backend}: fault {Fault} has struck {Count} request(s)", Backend, fault.Spec, fault.Struck);
     }
 
     /// <summary>Its threads may still run, and use the region's mapping.</summary>

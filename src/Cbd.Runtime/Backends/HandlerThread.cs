@@ -76,6 +76,9 @@ internal sealed class HandlerThread : IDisposable
     /// <summary>What the thread used since it started. Any thread; nothing before it runs and after it ended.</summary>
     public ThreadUsage Usage => new(_clock.CpuMicroseconds, Volatile.Read(ref _allocatedBytes));
 
+    /// <summary>The last events of the channels that this thread has served. Any thread.</summary>
+    public IReadOnlyList<FlightRecorder> Flights => _group.Flights;
+
     /// <summary>Looks at an offered channel. Any thread; may be called again for one that is served already.</summary>
     public void Offer(int channel)
     {
@@ -131,6 +134,7 @@ internal sealed class HandlerThread : IDisposable
         {
             // A broken invariant of our own: going on could damage the disk. Die; the device's side waits and re-issues.
             _logger.LogCritical(e, "backend {Backend}: handler thread failed", _backend.Backend);
+            FlightFiles.OnCrash($"backend {_backend.Backend}: handler thread failed: {e}");
             Environment.FailFast($"backend {_backend.Backend}: handler thread failed", e);
         }
     }
@@ -166,7 +170,7 @@ internal sealed class HandlerThread : IDisposable
 
             if (!_offers.IsEmpty)
                 TakeOffers();
-            bool progressed = _group.Poll();
+            bool progressed = _group.Poll(MonotonicClock.CoarseMicroseconds);
             if (_servedCount != _group.Count)
                 ForgetGone();
             if (progressed)
@@ -251,6 +255,8 @@ internal sealed class HandlerThread : IDisposable
         if (_failures.Count == _loggedFailures)
             return;
         _loggedFailures = _failures.Count;
+        if (_failures.Count > 0)
+            FlightFiles.OnFailure($"backend {_backend.Backend}: {_failures[^1]}");
         foreach (string failure in _failures)
             _logger.LogWarning("backend {Backend}: {Failure}: waiting for the blkdev to reset it", _backend.Backend, failure);
     }

@@ -157,6 +157,9 @@ internal sealed class DeviceService
         return -1;
     }
 
+    /// <summary>The last events of its queues.</summary>
+    public IEnumerable<FlightRecorder> Flights => _queues.Select(q => q.Flight);
+
     public bool Beat() => _claim.Beat();
 
     /// <summary>
@@ -287,6 +290,8 @@ internal sealed class DeviceService
             _logger.LogInformation("device {Device}: running (backend {Backend}: {Word})", Device, Backend, word);
         else
             _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word}){Why}", Device, state, Backend, word, _state.Failure is null ? $": {Loss}" : "");
+        if (_state.Failure is not null)
+            FlightFiles.OnFailure($"device {Device}: {state}");
     }
 
     private void WakeQueues()

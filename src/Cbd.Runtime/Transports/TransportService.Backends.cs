@@ -46,6 +46,7 @@ internal sealed partial class TransportService
             LogicalBlockBytes = options.BlockBytes,
             Regions = regions,
             LockWaitMs = options.Backend is null ? StartLockWaitMs : TakeOverLockWaitMs,
+            Faults = options.Faults is { } faults ? new FaultSet(FaultSpec.ParseAll(faults)) : null,
         });
         try
         {
@@ -53,6 +54,7 @@ internal sealed partial class TransportService
             BackendClaim<MappedMemory, SafePolicy> claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
             Serve(options, disk, claim);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);
+            service.LogFaults();
             // Blkdevs that wait for this session look at once; and so do we, for their offers.
             AnnounceChange();
             _sleeper.Interrupt();
@@ -92,6 +94,14 @@ internal sealed partial class TransportService
             _backends.Remove(backend);
         AnnounceChange();
         _logger.LogInformation("backend {Backend} stopped", backend);
+    }
+
+    public void SetFaults(int backend, IReadOnlyList<string> faults)
+    {
+        // Not under the lock of the verbs: a stop may be waiting for what a fault holds back, after a failure, too.
+        lock (_lock)
+            CheckOpen();
+        FindBackend(backend).SetFaults(FaultSpec.ParseAll(faults));
     }
 
     public void ClearBackend(int backend, bool force, bool fenced)
@@ -162,6 +172,7 @@ internal sealed partial class TransportService
         Usage = own?.Usage,
         Session = listing.Word.Epoch,
         IsStopped = listing.Body?.IsStopped ?? false,
+        Faults = own?.Faults,
     };
 
     private static BackendBody Describe(StartBackendOptions options, Disk disk)

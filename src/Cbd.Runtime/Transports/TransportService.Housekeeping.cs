@@ -14,6 +14,8 @@ internal sealed partial class TransportService
     /// <summary>Longest time between two looks at other hosts, where no doorbell wakes us.</summary>
     private const int RoundMs = 100;
 
+    private const string Poisoned = "the memory of the region failed under an access: it was truncated, or it is broken";
+
     private readonly DoorbellSleeper _sleeper = new();
     private readonly ulong[] _seenChanges;
     private readonly Dictionary<int, Liveness> _reportedHosts = [];
@@ -54,7 +56,9 @@ internal sealed partial class TransportService
             try
             {
                 long now = MonotonicClock.Milliseconds;
-                if (now >= nextBeatMs || _condition.IsOverdueAfterSleep)
+                if (_opened.Region.IsPoisoned)
+                    Fail(Poisoned);
+                else if (now >= nextBeatMs || _condition.IsOverdueAfterSleep)
                 {
                     Beat(now);
                     nextBeatMs = now + _node.BeatMs;
@@ -90,9 +94,9 @@ internal sealed partial class TransportService
 
     private void Beat(long now)
     {
-        if (_opened.Region.IsPoisoned)
+        if (_opened.Region.IsTruncated)
         {
-            Fail("the memory of the region failed under an access: it was truncated, or it is broken");
+            Fail(Poisoned);
             return;
         }
 
@@ -103,8 +107,8 @@ internal sealed partial class TransportService
             long bootNs = KernelClock.BootTimeNs;
             if (!Host.Beat())
             {
-                _wasCleared = true;
-                Fail($"this host was cleared by another, which took it for dead ({silentMs} ms after its last beat)");
+                _wasCleared = !_opened.Region.IsPoisoned;
+                Fail(_opened.Region.IsPoisoned ? Poisoned : $"this host was cleared by another, which took it for dead ({silentMs} ms after its last beat)");
                 return;
             }
 
@@ -125,6 +129,7 @@ internal sealed partial class TransportService
         if (!_condition.TryFail(why))
             return;
         _logger.LogError("transport {Transport} failed: {Why}", Id, why);
+        FlightFiles.OnFailure($"transport {Id} failed: {why}");
         lock (_lock)
         {
             foreach (DeviceService device in _devices.Values)

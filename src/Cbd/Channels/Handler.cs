@@ -28,6 +28,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private readonly IBlocksInMemory? _inMemory;
     private readonly NativeBuffer _buffers;
     private readonly PoolAllocator _bufferSpace;
+    private readonly FlightRecorder _flight;
     private readonly ulong _cookieBase;
     private readonly Slot[] _slots;
     private readonly int[] _freeSlots;
@@ -45,6 +46,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private int _depth;
     private ulong _fetched;
     private ulong _posted;
+    private long _now;
     private bool _changed;
     private bool _stopping;
     private bool _mayTakeBuffers;
@@ -64,6 +66,7 @@ internal sealed class Handler<TMemory, TPolicy>
         public bool HasBuffer;
     }
 
+    /// <param name="flight">Where it records what happens on the channel, after what earlier handlers of it did.</param>
     /// <param name="number">Number within the group; comes back in the disk's cookies.</param>
     public Handler(
         in TMemory memory,
@@ -73,6 +76,7 @@ internal sealed class Handler<TMemory, TPolicy>
         IBlockQueue disk,
         NativeBuffer buffers,
         PoolAllocator bufferSpace,
+        FlightRecorder flight,
         int number)
     {
         _memory = memory;
@@ -83,6 +87,7 @@ internal sealed class Handler<TMemory, TPolicy>
         _inMemory = disk as IBlocksInMemory;
         _buffers = buffers;
         _bufferSpace = bufferSpace;
+        _flight = flight;
         _cookieBase = (ulong)number << 32;
         _ringMask = (uint)geometry.RingSlots - 1;
         _slots = new Slot[geometry.RingSlots];
@@ -115,8 +120,9 @@ internal sealed class Handler<TMemory, TPolicy>
     /// Attaches an offered channel: one compare-and-swap, which loses against a withdrawal. False, with nothing
     /// stored, if there is no such offer for this session (any more).
     /// </summary>
-    public bool TryAttach()
+    public bool TryAttach(long nowMicroseconds)
     {
+        _now = nowMicroseconds;
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
         if (word.State != ClaimState.Offered || !TryReadOffer(word, out BlkdevCtrlLine offer))
             return false;
@@ -130,6 +136,7 @@ internal sealed class Handler<TMemory, TPolicy>
         _posted = 0;
         _hasPending = false;
         Failure = null;
+        _flight.Life(FlightEventKind.Attached, _now, word.Epoch);
         _commandSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Command, word.Epoch);
         _completionSeal = Arrival<TPolicy>.Seal(_geometry, Channel, LineKind.Completion, word.Epoch);
         _ctrlSeal = new LineSeal(_geometry.RegionId, Channel, LineKind.HandlerCtrl, word.Epoch);
@@ -143,8 +150,10 @@ internal sealed class Handler<TMemory, TPolicy>
 
     /// <summary>One turn: life cycle, then new commands. Returns whether anything happened.</summary>
     /// <param name="mayTakeBuffers">No other channel of the thread waits for buffers longer than this one.</param>
-    public bool Advance(bool mayTakeBuffers)
+    /// <param name="nowMicroseconds">Any monotonic clock, for the flight recorder.</param>
+    public bool Advance(bool mayTakeBuffers, long nowMicroseconds)
     {
+        _now = nowMicroseconds;
         _mayTakeBuffers = mayTakeBuffers;
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);
         if (word != _word)
@@ -233,7 +242,7 @@ internal sealed class Handler<TMemory, TPolicy>
                     return true;
                 }
 
-                if (TryAttach())
+                if (TryAttach(_now))
                     return true;
                 // The offer names another session or backend: it is not for us. An unreadable one may still arrive.
                 IsGone = _busy == 0 &&
@@ -249,6 +258,8 @@ internal sealed class Handler<TMemory, TPolicy>
                 return false;
             default:
                 IsGone = _busy == 0;
+                if (IsGone)
+                    _flight.Life(FlightEventKind.Lost, _now, _word.Epoch, word.ToString());
                 return IsGone;
         }
     }
@@ -265,6 +276,7 @@ internal sealed class Handler<TMemory, TPolicy>
         if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.With(ClaimState.Detached)))
             return false;
         IsGone = true;
+        _flight.Life(FlightEventKind.Detached, _now, word.Epoch);
         RingDoorbell();
         return true;
     }
@@ -301,6 +313,7 @@ internal sealed class Handler<TMemory, TPolicy>
             PrefetchPayload(sequence + 1);
             if (!Accept(command))
                 break;
+            _flight.Command(FlightEventKind.Fetched, _now, _word.Epoch, sequence, command.Operation, command.Flags, command.Offset, command.Length, command.Tag);
             if (!TPolicy.CopyOnce)
             {
                 _memory.ReadLine(at, out line);
@@ -365,6 +378,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private bool Fail(string why)
     {
         Failure = $"channel {Channel}: {why}";
+        _flight.Life(FlightEventKind.Failed, _now, _word.Epoch, why);
         _changed = true;
         return false;
     }
@@ -434,7 +448,8 @@ internal sealed class Handler<TMemory, TPolicy>
         if (!_geometry.PayloadCrc)
         {
             _memory.Read(at, destination);
-            return true;
+            // No CRC tells the zeroes of a failed memory from data: they must not reach the disk.
+            return !_memory.IsPoisoned;
         }
 
         uint crc = _memory.ReadWithCrc(at, destination, uint.MaxValue);
@@ -474,6 +489,7 @@ internal sealed class Handler<TMemory, TPolicy>
     private void Answer(ulong commandSequence, ushort tag, int error, uint crc, uint length)
     {
         ulong sequence = ++_posted;
+        _flight.Answer(FlightEventKind.Answered, _now, _word.Epoch, commandSequence, tag, error);
         uint ringSlot = (uint)sequence & _ringMask;
         Line line = new CompletionLine(sequence, _word.Epoch, commandSequence, tag, (ushort)Math.Clamp(error, 0, 4095), crc, length).ToLine();
         _completionSeal.Seal(ref line, ringSlot);

@@ -20,7 +20,9 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     private readonly PoolAllocator _bufferSpace;
     private readonly BlockCompletion[] _completions = new BlockCompletion[128];
     private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];
+    private FlightRecorder[] _flights = [];
     private Handler<TMemory, TPolicy>? _bufferWaiter;
+    private long _now;
     private bool _stopping;
 
     /// <param name="disk">A queue of the backend's disk; stays the caller's to dispose.</param>
@@ -40,6 +42,9 @@ public sealed class HandlerGroup<TMemory, TPolicy>
 
     /// <summary>Channels served now.</summary>
     public int Count { get; private set; }
+
+    /// <summary>The last events of the handlers' side of each channel that this group has served. Any thread.</summary>
+    public IReadOnlyList<FlightRecorder> Flights => Volatile.Read(ref _flights);
 
     /// <summary>Requests at the disk now.</summary>
     public int Outstanding => _disk.Outstanding;
@@ -71,9 +76,12 @@ public sealed class HandlerGroup<TMemory, TPolicy>
             _handlers.Add(null);
         }
 
-        var handler = new Handler<TMemory, TPolicy>(_memory, _geometry, channel, _backend, _disk, _buffers, _bufferSpace, number);
-        if (!handler.TryAttach())
+        FlightRecorder flight = Array.Find(_flights, f => f.Channel == channel) ?? new FlightRecorder(channel);
+        var handler = new Handler<TMemory, TPolicy>(_memory, _geometry, channel, _backend, _disk, _buffers, _bufferSpace, flight, number);
+        if (!handler.TryAttach(_now))
             return false;
+        if (!_flights.Contains(flight))
+            Volatile.Write(ref _flights, [.. _flights, flight]);
         _handlers[number] = handler;
         Count++;
         return true;
@@ -100,14 +108,16 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     }
 
     /// <summary>One turn of every channel and of the disk. Returns whether anything happened.</summary>
-    public bool Poll()
+    /// <param name="nowMicroseconds">Any monotonic clock, for the flight recorders; the handlers know no deadlines.</param>
+    public bool Poll(long nowMicroseconds = 0)
     {
+        _now = nowMicroseconds;
         bool any = false;
         for (int i = 0; i < _handlers.Count; i++)
         {
             Handler<TMemory, TPolicy>? handler = _handlers[i];
             if (handler is not null)
-                any |= handler.Advance(_bufferWaiter is null || _bufferWaiter == handler);
+                any |= handler.Advance(_bufferWaiter is null || _bufferWaiter == handler, nowMicroseconds);
             // A large payload that waits is not starved by the small ones of other channels.
             if (handler is not null && (_bufferWaiter is null || _bufferWaiter == handler))
                 _bufferWaiter = handler.WantsBuffers ? handler : null;

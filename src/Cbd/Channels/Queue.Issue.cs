@@ -115,6 +115,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             crc,
             (ushort)tag).StoreTo(ref line);
         _commandSeal.Seal(ref line, slot);
+        _flight.Command(piece.Reissued ? FlightEventKind.Reissued : FlightEventKind.Issued, _now, _word.Epoch, sequence, request.Operation, request.Flags, piece.Offset, piece.Length, tag);
         piece.Sequence = sequence;
         piece.StoredAt = _now;
         piece.Repeats = 0;
@@ -140,7 +141,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         bool known = HandlerCtrlLine.TryLoad(_memory, _geometry, Channel, _word.Epoch, out HandlerCtrlLine ctrl);
         if (known && ctrl.Condition == HandlerCondition.Failed)
         {
-            Reset();
+            Reset("its handler says that the channel failed");
             return;
         }
 
@@ -155,11 +156,12 @@ public sealed partial class Queue<TMemory, TPolicy>
             bool slotIsStillIts = _posted - piece.Sequence < (ulong)_geometry.RingSlots;
             if (piece.Repeats >= _options.RepeatLimit || !slotIsStillIts)
             {
-                Reset();
+                Reset("nobody fetches a command");
                 return;
             }
 
             piece.Repeats++;
+            _flight.Answer(FlightEventKind.Repeated, _now, _word.Epoch, piece.Sequence, tag, 0);
             piece.StoredAt = _now;
             _memory.WriteLine(_layout.CommandRingOffset + ((uint)piece.Sequence & _ringMask) * 64L, piece.Line);
             _ring = true;
@@ -177,7 +179,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         else if (_now - _aheadSince >= _options.DeadlineMicroseconds)
         {
             // The handler says it answered, and nothing came: only a new epoch brings the answers.
-            Reset();
+            Reset("its handler has answered, and no answer comes");
         }
     }
 }

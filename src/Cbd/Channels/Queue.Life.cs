@@ -36,6 +36,7 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         _word = offered;
         _phase = QueuePhase.Offered;
+        _flight.Life(FlightEventKind.Offered, _now, _word.Epoch);
         _announceOffer();
     }
 
@@ -63,6 +64,7 @@ public sealed partial class Queue<TMemory, TPolicy>
                 continue;
             _word = next;
             _phase = served ? QueuePhase.Closing : QueuePhase.Closed;
+            _flight.Life(served ? FlightEventKind.Closing : FlightEventKind.Closed, _now, word.Epoch);
             _announceOffer();
             Doorbells.Ring(_memory, _layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset);
         }
@@ -81,7 +83,10 @@ public sealed partial class Queue<TMemory, TPolicy>
         FollowClosing(word);
         if (_phase == QueuePhase.Closing &&
             ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, _word, _word.With(ClaimState.Quarantined)))
+        {
             _phase = QueuePhase.Closed;
+            _flight.Life(FlightEventKind.Quarantined, _now, _word.Epoch);
+        }
         else if (_phase == QueuePhase.Closing)
             FollowClosing(ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset));
     }
@@ -121,10 +126,14 @@ public sealed partial class Queue<TMemory, TPolicy>
 
         if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
             Attach(word);
-        if (_phase == QueuePhase.Attached)
-            _handlerLeft = word.State == ClaimState.Detached;
+        if (_phase == QueuePhase.Attached && _handlerLeft != (word.State == ClaimState.Detached))
+        {
+            _handlerLeft = !_handlerLeft;
+            _flight.Life(FlightEventKind.Detached, _now, word.Epoch);
+        }
+
         if (_device.SessionEpoch != _session)
-            Reset();
+            Reset("the backend has another session");
         else if (_phase == QueuePhase.Offered && _now >= _nextLook)
             RepeatOffer();
     }
@@ -146,7 +155,10 @@ public sealed partial class Queue<TMemory, TPolicy>
         if (drained || orphaned)
         {
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, word.Freed()))
+            {
                 _phase = QueuePhase.Closed;
+                _flight.Life(FlightEventKind.Closed, _now, _word.Epoch, drained ? "" : "its handler is gone");
+            }
         }
         else if (word != _word)
         {
@@ -158,7 +170,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// Starts a new epoch of the channel: raised in the claim word first, then used. Everything in flight keeps its
     /// credit and its pool space until the handler has acknowledged the new epoch.
     /// </summary>
-    private void Reset()
+    private void Reset(string why)
     {
         Hold();
         while (true)
@@ -178,6 +190,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         }
 
         ResetCount++;
+        _flight.Life(FlightEventKind.Reset, _now, _word.Epoch, why);
         _phase = QueuePhase.Offered;
         TakeSession();
         StoreCtrl();
@@ -216,6 +229,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         bool flushesAreLost = _attachedBuffered && _attachedSession != _session;
         _attachedSession = _session;
         _attachedBuffered = _device.IsBackendBuffered;
+        _flight.Life(FlightEventKind.Attached, _now, _word.Epoch);
         // From here on whoever clears this channel has to wait for the handler.
         StoreCtrl();
         if (_fruitlessResets >= _options.FruitlessResets && InFlight > 0)
@@ -304,7 +318,10 @@ public sealed partial class Queue<TMemory, TPolicy>
     private void Lose()
     {
         _phase = QueuePhase.Lost;
-        _device.Fail($"channel {Channel} was taken away: this host was cleared by another; register again");
+        _flight.Life(FlightEventKind.Lost, _now, _word.Epoch);
+        _device.Fail(_memory.IsPoisoned
+            ? "the memory of the region failed under an access: it was truncated, or it is broken"
+            : $"channel {Channel} was taken away: this host was cleared by another; register again");
         AbandonAll(Errno.EIO);
     }
 
@@ -331,7 +348,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     {
         if (InFlight > 0)
         {
-            Reset();
+            Reset("the backend is back, and requests were given up");
             return;
         }
 

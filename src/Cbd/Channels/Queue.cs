@@ -53,6 +53,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     private readonly PoolAllocator _writePool;
     private readonly PoolAllocator _readPool;
     private readonly RequestTable _requests;
+    private readonly FlightRecorder _flight;
     private readonly Piece[] _pieces;
     private readonly int[] _freeTags;
     private int _freeTagCount;
@@ -111,6 +112,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         _device = device;
         _queue = queue;
         _options = options;
+        _flight = new FlightRecorder(channel);
         _announceOffer = announceOffer;
         _ringMask = (uint)geometry.RingSlots - 1;
         _depth = options.Depth == 0 ? geometry.RingSlots : Math.Min(options.Depth, geometry.RingSlots);
@@ -139,6 +141,9 @@ public sealed partial class Queue<TMemory, TPolicy>
 
     /// <summary>Commands in flight.</summary>
     public int InFlight => _pieces.Length - _freeTagCount;
+
+    /// <summary>The last events of this side of the channel.</summary>
+    public FlightRecorder Flight => _flight;
 
     /// <summary>Resets of the channel so far.</summary>
     public int ResetCount { get; private set; }
@@ -255,7 +260,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             if (!Accept(completion))
             {
                 // The handler's bytes broke a rule; only a new epoch makes a new start.
-                Reset();
+                Reset("a completion breaks a rule");
                 return;
             }
 
@@ -306,6 +311,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     private void Finish(in CompletionLine completion)
     {
         int tag = completion.Tag;
+        _flight.Answer(FlightEventKind.Completed, _now, _word.Epoch, completion.CommandSequence, tag, completion.Error);
         ref Piece piece = ref _pieces[tag];
         int error = completion.Error;
         int result = 0;
@@ -350,6 +356,9 @@ public sealed partial class Queue<TMemory, TPolicy>
         if (!_geometry.PayloadCrc)
         {
             _memory.Read(at, destination);
+            // No CRC tells the zeroes of a failed memory from data.
+            if (_memory.IsPoisoned)
+                return Errno.EIO;
         }
         else
         {

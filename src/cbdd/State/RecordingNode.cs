@@ -107,6 +107,9 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
     public void ClearBackend(int transport, int backend, bool force, bool fenced) =>
         inner.ClearBackend(transport, backend, force, fenced);
 
+    /// <summary>Not recorded, here and at the start: a fault is an experiment, and must not come back by itself.</summary>
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => inner.SetFaults(transport, backend, faults);
+
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => inner.ListBackends(transport, all);
 
     public void ClearDevice(int transport, int device, bool force, bool fenced) =>
@@ -115,6 +118,8 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
     public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => inner.ListDevices(transport, all);
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => inner.ListChannels(transport);
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => inner.ReadFlights(transport, filter);
 
     public void Dispose() => inner.Dispose();
 

@@ -69,6 +69,22 @@ internal sealed class ChannelBench : IDisposable
 
     public Queue<MappedMemory, SafePolicy> Queue { get; }
 
+    /// <summary>Takes the memory away, as somebody who truncates the region's file does.</summary>
+    public void Truncate(long sizeBytes) => _source.Descriptor.Truncate(sizeBytes);
+
+    /// <summary>What is on the disk, past the channel.</summary>
+    public byte[] ReadDisk(long offset, int length)
+    {
+        using var buffer = new NativeBuffer(length);
+        using IBlockQueue queue = _disk.OpenQueue(1);
+        var completions = new BlockCompletion[1];
+        if (!queue.TrySubmit(new BlockRequest(1, BlockOperation.Read, BlockFlags.None, offset, length, new BufferSlice(buffer, 0, length))))
+            throw new InvalidOperationException("the disk takes no request");
+        while (queue.Poll(completions) == 0)
+            queue.Wait(1000);
+        return completions[0].Error == 0 ? buffer.GetSpan(0, length).ToArray() : throw new InvalidOperationException($"errno {completions[0].Error}");
+    }
+
     public int StoredFlushError { get; private set; }
 
     public ClaimWord Word => ClaimOperations<MappedMemory, SafePolicy>.Read(Memory, Layout.ClaimOffset);

@@ -90,6 +90,8 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         Assert.Equivalent(_node.ListBackends(0, true), client.ListBackends(0, true), strict: true);
         Assert.Equal(_node.ListDevices(0, true), client.ListDevices(0, true));
         Assert.Equal(_node.ListChannels(0), client.ListChannels(0));
+        Assert.Equivalent(_node.ReadFlights(0, new FlightFilter()), client.ReadFlights(0, new FlightFilter { Device = 5, Channel = 6 }), strict: true);
+        client.SetFaults(0, 9, ["delay,ms=1", "error,op=flush"]);
         client.ClearHost(0, 1, force: true, fenced: false);
         client.ClearBackend(0, 1, force: false, fenced: true);
         Assert.Equal(new ResizedBackend(1L << 41), client.ResizeBackend(0, 9, 1L << 41));
@@ -101,7 +103,8 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         client.UnregisterTransport(0);
         Assert.Equal(
             [
-                $"{register}", $"{backend}", $"{device}", "clear host 0 1 True False", "clear backend 0 1 False True",
+                $"{register}", $"{backend}", $"{device}", $"{new FlightFilter()}", $"{new FlightFilter { Device = 5, Channel = 6 }}",
+                "set faults 0 9 delay,ms=1 error,op=flush", "clear host 0 1 True False", "clear backend 0 1 False True",
                 "resize backend 0 9 2199023255552", "resize backend 0 9 7", "resize backend 0 9 ",
                 "clear device 0 1 True True", "stop device 0 0 True", "stop backend 0 9 False", "unregister 0",
             ],

@@ -37,5 +37,9 @@ internal class ForwardingNode(INode inner) : INode
 
     public IReadOnlyList<ChannelDescription> ListChannels(int transport) => inner.ListChannels(transport);
 
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => inner.SetFaults(transport, backend, faults);
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => inner.ReadFlights(transport, filter);
+
     public void Dispose() => inner.Dispose();
 }

@@ -56,9 +56,34 @@ public sealed class JsonOfTheControlApi
         """
         [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
         "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0,
-        "session":0,"stopped":false,"cpu_us":null,"allocated_bytes":null}]
+        "session":0,"stopped":false,"cpu_us":null,"allocated_bytes":null,"faults":null}]
         """.ReplaceLineEndings(""),
         Served<BackendInfo[]>([.. Node.ListBackends(0, true).Select(BackendInfo.From)]));
+
+    [Fact]
+    public void Faults_of_a_backend()
+    {
+        using var node = new ListedNode();
+        node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/dev/shm/r" });
+        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Faults = ["error,op=write,errno=EIO"] });
+        BackendInfo info = BackendInfo.From(node.ListBackends(0, true)[0]);
+        Assert.EndsWith("\"faults\":[{\"spec\":\"error,op=write,errno=EIO\",\"struck\":2}]}", Served(info), StringComparison.Ordinal);
+        Assert.Equal([new FaultDescription("error,op=write,errno=EIO", 2)], info.ToDescription().Faults!);
+    }
+
+    [Fact]
+    public void Flight_recorders()
+    {
+        FlightInfo info = FlightInfo.From(Node.ReadFlights(0, new FlightFilter())[0]);
+        Assert.StartsWith(
+            """
+            [{"transport_id":0,"channel_id":4,"side":"queue","backend_id":2,"blkdev_id":1,"recorded":700,"events":[
+            {"time":"2026-01-02T03:04:05.006Z","event":"issued","epoch":9,"sequence":12,"operation":"write","flags":"fua",
+            "offset":8192,"length":4096,"tag":3,"error":0,"detail":""},
+            """.ReplaceLineEndings(""),
+            Served<FlightInfo[]>([info]), StringComparison.Ordinal);
+        Assert.Equal(Node.ReadFlights(0, new FlightFilter())[0].Events, info.ToDescription().Events);
+    }
 
     [Fact]
     public void Devices() => Assert.Equal(

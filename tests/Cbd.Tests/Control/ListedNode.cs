@@ -95,6 +95,7 @@ internal sealed class ListedNode : INode
             Handlers = options.Handlers,
             ReadOnly = options.ReadOnly,
             BlockBytes = options.BlockBytes ?? 512,
+            Faults = options.Faults is { } faults ? [.. faults.Where(f => f != "off").Select(f => new FaultDescription(f, 2))] : null,
         }));
         return id;
     }
@@ -174,6 +175,27 @@ internal sealed class ListedNode : INode
             {
                 ChannelId = 0, BlkdevId = 1, BackendId = 2, HostId = 3, State = "ATTACHED", Epoch = 1099511627775,
                 Outstanding = 17, Quarantined = false,
+            },
+        ];
+    }
+
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) =>
+        Call($"set faults {transport} {backend} {string.Join(' ', faults)}");
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    {
+        Call($"{filter}");
+        return
+        [
+            new FlightDescription
+            {
+                TransportId = transport, ChannelId = 4, Side = "queue", BackendId = 2, BlkdevId = 1, Recorded = 700,
+                Events =
+                [
+                    new(new DateTime(2026, 1, 2, 3, 4, 5, 6, DateTimeKind.Utc), "issued", 9, 12, "write", "fua", 8192, 4096, 3, 0, ""),
+                    new(new DateTime(2026, 1, 2, 3, 4, 5, 7, DateTimeKind.Utc), "completed", 9, 12, "write", "fua", 8192, 4096, 3, 5, ""),
+                    new(new DateTime(2026, 1, 2, 3, 4, 5, 8, DateTimeKind.Utc), "reset", 10, 0, "", "", 0, 0, 0, 0, "nobody fetches a command"),
+                ],
             },
         ];
     }

@@ -31,8 +31,8 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [Fact]
     public void Every_verb_of_the_design_is_there() => Assert.Equal(
         [
-            "adm", "backend-clear", "backend-list", "backend-resize", "backend-start", "backend-stop", "channel-list", "dev-clear", "dev-list",
-            "dev-start", "dev-stop", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
+            "adm", "backend-clear", "backend-fault", "backend-list", "backend-resize", "backend-start", "backend-stop", "channel-list", "dev-clear",
+            "dev-list", "dev-start", "dev-stop", "dump", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
         ],
         _verbs.Names.Order(StringComparer.Ordinal));
 
@@ -87,6 +87,30 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     {
         Run("tp-reg -H a -p /@hosts");
         Assert.Contains("Path = /@hosts,", _node.Calls[0]);
+    }
+
+    [Fact]
+    public void Faults_are_given_at_the_start_and_switched_later()
+    {
+        Run("tp-reg -H a -p /r");
+        Assert.Equal("0\n", Run("backend-start -p /d --fault error,op=read --fault 'delay,ms=5'"));
+        Assert.Equal(["error,op=read", "delay,ms=5"], _node.ListBackends(0, all: false)[0].Faults!.Select(f => f.Spec));
+        Assert.Equal("error,op=read\ndelay,ms=5\n", Run("backend-fault -b 0"));
+        Assert.Equal("", Run("backend-fault -b 0 stuck error,count=1"));
+        Assert.Equal("", Run("backend-fault -b 0 off"));
+        Assert.Equal(["set faults 0 0 stuck error,count=1", "set faults 0 0 off"], _node.Calls.Skip(2));
+        Run("backend-start -p /e");
+        Assert.Equal(CbdErrorKind.Unsupported, Assert.Throws<CbdException>(() => Run("backend-fault -b 1")).Kind);
+    }
+
+    [Fact]
+    public void Dump_prints_text_or_json_of_what_was_asked_for()
+    {
+        Assert.StartsWith("transport 0, channel 4, queue of device 1 on backend 2: 700 events", Run("dump"), StringComparison.Ordinal);
+        Assert.StartsWith("[\n  {\n    \"transport_id\": 2,", Run("dump -t 2 -d 1 -b 2 --channel 4 -o json"), StringComparison.Ordinal);
+        Assert.Equal(
+            [$"{new FlightFilter()}", $"{new FlightFilter { Device = 1, Backend = 2, Channel = 4 }}"],
+            _node.Calls);
     }
 
     [Fact]

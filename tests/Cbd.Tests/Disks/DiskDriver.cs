@@ -11,7 +11,7 @@ internal sealed class DiskDriver : IDisposable
     private readonly BlockCompletion[] _completions = new BlockCompletion[256];
     private ulong _cookie;
 
-    public DiskDriver(Disk disk, int depth = 64, long bufferBytes = 1 << 20, bool register = true)
+    public DiskDriver(IBlockDevice disk, int depth = 64, long bufferBytes = 1 << 20, bool register = true)
     {
         Buffer = new NativeBuffer(bufferBytes);
         Queue = disk.OpenQueue(depth, register ? Buffer : null);

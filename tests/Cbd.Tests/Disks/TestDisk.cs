@@ -15,7 +15,7 @@ internal sealed class TestDisk : IDisposable
     private readonly string _folder;
     private string? _loop;
 
-    public TestDisk(string kind, long sizeBytes = SizeBytes, bool readOnly = false, int? blockBytes = null)
+    public TestDisk(string kind, long sizeBytes = SizeBytes, bool readOnly = false, int? blockBytes = null, FaultSet? faults = null)
     {
         if (kind.StartsWith("tmpfs", StringComparison.Ordinal) && !Directory.Exists("/dev/shm"))
             Assert.Skip("this machine has no /dev/shm");
@@ -39,6 +39,7 @@ internal sealed class TestDisk : IDisposable
                 Engine = parts.Length > 1 ? DiskOptions.ParseEngine(parts[1]) : DiskEngine.Auto,
                 ReadOnly = readOnly,
                 LogicalBlockBytes = blockBytes,
+                Faults = faults,
             };
             Disk = Disk.Open(Options);
         }

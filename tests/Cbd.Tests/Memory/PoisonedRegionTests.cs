@@ -1,3 +1,4 @@
+using System.Net.Sockets;
 using Cbd.Memory;
 using Xunit;
 
@@ -86,6 +87,84 @@ public sealed class PoisonedRegionTests : IDisposable
             Assert.Equal(0ul, mapping.Memory.ReadAcquire(0));
             Assert.True(mapping.IsPoisoned);
         }
+    }
+
+    [Theory]
+    [InlineData("pread")]
+    [InlineData("pwrite")]
+    [InlineData("send")]
+    [InlineData("recv")]
+    public void System_calls_on_pages_that_are_gone_fail_and_nothing_dies(string call)
+    {
+        using RegionSource source = RegionSource.Open(_files.PathOf("region"), 1 << 20);
+        using RegionMapping mapping = source.Map();
+        MappedMemory memory = mapping.Memory;
+        memory.WriteRelease(8192, 5);
+        string path = _files.PathOf("other");
+        File.WriteAllBytes(path, new byte[8192]);
+        using Microsoft.Win32.SafeHandles.SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.ReadWrite);
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint(_files.PathOf("socket")));
+        listener.Listen();
+        using var client = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        client.Connect(listener.LocalEndPoint!);
+        using Socket server = listener.Accept();
+        server.Send(new byte[512]);
+        source.Descriptor.Truncate(4096);
+        Exception error = Record(() =>
+        {
+            Span<byte> page = memory.Span(8192, 4096);
+            switch (call)
+            {
+                case "pread":
+                    RandomAccess.Read(file, page, 0);
+                    break;
+                case "pwrite":
+                    RandomAccess.Write(file, page, 0);
+                    break;
+                case "send":
+                    client.Send(page);
+                    break;
+                default:
+                    client.Receive(page);
+                    break;
+            }
+        });
+        Assert.Contains("Bad address", error.Message, StringComparison.Ordinal);
+        // The kernel met it, not this process; its own next access does.
+        Assert.False(mapping.IsPoisoned);
+        Assert.Equal(0ul, memory.ReadAcquire(8192));
+        Assert.True(mapping.IsPoisoned);
+    }
+
+    private static Exception Record(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception e) when (e is IOException or SocketException)
+        {
+            return e;
+        }
+
+        throw new InvalidOperationException("the system call succeeded");
+    }
+
+    [Fact]
+    public void Sleeps_on_doorbells_that_are_gone_end_and_nothing_dies()
+    {
+        using RegionSource source = RegionSource.Open(_files.PathOf("region"), 1 << 20);
+        using RegionMapping mapping = source.Map();
+        MappedMemory memory = mapping.Memory;
+        memory.WriteRelease(8192, 1);
+        source.Descriptor.Truncate(4096);
+        using var sleeper = new DoorbellSleeper();
+        sleeper.Wait(memory, [8192], 1000);
+        using DoorbellPoll? poll = DoorbellPoll.TryCreate();
+        using var wake = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        poll?.Wait(memory, 8192, (int)wake.Handle, 1000);
+        Assert.False(mapping.IsPoisoned);
     }
 
     [Fact]

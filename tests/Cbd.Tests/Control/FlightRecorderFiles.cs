@@ -1,0 +1,74 @@
+using Cbd.Memory;
+using Cbd.Runtime;
+using Microsoft.Extensions.Logging.Abstractions;
+using Xunit;
+
+namespace Cbd.Tests.Control;
+
+public sealed class FlightRecorderFiles : IDisposable
+{
+    private readonly TemporaryDirectory _directory = new();
+    private readonly ListedNode _node = new();
+
+    public FlightRecorderFiles() => _node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+
+    public void Dispose() => _directory.Dispose();
+
+    private string[] Files => [.. Directory.GetFiles(_directory.Path, "flight-*.txt").Order(StringComparer.Ordinal)];
+
+    [Fact]
+    public void Have_the_reason_and_the_recorders_of_every_transport()
+    {
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        string path = files.Write("somebody\nasked");
+        string[] lines = File.ReadAllLines(path);
+        Assert.EndsWith($"Z process {Environment.ProcessId}: somebody asked", lines[0], StringComparison.Ordinal);
+        Assert.Equal("transport 0: /r, host 3 ('alpha')", lines[1]);
+        Assert.StartsWith("transport 0, channel 4, queue of device 1 on backend 2", lines[2], StringComparison.Ordinal);
+        Assert.Equal(6, lines.Length);
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(path));
+    }
+
+    [Fact]
+    public void Are_no_more_than_a_few_and_the_oldest_goes()
+    {
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        string[] paths = [.. Enumerable.Range(0, FlightFiles.MaxFiles + 3).Select(_ => files.Write("again"))];
+        Assert.Equal(paths[3..], Files);
+    }
+
+    [Fact]
+    public void Are_written_before_a_crash_even_if_that_is_all_that_works()
+    {
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        FlightFiles.OnCrash("handler thread failed");
+        Assert.Contains("handler thread failed", File.ReadLines(Assert.Single(Files)).First(), StringComparison.Ordinal);
+        _node.Failure = null;
+        _node.UnregisterTransport(0);
+        FlightFiles.OnCrash("the node has nothing");
+        Assert.Equal(2, Files.Length);
+    }
+
+    [Fact]
+    public void Of_failures_that_follow_each_other_closely_there_is_one()
+    {
+        using (var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance))
+        {
+            for (int i = 0; i < 100; i++)
+                FlightFiles.OnFailure($"failure {i}");
+            Assert.True(SpinWait.SpinUntil(() => Files.Length > 0, TimeSpan.FromMinutes(1)));
+        }
+
+        FlightFiles.OnCrash("nobody listens any more");
+        Assert.Contains("failure 0", File.ReadLines(Assert.Single(Files)).First(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void That_cannot_be_written_are_an_error_with_the_path()
+    {
+        using var files = new FlightFiles(_node, Path.Combine(_directory.Path, "none"), NullLogger.Instance);
+        CbdException error = Assert.Throws<CbdException>(() => files.Write("asked"));
+        Assert.Contains($"{_directory.Path}/none", error.Message, StringComparison.Ordinal);
+        FlightFiles.OnCrash("nothing is thrown");
+    }
+}
