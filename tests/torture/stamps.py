@@ -179,10 +179,13 @@ def write_until_stopped(ledger_path, directory, index, patient):
             dirty.difference_update(range(lba, lba + count))
 
     def read(fd, lba, count):
+        # A buffered read that meets an error on its way is short.
         done = timed(os.preadv, fd, [view[:count * BLOCK]], lba * BLOCK)
+        if done != count * BLOCK:
+            raise OSError(errno.EIO, "a short read")
         own[READS] += count
         for at in range(count):
-            found = read_stamp(view[at * BLOCK:(at + 1) * BLOCK], lba + at, index) if (at + 1) * BLOCK <= done else -1
+            found = read_stamp(view[at * BLOCK:(at + 1) * BLOCK], lba + at, index)
             if not acknowledged[lba + at] <= found <= submitted[lba + at]:
                 own[WRONG_BLOCK], own[WRONG_FOUND] = lba + at, found & (1 << 64) - 1
                 own[WRONG] += 1

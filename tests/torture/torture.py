@@ -19,11 +19,14 @@ import time
 import backend_kills
 import device_kills
 import hosts
+import power_cuts
 from progress import Progress
 
+MINUTES = ("mixed", "hostile")
 MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
+    "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
 }
 
 
@@ -51,7 +54,8 @@ def main():
         print(f"torture: {given.mode} --seed {seed}", flush=True)
         started = time.monotonic()
         try:
-            run(progress, seed, min(left, given.slice or left), lambda text: print(f"torture: {time.monotonic() - started:.0f} s: {text}", flush=True))
+            amount = min(left, given.slice or left)
+            run(progress, seed, amount if given.mode in MINUTES else int(amount), lambda text: print(f"torture: {time.monotonic() - started:.0f} s: {text}", flush=True))
         except hosts.Wrong as wrong:
             print(f"torture: WRONG: {wrong} (seed {seed})", flush=True)
             progress.count(failed_runs=1)
