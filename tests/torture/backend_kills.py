@@ -62,7 +62,7 @@ def run(progress, seed, cycles, say):
     with World("backend-kills") as world:
         alpha, beta = world.two_hosts()
         alpha.ctl("backend-start", "-p", world.disk("disk", 256 << 20), "-n", "2")
-        node = beta.ctl("dev-start", "-b", "0", "--attach", "fuse", "--queues", "2")
+        node = world.attach(beta, "--queues", "2")
         command("mkfs.ext4", "-q", node)
         where = world.mount(node)
         ledger = Ledger(world.path("ledger"), writers=4, blocks=2048, seed=seed)

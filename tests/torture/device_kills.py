@@ -37,7 +37,7 @@ def run(progress, seed, cycles, say):
     with World("device-kills") as world:
         alpha, beta = world.two_hosts("64M")
         alpha.ctl("backend-start", "-p", world.disk("disk", 128 << 20))
-        node = beta.ctl("dev-start", "-b", "0", "--attach", "fuse", "--queues", "2")
+        node = world.attach(beta, "--queues", "2")
         command("mkfs.ext4", "-q", node)
         where = world.mount(node)
         ledger = Ledger(world.path("ledger"), writers=4, blocks=1024, seed=seed)

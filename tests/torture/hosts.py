@@ -133,7 +133,7 @@ class World:
         base = os.environ.get("TMPDIR", "/var/tmp")  # not /tmp, which may have no O_DIRECT
         self.work = tempfile.mkdtemp(prefix=f"cbd-torture-{mode}.", dir=base)
         self.region = "/dev/shm/" + os.path.basename(self.work)
-        self.hosts, self.processes, self.mounts = [], [], []
+        self.hosts, self.processes, self.mounts, self.loops = [], [], [], []
 
     def path(self, name):
         return os.path.join(self.work, name)
@@ -149,6 +149,15 @@ class World:
         alpha.ctl("tp-reg", "-H", "alpha", "-p", self.region, "--format", "--size", size)
         beta.ctl("tp-reg", "-H", "beta", "-p", self.region)
         return alpha, beta
+
+    def attach(self, host, *options):
+        """The node of a device on backend 0. Another run on this machine may have the name for a while."""
+        def try_start():
+            status, out, err = host.try_ctl("dev-start", "-b", "0", "--attach", "fuse", *options)
+            if status != 0 and "is taken" not in err:
+                raise Wrong(f"{host.name}: dev-start: exit code {status}: {err}")
+            return out
+        return await_(300, "that the name of the device is free", try_start, 0.5)
 
     def disk(self, name, size):
         path = self.path(name)
@@ -194,7 +203,7 @@ class World:
                 host.kill()
         for process in self.processes:
             process.wait()
-        for loop in loops_of([pid for host in self.hosts for pid in host.pids]):
+        for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids]):
             subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL, check=False)
             for link in glob.glob("/dev/cbd*"):
                 if os.path.islink(link) and os.readlink(link) == loop:

@@ -70,8 +70,9 @@ class Recording:
         return len(open_writes), kept, torn
 
 
-def record(world, seed, say):
-    """One recording under load, with a kill of the disk's daemon in the middle. Returns the moments of its load."""
+def record(world, seed, bare):
+    """One recording under load, with a kill of the disk's daemon in the middle; bare: without CBD. Returns when the load
+    began and ended."""
     log, path = world.path("log"), world.path("socket")
     server = world.spawn(sys.executable, os.path.join(HERE, "recorder.py"), path, str(SIZE), log)
     await_(30, "that the recorder listens", lambda: os.path.exists(path))
@@ -81,27 +82,35 @@ def record(world, seed, say):
     fuse = world.spawn("nbdfuse", disk, f"nbd+unix:///?socket={path}")
     world.mounts.append(disk)
     await_(30, "that the disk is there", lambda: os.path.exists(disk) and os.stat(disk).st_size == SIZE)
-    alpha, beta = world.two_hosts("64M")
-    alpha.ctl("backend-start", "-p", disk)
-    node = beta.ctl("dev-start", "-b", "0", "--attach", "fuse", "--queues", "2")
+    if bare:
+        node = command("losetup", "-f", "--show", "--direct-io=on", disk).strip()
+        world.loops.append(node)
+    else:
+        alpha, beta = world.two_hosts("64M")
+        alpha.ctl("backend-start", "-p", disk)
+        node = world.attach(beta, "--queues", "2")
     command("mkfs.ext4", "-q", node)
     where = world.mount(node)
     prepare(where)
-    choose = random.Random(seed)
     began = time.monotonic_ns()
     load = world.spawn(sys.executable, os.path.join(HERE, "promises.py"), where, world.path("notes"), str(SECONDS), str(seed), stderr=subprocess.PIPE, text=True)
-    time.sleep(SECONDS * choose.uniform(0.3, 0.7))
-    alpha.kill()
-    alpha.start("--restore")
+    if not bare:
+        time.sleep(SECONDS * random.Random(seed).uniform(0.3, 0.7))
+        alpha.kill()
+        alpha.start("--restore")
     _, errors = load.communicate(timeout=120)
     if load.returncode != 0:
         raise Wrong(f"the load failed: {errors.strip()}")
     ended = time.monotonic_ns()
     world.unmount(where)
-    beta.ctl("dev-stop", "-d", "0")
-    beta.stop()
-    alpha.ctl("backend-stop", "-b", "0")
-    alpha.stop()
+    if bare:
+        command("losetup", "-d", node)
+        world.loops.remove(node)
+    else:
+        beta.ctl("dev-stop", "-d", "0")
+        beta.stop()
+        alpha.ctl("backend-stop", "-b", "0")
+        alpha.stop()
     world.unmount(disk)
     fuse.wait(30)
     server.send_signal(signal.SIGKILL)
@@ -109,13 +118,18 @@ def record(world, seed, say):
     return began, ended
 
 
-def run(progress, seed, cuts, say):
+def run_bare(progress, seed, cuts, say):
+    """The same without CBD: what breaks here, too, is the file system's or the database's own."""
+    run(progress, seed, cuts, say, bare=True)
+
+
+def run(progress, seed, cuts, say, bare=False):
     choose = random.Random(seed)
     left = cuts
     while left > 0:
         batch = min(PER_RECORDING, left)
         with World("power-cuts") as world:
-            began, ended = record(world, choose.randrange(1 << 32), say)
+            began, ended = record(world, choose.randrange(1 << 32), bare)
             recording, promises = Recording(world.path("log")), Promises(world.path("notes"))
             os.unlink(world.path("log.image"))
             image, cut = world.region + ".image", world.region + ".cut"

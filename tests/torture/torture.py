@@ -2,6 +2,7 @@
 
 torture backend-kills --cycles N      kill -9 of the disk's daemon under load on ext4
 torture device-kills --cycles N       kill -9 of the device's daemon
+torture power-cuts-bare --cuts N      the same disk and load without CBD, to compare with
 torture mixed --minutes N             random faults of all kinds
 torture power-cuts --cuts N           the disk's writes recorded, and cut anywhere
 torture hostile --minutes N           a peer that rewrites the region
@@ -27,6 +28,7 @@ MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
     "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
+    "power-cuts-bare": ("cuts", 50, "cuts", power_cuts.run_bare),
 }
 
 
