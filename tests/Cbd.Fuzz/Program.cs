@@ -21,9 +21,10 @@ switch (args)
 
         return 0;
     case ["fuzz", var name] when FuzzTargets.All.TryGetValue(name, out Func<IFuzzTarget>? make):
-        IFuzzTarget fuzzed = make();
+        // Made in the first run: what counts branches is not there before.
+        IFuzzTarget? fuzzed = null;
         var buffer = new byte[1 << 20];
-        Fuzzer.Run(stream => fuzzed.Run(buffer.AsSpan(0, stream.ReadAtLeast(buffer, buffer.Length, throwOnEndOfStream: false))));
+        Fuzzer.Run(stream => (fuzzed ??= make()).Run(buffer.AsSpan(0, stream.ReadAtLeast(buffer, buffer.Length, throwOnEndOfStream: false))));
         return 0;
     case ["replay", var name, .. var files] when FuzzTargets.All.TryGetValue(name, out Func<IFuzzTarget>? make):
         IFuzzTarget target = make();
