@@ -244,7 +244,8 @@ internal sealed class RegionTarget : IFuzzTarget
             fields.Take(Math.Min(fields.Byte() % 9, length - at)).CopyTo(payload[at..]);
         }
 
-        BodyFrame.Seal(frame, fields.Byte() is var wrong && wrong < 240 ? length : wrong * 3, place, epoch, fields.Byte() + 1UL);
+        byte other = fields.Byte();
+        BodyFrame.Seal(frame, other < 240 ? length : (other - 239) * 45, place, epoch, fields.Byte() + 1UL);
         _memory.Write(place.CopyOffset(fields.Byte() % 2), frame);
     }
 
