@@ -8,11 +8,13 @@ flushed sequence to the last submitted one.
 `stamps.py LEDGER` is the load: a process per writer, until the ledger says stop.
 """
 
+import contextlib
 import errno
 import mmap
 import multiprocessing
 import os
 import random
+import signal
 import struct
 import sys
 import time
@@ -93,7 +95,8 @@ def prepare(ledger, directory):
     """Makes the writers' files, whole and flushed, with sequence 1 in every block."""
     for index in range(ledger.writers):
         _, submitted, acknowledged, flushed = ledger.writer(index)
-        with open(file_of(directory, index), "wb") as file:
+        # Not truncated: it may be a file of fixed size.
+        with open(os.open(file_of(directory, index), os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
             for lba in range(ledger.blocks):
                 file.write(stamp(lba, index, 1))
                 submitted[lba] = acknowledged[lba] = flushed[lba] = 1
@@ -224,6 +227,10 @@ class Load:
         self.ledger = ledger
         words = [sys.executable, os.path.abspath(__file__), ledger.path, directory]
         self.process = world.spawn(*words, *(["patient"] if patient else []))
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def stop(self):
         self.ledger.words[STOP] = 1

@@ -19,7 +19,9 @@ import time
 
 import backend_kills
 import device_kills
+import hostile
 import hosts
+import mixed
 import power_cuts
 from progress import Progress
 
@@ -28,6 +30,8 @@ MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
     "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
+    "mixed": ("minutes", 10, "minutes", mixed.run),
+    "hostile": ("minutes", 10, "minutes", hostile.run),
     "power-cuts-bare": ("cuts", 50, "cuts", power_cuts.run_bare),
 }
 
