@@ -9,7 +9,7 @@ import signal
 import time
 
 from hosts import World, Wrong, await_, command
-from stamps import Ledger, Load, judge, prepare
+from stamps import CYCLE, READS, Ledger, Load, judge, prepare
 
 EVERY = 25
 
@@ -45,7 +45,7 @@ def kill_once(world, alpha, ledger, fio, choose):
     before = ledger.progress()
     await_(60, "that the load goes on", lambda: advanced(ledger, before) or ledger.complaint())
     time.sleep(choose.uniform(0.0, 0.4))
-    ledger.words[1] += 1  # a new cycle: the longest is counted anew
+    ledger.words[CYCLE] += 1  # a new cycle: the longest is counted anew
     alpha.kill()
     alpha.launch("--restore")
     before = ledger.progress()
@@ -87,9 +87,9 @@ def run(progress, seed, cycles, say):
             if (state := beta.list("dev-list")[0]["state"]) != "running":
                 raise Wrong(f"the device is {state} after the kills")
             left -= batch
-            progress.count(kills=batch, file_system_checks=1, fio_MiB_verified=verified >> 20, blocks_read_and_checked=ledger.total(1))
+            progress.count(kills=batch, file_system_checks=1, fio_MiB_verified=verified >> 20, blocks_read_and_checked=ledger.total(READS))
             for index in range(ledger.writers):
-                ledger.writer(index)[0][1] = 0
+                ledger.writer(index)[0][READS] = 0
             progress.sample("pause", pauses)
             progress.save()
             say(f"{batch} kills, longest pause {max(pauses) * 1000:.0f} ms, fio wrote {written >> 20} MiB")

@@ -9,14 +9,17 @@ import time
 
 from backend_kills import advanced
 from hosts import World, Wrong, await_, command, loops_of
-from stamps import Ledger, Load, judge, prepare
+from stamps import ERRORS, WRONG, Ledger, Load, judge, prepare
 
 LIMIT_S = 60
 
 
-def nothing_left(world, alpha, beta, dead):
+def nothing_left(alpha, dead):
     """Nothing of the dead daemon is there any more: entries, channels, loop devices, links."""
+    seen = wanted = None
+
     def clean():
+        nonlocal seen, wanted
         hosts = sorted((entry["hostname"], entry["state"], entry["alive"]) for entry in alpha.list("host-list"))
         devices = [(entry["blkdev_id"], entry["state"], entry["alive"]) for entry in alpha.list("dev-list", "-a")]
         channels = [(entry["state"], entry["quarantined"]) for entry in alpha.list("channel-list")]
@@ -24,12 +27,11 @@ def nothing_left(world, alpha, beta, dead):
         seen = (hosts, len(devices), channels, backends, loops_of([dead]))
         wanted = ([("alpha", "active", "alive"), ("beta", "active", "alive")], 1, [("attached", False)] * 2,
                   [("active", [devices[0][0]])] if devices else None, [])
-        nothing_left.seen = seen
         return seen == wanted
     try:
         await_(LIMIT_S, "that nothing of the dead daemon is left", clean, 0.05)
     except Wrong as error:
-        raise Wrong(f"{error}: {nothing_left.seen}") from None
+        raise Wrong(f"{error}: {seen} is not {wanted}") from None
 
 
 def run(progress, seed, cycles, say):
@@ -58,9 +60,9 @@ def run(progress, seed, cycles, say):
                 load.process.wait(LIMIT_S)
             except subprocess.TimeoutExpired:
                 raise Wrong("a writer is stuck after the kill") from None
-            if wrong := sum(ledger.writer(index)[0][4] for index in range(ledger.writers)):
+            if wrong := sum(ledger.writer(index)[0][WRONG] for index in range(ledger.writers)):
                 raise Wrong(f"{wrong} wrong blocks were read: {ledger.complaint()}")
-            if ledger.total(3) < ledger.writers:
+            if ledger.total(ERRORS) < ledger.writers:
                 raise Wrong("a writer saw no error although its device was killed")
             # In half of the cycles the next daemon meets a file system that is still mounted.
             mounted = choose.random() < 0.5
@@ -69,7 +71,7 @@ def run(progress, seed, cycles, say):
             beta.start("--restore")
             if mounted:
                 world.unmount(where)
-            nothing_left(world, alpha, beta, dead)
+            nothing_left(alpha, dead)
             back = time.monotonic() - killed
             devices = beta.list("dev-list")
             if len(devices) != 1 or devices[0]["state"] != "running":

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from hosts import ROOT, World, Wrong, await_
-from stamps import Ledger, Load, judge, prepare
+from stamps import ERRORS, FLUSHES, READS, Ledger, Load, judge, prepare
 
 PEER = os.path.join(ROOT, "artifacts/bin/Cbd.TestPeer/release/Cbd.TestPeer")
 ROUND_S = 20
@@ -150,9 +150,9 @@ def run_round(progress, choose, seconds, say):
                 if (now := os.path.getsize(world.path(name + ".disk"))) != size:
                     raise Wrong(f"{name}.disk has {now} bytes and had {size}")
             must_be_sound(world, (alpha, beta), [])
-            errors = sum(device.ledger.total(3) for device in victims)
-            progress.count(rounds=1, minutes=seconds / 60, blocks_read_and_checked=sum(device.ledger.total(1) for device in spared),
-                           writes_flushed=sum(device.ledger.total(2) for device in spared), errors_of_victims=errors)
+            errors = sum(device.ledger.total(ERRORS) for device in victims)
+            progress.count(rounds=1, minutes=seconds / 60, blocks_read_and_checked=sum(device.ledger.total(READS) for device in spared),
+                           flushes=sum(device.ledger.total(FLUSHES) for device in spared), errors_of_victims=errors)
             progress.save()
             say(f"{seconds:.0f} s: {strikes}; victims had {errors} errors")
         finally:

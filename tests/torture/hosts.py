@@ -187,8 +187,9 @@ class World:
 
     def __exit__(self, kind, error, trace):
         for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
         if kind is not None:
             for host in self.hosts:
                 print(f"torture: log of {host.name} (pids {host.pids[-3:]}): {host.log_end(8)}", flush=True)

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from hosts import CBDCTRL, World, Wrong, await_, command
-from stamps import Ledger, Load, judge, prepare
+from stamps import READS, WRONG, Ledger, Load, judge, prepare
 
 ROUND_S = 40
 
@@ -87,7 +87,7 @@ class Scene:
             self.load.process.wait(60)
         except subprocess.TimeoutExpired:
             raise Wrong("a writer is stuck after its device was killed") from None
-        if wrong := sum(self.ledger.writer(index)[0][4] for index in range(self.ledger.writers)):
+        if wrong := sum(self.ledger.writer(index)[0][WRONG] for index in range(self.ledger.writers)):
             raise Wrong(f"{wrong} wrong blocks were read")
         self.world.unmount(self.where)
         self.beta.start("--restore")
@@ -163,7 +163,7 @@ def run_round(progress, choose, seconds, say):
         scene.alpha.ctl("backend-stop", "-b", str(scene.second), "--force")
         scene.alpha.stop()
         world.unmount(scene.small)
-        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(1), **done)
+        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(READS), **done)
         progress.save()
         say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(done.items())))
 
