@@ -129,12 +129,23 @@ class Scene:
             raise Wrong("the region had no free channel before it was full")
 
     def fail_the_disk(self):
-        """Errors of the second disk, if this version can make some."""
-        if not self.has_faults:
-            return
-        self.alpha.try_ctl("backend-fault", "-b", str(self.second), "error=EIO,probability=0.2")
-        time.sleep(1)
-        self.alpha.try_ctl("backend-fault", "-b", str(self.second), "none")
+        """A third disk fails half of its writes, and is right again when that is switched off; its users see just that."""
+        seed = self.choose.randrange(1 << 16)
+        disk = self.alpha.ctl("backend-start", "-p", "memory:8M", "--fault", f"error,op=write,rate=0.5,seed={seed}")
+        uri = self.beta.ctl("dev-start", "-b", disk, "--attach", "none")
+        device = next(entry["blkdev_id"] for entry in self.beta.list("dev-list") if entry["dev_name"] == uri)
+        if self.write_all(uri) == 0:
+            raise Wrong("no write failed although the disk fails half of them")
+        self.alpha.ctl("backend-fault", "-b", disk, "off")
+        if (status := self.write_all(uri)) != 0:
+            raise Wrong(f"fio ended with exit code {status} after the faults of the disk were switched off")
+        self.beta.ctl("dev-stop", "-d", str(device))
+        self.alpha.ctl("backend-stop", "-b", disk)
+
+    def write_all(self, uri):
+        return subprocess.run(
+            ["fio", "--name=faults", "--ioengine=nbd", f"--uri={uri}", "--rw=write", "--bs=16k", "--size=8M", "--iodepth=4", "--verify_state_save=0"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, check=False).returncode
 
 
 def run_round(progress, choose, seconds, say):
@@ -150,6 +161,8 @@ def run_round(progress, choose, seconds, say):
             event()
             scene.must_be_well()
             done[event.__name__] = done.get(event.__name__, 0) + 1
+            if os.statvfs(scene.small).f_bavail < 16:
+                done["rounds_with_a_full_disk"] = 1
         scene.load.stop()
         scene.end_fio()
         world.unmount(scene.where)
