@@ -226,8 +226,16 @@ internal sealed class RegionTarget : IFuzzTarget
             case 0:
                 new HostBody
                 {
-                    Heartbeat = fields.Byte(), BootId = fields.Byte() % 2 == 0 ? Self.BootId : Guid.Empty, HostUuid = Self.HostUuid, Device = 5, Inode = 77,
-                    LockByteOffset = _geometry.HostOffset(entry), BeatMs = 1000, DeadMs = 10000, Pid = 1, Name = "other",
+                    Heartbeat = fields.Byte(),
+                    BootId = fields.Byte() % 2 == 0 ? Self.BootId : Guid.Empty,
+                    HostUuid = Self.HostUuid,
+                    Device = 5,
+                    Inode = 77,
+                    LockByteOffset = _geometry.HostOffset(entry),
+                    BeatMs = 1000,
+                    DeadMs = 10000,
+                    Pid = 1,
+                    Name = "other",
                 }.Encode(payload);
                 break;
             case 1:
