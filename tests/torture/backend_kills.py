@@ -15,7 +15,7 @@ EVERY = 25
 
 
 def fio_words(directory, output):
-    return ("fio", "--verify_state_save=0", "--name=load", f"--directory={directory}", "--size=48M", "--rw=randrw", "--bsrange=4k-128k",
+    return ("fio", "--verify_state_save=0", "--name=load", "--thread", f"--directory={directory}", "--size=48M", "--rw=randrw", "--bsrange=4k-128k",
             "--ioengine=io_uring", "--iodepth=16", "--direct=1", "--fsync=64", "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64",
             "--loops=100000", "--time_based", "--runtime=86400", "--output-format=json", f"--output={output}")
 

@@ -45,7 +45,7 @@ class Scene:
         """Writes all over the second disk, until the file system below it is full; then errors, which it goes on from."""
         self.uri = self.beta.ctl("dev-start", "-b", str(self.second), "--attach", "none", "--queues", "2")
         self.fio = self.world.spawn(
-            "fio", "--name=full", "--ioengine=nbd", f"--uri={self.uri}", "--rw=randwrite", "--bs=16k", "--size=60M", "--iodepth=8", "--time_based",
+            "fio", "--name=full", "--thread", "--ioengine=nbd", f"--uri={self.uri}", "--rw=randwrite", "--bs=16k", "--size=60M", "--iodepth=8", "--time_based",
             "--runtime=86400", "--continue_on_error=all", "--error_dump=0", "--verify_state_save=0", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def end_fio(self):
