@@ -7,7 +7,9 @@ try
         return NbdServe.Run(rest);
     if (args is ["attach", .. var attached] && attached.Length == 4)
         return Attach.Run(attached);
-    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES] | attach KIND DISK SIZE QUEUES");
+    if (args is ["hostile", .. var attack] && attack.Length >= 3)
+        return Hostile.Run(attack);
+    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES] | attach KIND DISK SIZE QUEUES | hostile REGION SEED SECONDS [SPARED...]");
     return 2;
 }
 catch (CbdException error)

@@ -256,6 +256,15 @@ attached() {
     [ -b "$node" ] || fail "$node is no block device"
 }
 
+# tortured MODE OPTION...: a short run of scripts/torture, whose last line is shown.
+tortured() {
+    TMPDIR=$work "$root/scripts/torture" "$@" >"$work/torture.log" || {
+        cat "$work/torture.log" >&2
+        fail "torture $* went wrong"
+    }
+    note "$(tail -n 1 "$work/torture.log" | cut -d ' ' -f 2-)"
+}
+
 # two_hosts: alpha and beta on one region.
 two_hosts() {
     start alpha

@@ -1,0 +1,219 @@
+"""Daemons on one region: hosts that can be killed, stopped and started again, and everything that they leave behind."""
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CBDD = os.environ.get("CBDD", os.path.join(ROOT, "out/cbdd"))
+CBDCTRL = os.environ.get("CBDCTRL", os.path.join(ROOT, "out/cbdctrl"))
+
+
+class Wrong(Exception):
+    """What must never happen did: the run ends, its directory is kept."""
+
+
+def await_(seconds, what, condition, step=0.01):
+    """Waits for the condition; the bound is no measure, so it is generous."""
+    limit = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > limit:
+            raise Wrong(f"{what} did not happen within {seconds} s")
+        time.sleep(step)
+    return value
+
+
+def command(*words, **options):
+    """Runs a program that must succeed; returns what it printed."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, check=False, **options)
+    if done.returncode != 0:
+        raise Wrong(f"{' '.join(words)} ended with exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def loops_of(pids):
+    """Loop devices that daemons with these process ids made."""
+    found = []
+    for name in glob.glob("/sys/block/loop*/loop/backing_file"):
+        with contextlib.suppress(OSError), open(name, encoding="utf-8") as file:
+            backing = file.read()
+            if any(f".cbdd-{pid}-" in backing for pid in pids):
+                found.append("/dev/" + name.split("/")[3])
+    return found
+
+
+class Host:
+    """One daemon with directories of its own; it may be started many times."""
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.home = os.path.join(world.work, name)
+        self.process = None
+        self.pids = []
+        os.makedirs(self.home)
+
+    @property
+    def run_dir(self):
+        return os.path.join(self.home, "run")
+
+    def launch(self, *options):
+        """Starts the daemon and does not wait."""
+        with open(os.path.join(self.home, "log"), "ab") as log:
+            self.process = subprocess.Popen(
+                [CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"), *options],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+        self.pids.append(self.process.pid)
+
+    def ready(self):
+        """Waits until the daemon answers: then everything that was asked for at start is up, or its failure is logged."""
+        await_(90, f"that daemon {self.name} answers", self._answers, 0.02)
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise Wrong(f"daemon {self.name} ended at its start with exit code {self.process.returncode}: {self.log_end()}")
+        return self.try_ctl("tp-list")[0] == 0
+
+    def start(self, *options):
+        self.launch(*options)
+        self.ready()
+
+    def try_ctl(self, *words):
+        """(exit code, stdout, stderr) of a verb."""
+        done = subprocess.run([CBDCTRL, "--run-dir", self.run_dir, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout.strip(), done.stderr.strip()
+
+    def ctl(self, *words):
+        status, out, err = self.try_ctl(*words)
+        if status != 0:
+            raise Wrong(f"{self.name}: cbdctrl {' '.join(words)}: exit code {status}: {err}")
+        return out
+
+    def list(self, verb, *words):
+        return json.loads(self.ctl(verb, *words))
+
+    def kill(self):
+        """SIGKILL; returns when the process is gone."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def alive(self):
+        return self.process is not None and self.process.poll() is None
+
+    def must_live(self):
+        if not self.alive():
+            raise Wrong(f"daemon {self.name} ended by itself with exit code {self.process.returncode}: {self.log_end()}")
+
+    def stop(self):
+        """SIGTERM; the daemon must drain and end with exit code 0."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(90)
+        except subprocess.TimeoutExpired:
+            raise Wrong(f"daemon {self.name} does not end after SIGTERM") from None
+        if status != 0:
+            raise Wrong(f"daemon {self.name} ended with exit code {status} after SIGTERM: {self.log_end()}")
+
+    def log_end(self, lines=3):
+        with open(os.path.join(self.home, "log"), encoding="utf-8", errors="replace") as log:
+            return " | ".join(log.read().splitlines()[-lines:])
+
+
+class World:
+    """Everything of one run: a directory, a region, daemons, mounts. Leaves nothing behind, however the run ends; a run
+    that went wrong keeps its directory with disks, logs and the region."""
+
+    def __init__(self, mode):
+        base = os.environ.get("TMPDIR", "/var/tmp")  # not /tmp, which may have no O_DIRECT
+        self.work = tempfile.mkdtemp(prefix=f"cbd-torture-{mode}.", dir=base)
+        self.region = "/dev/shm/" + os.path.basename(self.work)
+        self.hosts, self.processes, self.mounts, self.loops = [], [], [], []
+
+    def path(self, name):
+        return os.path.join(self.work, name)
+
+    def host(self, name, *options):
+        host = Host(self, name)
+        self.hosts.append(host)
+        host.start(*options)
+        return host
+
+    def two_hosts(self, size="128M"):
+        alpha, beta = self.host("alpha"), self.host("beta")
+        alpha.ctl("tp-reg", "-H", "alpha", "-p", self.region, "--format", "--size", size)
+        beta.ctl("tp-reg", "-H", "beta", "-p", self.region)
+        return alpha, beta
+
+    def attach(self, host, *options):
+        """The node of a device on backend 0. Another run on this machine may have the name for a while."""
+        def try_start():
+            status, out, err = host.try_ctl("dev-start", "-b", "0", "--attach", "fuse", *options)
+            if status != 0 and "is taken" not in err:
+                raise Wrong(f"{host.name}: dev-start: exit code {status}: {err}")
+            return out
+        return await_(300, "that the name of the device is free", try_start, 0.5)
+
+    def disk(self, name, size):
+        path = self.path(name)
+        with open(path, "wb") as file:
+            file.truncate(size)
+        return path
+
+    def spawn(self, *words, **options):
+        """A background process; it ends with this world, and its children with it."""
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+        self.processes.append(process)
+        return process
+
+    def mount(self, node, name="mount", *options):
+        where = self.path(name)
+        os.makedirs(where, exist_ok=True)
+        command("mount", *options, node, where)
+        self.mounts.append(where)
+        return where
+
+    def unmount(self, where):
+        command("umount", where)
+        self.mounts.remove(where)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+        if kind is not None:
+            for host in self.hosts:
+                print(f"torture: log of {host.name} (pids {host.pids[-3:]}): {host.log_end(8)}", flush=True)
+        # A stopped daemon cannot be unmounted from, a dead one gives errors at once.
+        for host in self.hosts:
+            if host.alive():
+                host.process.send_signal(signal.SIGCONT)
+        for where in reversed(self.mounts):
+            subprocess.run(["umount", "-l", where], stderr=subprocess.DEVNULL, check=False)
+        for host in self.hosts:
+            if host.alive():
+                host.kill()
+        for process in self.processes:
+            process.wait()
+        for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids]):
+            subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL, check=False)
+            for link in glob.glob("/dev/cbd*"):
+                if os.path.islink(link) and os.readlink(link) == loop:
+                    os.unlink(link)
+        if kind is not None and not issubclass(kind, KeyboardInterrupt):
+            with contextlib.suppress(OSError):
+                shutil.move(self.region, self.path("region"))
+            print(f"torture: kept {self.work}", flush=True)
+        else:
+            shutil.rmtree(self.work, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(self.region)
