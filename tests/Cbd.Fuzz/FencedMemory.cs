@@ -8,6 +8,8 @@ internal readonly struct FencedMemory(ArrayMemory memory, (long Start, long Leng
 {
     public long SizeBytes => memory.SizeBytes;
 
+    public bool IsPoisoned => memory.IsPoisoned;
+
     public ulong ReadAcquire(long offset) => memory.ReadAcquire(offset);
 
     public void WriteRelease(long offset, ulong value)
@@ -46,6 +48,15 @@ internal readonly struct FencedMemory(ArrayMemory memory, (long Start, long Leng
     {
         CheckStore(offset, source.Length);
         return memory.WriteWithCrc(offset, source, crc);
+    }
+
+    public ulong Peek(long offset) => memory.ReadAcquire(offset);
+
+    // A mapping throws, too, where the range is not in it.
+    public void Prefetch(long offset, long length, bool forWrite)
+    {
+        if (offset < 0 || length < 0 || offset > SizeBytes - length)
+            throw new ArgumentOutOfRangeException(nameof(offset), $"a hint is for {offset}+{length} of {SizeBytes} bytes");
     }
 
     public void Wake(long offset) => memory.Wake(offset);

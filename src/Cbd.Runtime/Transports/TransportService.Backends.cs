@@ -52,7 +52,7 @@ internal sealed partial class TransportService
         {
             BackendBody body = Describe(options, disk);
             BackendClaim<MappedMemory, SafePolicy> claim = options.Backend is { } id ? TakeOver(id, body, options.Fenced) : StartNew(body);
-            Serve(options, disk, claim);
+            BackendService service = Serve(options, disk, claim);
             _logger.LogInformation("backend {Backend}: {Path} started, session {Session}, {Engine}, {Handlers} handler(s)", claim.Backend, options.Path, claim.Session, disk.Engine, options.Handlers);
             service.LogFaults();
             // Blkdevs that wait for this session look at once; and so do we, for their offers.
@@ -67,13 +67,14 @@ internal sealed partial class TransportService
         }
     }
 
-    private void Serve(StartBackendOptions options, Disk disk, BackendClaim<MappedMemory, SafePolicy> claim)
+    private BackendService Serve(StartBackendOptions options, Disk disk, BackendClaim<MappedMemory, SafePolicy> claim)
     {
         try
         {
             var service = new BackendService(_memory, Geometry, claim, disk, _condition, options, _logger);
             lock (_lock)
                 _backends.Add(claim.Backend, service);
+            return service;
         }
         catch
         {
