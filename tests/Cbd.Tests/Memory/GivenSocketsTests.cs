@@ -15,6 +15,7 @@ public sealed class GivenSocketsTests : IDisposable
     public void A_listening_socket_is_taken_over_with_its_place()
     {
         string path = _directory.PathOf("s");
+        // Never disposed: .NET would go on to shut down whatever has its number by then.
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         listener.Bind(new UnixDomainSocketEndPoint(path));
         listener.Listen();
@@ -31,17 +32,16 @@ public sealed class GivenSocketsTests : IDisposable
     }
 
     [Theory]
-    [InlineData(AddressFamily.InterNetwork, "127.0.0.1")]
-    [InlineData(AddressFamily.InterNetworkV6, "::1")]
-    public void The_place_of_a_TCP_socket_is_its_address_and_port(AddressFamily family, string address)
+    [InlineData("127.0.0.1")]
+    [InlineData("::1")]
+    public void The_place_of_a_TCP_socket_is_its_address_and_port(string address)
     {
-        if (family == AddressFamily.InterNetworkV6 && !Socket.OSSupportsIPv6)
-            Assert.Skip("there is no IPv6");
-        using var listener = new TcpListener(System.Net.IPAddress.Parse(address), 0);
-        listener.Start();
-        using StreamSocket taken = StreamSocket.Own(listener.Server);
-        Assert.Equal(address, taken.GetPlace()!.Address!.Address.ToString());
-        Assert.Equal(taken.GetLocalPort(), taken.GetPlace()!.Address!.Port);
+        System.Net.SocketAddress native = new System.Net.IPEndPoint(System.Net.IPAddress.Parse(address), 0).Serialize();
+        using StreamSocket? listener = StreamSocket.TryListen(native.Buffer.Span[..native.Size], 1, out int error);
+        if (listener is null)
+            Assert.Skip($"{address} cannot be bound (errno {error})");
+        Assert.Equal(address, listener.GetPlace()!.Address!.Address.ToString());
+        Assert.Equal(listener.GetLocalPort(), listener.GetPlace()!.Address!.Port);
     }
 
     [Fact]
