@@ -50,18 +50,18 @@ internal sealed class FuzzedChannel
         set => Memory.WriteRelease(Layout.ClaimOffset, value.Raw);
     }
 
-    /// <summary>What the handler may store to.</summary>
+    /// <summary>What the handler may store to. A doorbell is the low half of a word that is changed whole.</summary>
     public FencedMemory ForHandler() => new(Memory,
     [
-        (Layout.ClaimOffset, 8), (Layout.HandlerCtrlLineOffset, 64), (Layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset, 4),
-        (Layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset, 4), (Layout.CompletionRingOffset, RingSlots * 64), (Layout.ReadPoolOffset, Layout.PoolBytes),
+        (Layout.ClaimOffset, 8), (Layout.HandlerCtrlLineOffset, 64), (Layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset, 8),
+        (Layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset, 8), (Layout.CompletionRingOffset, RingSlots * 64), (Layout.ReadPoolOffset, Layout.PoolBytes),
     ]);
 
     /// <summary>What the queue may store to.</summary>
     public FencedMemory ForQueue() => new(Memory,
     [
-        (Layout.ClaimOffset, 8), (Layout.BlkdevCtrlLineOffset, 64), (Layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset, 4),
-        (Layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset, 4), (Layout.CommandRingOffset, RingSlots * 64), (Layout.WritePoolOffset, Layout.PoolBytes),
+        (Layout.ClaimOffset, 8), (Layout.BlkdevCtrlLineOffset, 64), (Layout.ClaimOffset + ChannelLayout.HandlerDoorbellOffset, 8),
+        (Layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset, 8), (Layout.CommandRingOffset, RingSlots * 64), (Layout.WritePoolOffset, Layout.PoolBytes),
     ]);
 
     /// <summary>Stores a line in a slot of a ring, sealed for the epoch of the claim word.</summary>
