@@ -1,54 +1,47 @@
 using System.Diagnostics;
 using System.Globalization;
-using Cbd.Channels;
+using Cbd;
 using Cbd.Simulation;
+using Cbd.Simulation.Region;
 
-// cbd-simulate [--seed N] [--count N] [--steps N] [--scenario NAME] [--mutant NAME]
-long seed = 1;
-int count = 20;
-int steps = 20_000;
-string scenario = "";
-string mutant = "";
+string scenario = "everything", mutant = "";
+long seed = 1, count = 1;
+int steps = 60000;
 for (int i = 0; i + 1 < args.Length; i += 2)
 {
     switch (args[i])
     {
-        case "--seed": seed = long.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
-        case "--count": count = int.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
-        case "--steps": steps = int.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
         case "--scenario": scenario = args[i + 1]; break;
         case "--mutant": mutant = args[i + 1]; break;
-        default: Console.Error.WriteLine($"cbd-simulate: unknown option {args[i]}"); return 2;
+        case "--seed": seed = long.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
+        case "--count": count = long.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
+        case "--steps": steps = int.Parse(args[i + 1], CultureInfo.InvariantCulture); break;
     }
 }
-
-int failures = 0;
-foreach ((string name, Scenario one) in Simulations.Scenarios)
+int failed = 0;
+var covered = new Dictionary<string, int>();
+MatrixCell? target = scenario.Contains('/') ? CrashMatrix.Cells.First(c => c.Name == scenario) : null;
+for (long s = seed; s < seed + count; s++)
 {
-    if (scenario.Length > 0 && scenario != name)
-        continue;
     var watch = Stopwatch.StartNew();
-    int requests = 0, errors = 0, resets = 0, lives = 0, failed = 0;
-    for (long s = seed; s < seed + count; s++)
+    try
     {
-        try
-        {
-            SimulationSummary run = Simulations.Run(mutant, s, one, steps);
-            requests += run.Requests;
-            errors += run.Errors;
-            resets += run.Resets;
-            lives += run.BackendLives + run.DeviceLives;
-        }
-        catch (SimulationException e)
-        {
-            failed++;
-            if (failed <= 3)
-                Console.WriteLine($"{name} seed {s}: {e.Message}");
-        }
+        WorldScenario chosen = target is null ? WorldScenario.All[scenario] : WorldScenario.Directed;
+        MutantPolicy.Off = mutant.Length > 0 ? mutant : null;
+        WorldSummary run = mutant.Length > 0 ? new World<MutantPolicy>(s, chosen, target).Run(steps) : new World<SafePolicy>(s, chosen, target).Run(steps);
+        foreach ((string name, int n) in run.Covered)
+            covered[name] = covered.GetValueOrDefault(name) + n;
+        if (count <= 10)
+            Console.WriteLine($"seed {s}: {run.Requests} requests {run.Errors} errors {run.Deaths} deaths {run.Devices} devices {run.Sessions} sessions {run.Accesses} accesses {watch.ElapsedMilliseconds} ms");
     }
-
-    failures += failed;
-    Console.WriteLine($"{name}: seeds {seed} to {seed + count - 1}: {failed} failed; {requests} requests, {errors} errors, {resets} resets, {lives} lives, {watch.Elapsed.TotalSeconds:F1} s");
+    catch (SimulationException e)
+    {
+        failed++;
+        if (failed <= 5) Console.WriteLine($"seed {s}: {(count > 10 ? e.Message.Split('\n')[0] : e.Message + "\n" + e.InnerException?.StackTrace)}");
+    }
 }
-
-return failures == 0 ? 0 : 1;
+Console.WriteLine($"{scenario} {mutant}: {failed} of {count} failed");
+foreach (MatrixCell cell in CrashMatrix.Cells)
+    Console.Write($"{cell.Name} {covered.GetValueOrDefault(cell.Name)}; ");
+Console.WriteLine();
+return failed == 0 ? 0 : 1;

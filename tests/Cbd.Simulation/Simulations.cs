@@ -1,5 +1,3 @@
-using Cbd.Channels;
-
 namespace Cbd.Simulation;
 
 /// <summary>The named scenarios, and runs of them with the shipped policy or a mutant of it.</summary>
@@ -16,19 +14,23 @@ public static class Simulations
     };
 
     /// <summary>Safety rules that can be switched off, by name.</summary>
-    public static IReadOnlyList<string> MutantNames { get; } = ["sequence", "crc", "epoch", "credits", "single-copy", "claim-swap", "drain"];
+    public static IReadOnlyList<string> Rules { get; } = [.. typeof(IProtocolPolicy).GetProperties().Select(p => p.Name)];
 
     /// <summary>Runs one seed; an empty <paramref name="mutant"/> is the shipped policy.</summary>
-    public static SimulationSummary Run(string mutant, long seed, Scenario scenario, int steps) => mutant switch
+    public static SimulationSummary Run(string mutant, long seed, Scenario scenario, int steps)
     {
-        "" => new Simulator<SafePolicy>(seed, scenario).Run(steps),
-        "sequence" => new Simulator<Mutants.NoSequenceCheck>(seed, scenario).Run(steps),
-        "crc" => new Simulator<Mutants.NoCrcCheck>(seed, scenario).Run(steps),
-        "epoch" => new Simulator<Mutants.NoEpochCheck>(seed, scenario).Run(steps),
-        "credits" => new Simulator<Mutants.NoCredits>(seed, scenario).Run(steps),
-        "single-copy" => new Simulator<Mutants.NoSingleCopy>(seed, scenario).Run(steps),
-        "claim-swap" => new Simulator<Mutants.NoClaimSwap>(seed, scenario).Run(steps),
-        "drain" => new Simulator<Mutants.NoDrain>(seed, scenario).Run(steps),
-        _ => throw new ArgumentException($"there is no safety rule '{mutant}'; there are {string.Join(", ", MutantNames)}", nameof(mutant)),
-    };
+        if (mutant.Length == 0)
+            return new Simulator<SafePolicy>(seed, scenario).Run(steps);
+        if (!Rules.Contains(mutant))
+            throw new ArgumentException($"there is no safety rule '{mutant}'; there are {string.Join(", ", Rules)}", nameof(mutant));
+        MutantPolicy.Off = mutant;
+        try
+        {
+            return new Simulator<MutantPolicy>(seed, scenario).Run(steps);
+        }
+        finally
+        {
+            MutantPolicy.Off = null;
+        }
+    }
 }

@@ -118,7 +118,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             return;
         }
 
-        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
+        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && (!TPolicy.EnterTogether || _device.AllEntered(_generation)))
             Attach(word);
         if (_phase == QueuePhase.Attached)
             _handlerLeft = word.State == ClaimState.Detached;
@@ -174,7 +174,7 @@ public sealed partial class Queue<TMemory, TPolicy>
                 return;
             }
 
-            ClaimWord next = word.Next(ClaimState.Offered, word.Host);
+            ClaimWord next = TPolicy.RaiseEpoch ? word.Next(ClaimState.Offered, word.Host) : word.With(ClaimState.Offered);
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, next))
                 continue;
             _word = next;
@@ -216,7 +216,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         _aheadSince = long.MaxValue;
         _fruitlessResets = _attachedSession == _session ? _fruitlessResets + 1 : 0;
         // Its flush may have failed, and the kernel told only the process that died.
-        bool flushesAreLost = _attachedBuffered && _attachedSession != _session;
+        bool flushesAreLost = TPolicy.FailBufferedFlush && _attachedBuffered && _attachedSession != _session;
         _attachedSession = _session;
         _attachedBuffered = _device.IsBackendBuffered;
         // From here on whoever clears this channel has to wait for the handler.
