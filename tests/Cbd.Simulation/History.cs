@@ -31,6 +31,9 @@ public sealed class History(int blocks)
 
         /// <summary>It was answered at this time, and the disk dropped it in a flush that failed.</summary>
         public long Dropped { get; set; } = Never;
+
+        /// <summary>The disk dropped the block while this was not answered: it may have been in there.</summary>
+        public bool MayBeDropped { get; set; }
     }
 
     /// <summary>A read saw this value at some time from Began to Ended.</summary>
@@ -53,6 +56,8 @@ public sealed class History(int blocks)
             return;
         Write write = Find(block, id)!;
         write.Answered = write.Over = ++_clock;
+        if (write.MayBeDropped && !write.ForceUnitAccess)
+            (write.Dropped, write.Answered) = (write.Answered, Never);
         write.Durable |= write.ForceUnitAccess;
     }
 
@@ -87,6 +92,7 @@ public sealed class History(int blocks)
                 if (!presentLifeToo && write.Life >= Life)
                     continue;
                 write.Dropped = Never;
+                write.MayBeDropped = false;
                 if (!write.Durable)
                     write.Answered = Never;
             }
@@ -100,8 +106,14 @@ public sealed class History(int blocks)
     {
         foreach (Write write in _writes[block])
         {
-            if (write.Durable || write.Answered == Never)
+            if (write.Durable)
                 continue;
+            if (write.Answered == Never)
+            {
+                write.MayBeDropped = write.Over == Never;
+                continue;
+            }
+
             write.Dropped = write.Answered;
             write.Answered = Never;
         }

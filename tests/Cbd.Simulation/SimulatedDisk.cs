@@ -18,6 +18,7 @@ public sealed class SimulatedDisk
     private readonly HashSet<int> _dirty = [];
     private readonly List<Operation> _operations = [];
     private readonly Random _random;
+    private bool _hasUntoldFailure;
 
     internal sealed class Operation
     {
@@ -41,6 +42,9 @@ public sealed class SimulatedDisk
     }
 
     public int BlockCount { get; }
+
+    /// <summary>Gets every operation that takes effect.</summary>
+    public Action<string>? Log { get; set; }
 
     /// <summary>Errno of a flush, or a write to the medium, that failed; no other failure has it.</summary>
     public const int FlushErrno = 28;
@@ -82,12 +86,20 @@ public sealed class SimulatedDisk
             {
                 operation.Effective = true;
                 Perform(operation);
+                Log?.Invoke($"{operation.Request.Operation} {operation.Request.Offset / BlockBytes}+{operation.Request.Length / BlockBytes}{(operation.Queue is null ? " of nobody" : "")} takes effect, error {operation.Error}");
             }
 
             if (!operation.Effective || operation.DoneAt > now)
                 continue;
             _operations.Remove(operation);
             operation.Done = true;
+            if (_hasUntoldFailure && ReachesMedium(operation.Request))
+            {
+                // Whichever ends first is told, and no other.
+                _hasUntoldFailure = false;
+                operation.Error = FlushErrno;
+            }
+
             operation.Queue?.Finished.Enqueue(new BlockCompletion(
                 operation.Request.Cookie, operation.Error, operation.Error == 0 && operation.Request.Operation == BlockOperation.Read ? (int)operation.Request.Length : 0));
         }
@@ -114,6 +126,7 @@ public sealed class SimulatedDisk
     public void LoseCache()
     {
         _operations.Clear();
+        _hasUntoldFailure = false;
         foreach (int block in _dirty)
         {
             Span<byte> cached = _cached.AsSpan(block * BlockBytes, BlockBytes);
@@ -178,13 +191,19 @@ public sealed class SimulatedDisk
     private bool Fails(Operation operation)
     {
         BlockRequest request = operation.Request;
-        bool reachesMedium = request.Operation == BlockOperation.Flush ||
-            (request.Operation == BlockOperation.Write && (request.Flags & BlockFlags.ForceUnitAccess) != 0);
+        bool reachesMedium = ReachesMedium(request);
         if (reachesMedium && FlushFailShare > 0 && _random.NextDouble() < FlushFailShare)
         {
-            operation.Error = FlushErrno;
             if (IsBuffered)
+            {
                 DropCache();
+                _hasUntoldFailure = true;
+            }
+            else
+            {
+                operation.Error = FlushErrno;
+            }
+
             return true;
         }
 
@@ -194,6 +213,10 @@ public sealed class SimulatedDisk
         // A write that fails may have been done.
         return request.Operation != BlockOperation.Write || _random.Next(2) == 0;
     }
+
+    private static bool ReachesMedium(in BlockRequest request) =>
+        request.Operation == BlockOperation.Flush ||
+        (request.Operation == BlockOperation.Write && (request.Flags & BlockFlags.ForceUnitAccess) != 0);
 
     private void DropCache()
     {

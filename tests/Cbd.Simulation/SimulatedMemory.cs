@@ -138,7 +138,7 @@ public sealed class SimulatedRegion
     public void Load(int host, long offset, Span<byte> destination)
     {
         _visible.AsSpan((int)offset, destination.Length).CopyTo(destination);
-        if (Faults.Flicker > 0 && host >= 0 && _random.NextDouble() < Faults.Flicker)
+        if (Faults.Flicker > 0 && host >= 0 && offset >= FencedBytes && _random.NextDouble() < Faults.Flicker)
         {
             for (int i = 0; i + 8 <= destination.Length; i += 8)
             {

@@ -358,16 +358,16 @@ public sealed partial class Queue<TMemory, TPolicy>
         ref Request request = ref _requests[index];
         request.InFlight--;
         request.Result += result;
+        // With its first piece already: if the disk loses that before the last one is done, the whole is not done either.
+        if (error == 0 && (request.Flags & BlockFlags.ForceUnitAccess) == 0 &&
+            request.Operation is BlockOperation.Write or BlockOperation.WriteZeroes or BlockOperation.Discard)
+            _device.CountWrite(_queue);
         if (error != 0 && request.Error == 0)
             request.Error = error;
         if (request.InFlight > 0 || (request.Error == 0 && !request.IsIssued))
             return;
         if (!request.IsIssued)
             _requests.StopIssuing(index);
-        bool uncovered = request.Operation is BlockOperation.Write or BlockOperation.WriteZeroes or BlockOperation.Discard &&
-            (request.Flags & BlockFlags.ForceUnitAccess) == 0;
-        if (request.Error == 0 && uncovered)
-            _device.CountWrite(_queue);
         _requests.Answer(index);
     }
 

@@ -115,6 +115,7 @@ internal sealed class DeviceUser<TPolicy>
 
         _inFlight[slot] = new Sent(operation, flags, block, count, Disk.History.Begin(), ids);
         _world.CountRequest();
+        _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} sends {operation} {block}+{count} {flags} [{string.Join(' ', ids)}] slot {slot}");
         var request = new BlockRequest((ulong)slot, operation, flags, (long)block * SimulatedDisk.BlockBytes, (long)count * SimulatedDisk.BlockBytes, count > 0 ? data : default);
         if (!_queue.TrySubmit(request))
             _inFlight[slot] = null;
@@ -125,6 +126,7 @@ internal sealed class DeviceUser<TPolicy>
         int slot = (int)completion.Cookie;
         Sent sent = _inFlight[slot] ?? throw new SimulationException($"request {slot} was answered twice");
         _inFlight[slot] = null;
+        _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} slot {slot} {sent.Operation} {sent.Block}+{sent.Count} answered, error {completion.Error}");
         bool success = completion.Error == 0;
         if (!success)
             ReceiveError(sent, completion.Error);

@@ -115,6 +115,12 @@ public sealed partial class World<TPolicy>
     /// <summary>Runs, stops the faults, waits for quiet, reads everything, takes everything down. Throws on any violation.</summary>
     public WorldSummary Run(int steps)
     {
+        if (Log is not null)
+        {
+            foreach (SharedDisk<TPolicy> disk in _disks)
+                disk.Disk.Log = what => Trace($"disk {disk.Number}: {what}");
+        }
+
         try
         {
             for (int i = 0; i < steps && !(IsTargetHit && _watch.IsEmpty); i++)
@@ -135,8 +141,18 @@ public sealed partial class World<TPolicy>
         return new WorldSummary(_seed, _requests, _errors, _deaths, _deviceCount, _sessionCount, _accesses, _watch.Covered);
     }
 
+    /// <summary>Gets every event and every request, for looking into one seed.</summary>
+    public Action<string>? Log { get; init; }
+
+    internal void TraceIo(FormattableString what)
+    {
+        if (Log is not null)
+            Trace(FormattableString.Invariant(what));
+    }
+
     internal void Trace(string what)
     {
+        Log?.Invoke($"{Region.Now}: {what}");
         _events.Enqueue($"{Region.Now}: {what}");
         if (_events.Count > 40)
             _events.Dequeue();
@@ -215,8 +231,8 @@ public sealed partial class World<TPolicy>
             return;
         SimulatedProcess<TPolicy>[] processes = [.. Living.Where(p => p.Machine == machine)];
         Trace($"machine {machine.Number} loses power");
-        machine.PowerOff(backAt);
         Kill(processes);
+        machine.PowerOff(backAt);
         foreach (SimulatedProcess<TPolicy> process in processes)
             Region.LoseStores(process.Number);
         foreach (SharedDisk<TPolicy> disk in _disks)

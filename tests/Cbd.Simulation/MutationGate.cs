@@ -1,0 +1,110 @@
+using Cbd.Simulation.Region;
+
+namespace Cbd.Simulation;
+
+/// <summary>Where a safety rule shows: the scenario whose fixed seeds notice that it is off.</summary>
+/// <param name="Rule">Name of the rule.</param>
+/// <param name="Scenario">A scenario of <see cref="Simulations"/>, or the name of a cell of the crash matrix that is aimed at.</param>
+/// <param name="FirstSeed">Where to begin; seeds before it do not notice.</param>
+public sealed record GateEntry(string Rule, string Scenario, long FirstSeed = 1);
+
+/// <summary>
+/// The mutation gate: each safety rule is switched off, one at a time, and must be noticed by one of a few fixed seeds.
+/// </summary>
+public static class MutationGate
+{
+    /// <summary>Seeds that are tried from an entry's first on.</summary>
+    public const int SeedCount = 30;
+
+    private const int ChannelSteps = 20_000;
+    private const int RegionSteps = 40_000;
+
+    public static IReadOnlyList<GateEntry> Entries { get; } =
+    [
+        new("CheckSequence", "calm"),
+        new("CheckCrc", "rough"),
+        new("CheckEpoch", "rough"),
+        new("KeepCredits", "calm"),
+        new("CopyOnce", "rough"),
+        new("ClaimBySwap", "rivals"),
+        new("WaitForDrain", "slow-disk"),
+        new("RaiseEpoch", "crashing"),
+        new("HoldWhileReissuing", "crashing"),
+        new("CoverOnlyEarlierWrites", "power-cuts"),
+        new("CheckDurabilityId", "power-cuts"),
+        new("EnterTogether", "crashing"),
+        new("LatchFailedFlush", "failing-flushes"),
+        new("LatchBeforeCompletion", "failing-flushes"),
+        new("FailBufferedFlush", "failing-flushes"),
+        new("FreeOnlyDrained", "management"),
+        new("QuarantineWithoutProof", "pauses"),
+        new("TakeOverNeedsProof", "pauses"),
+        new("OneWriter", "management"),
+        new("FreeWriterAfterChannels", "management"),
+        new("KeepNewestBody", "management"),
+        new("KeepRecord", "BackendTakingOver/Owner"),
+        new("RefuseStaleBody", "power-cuts"),
+        new("LookAtBackendAfterActive", "management"),
+        new("LookAtHostAfterClaim", "pauses"),
+        new("LookAtNames", "management"),
+        new(MutantPolicy.DiskLock, "management"),
+    ];
+
+    /// <summary>The seed that notices that a rule is off, and how; 0 if none does.</summary>
+    public static long Find(GateEntry entry, out string how)
+    {
+        for (long seed = entry.FirstSeed; seed < entry.FirstSeed + SeedCount; seed++)
+        {
+            try
+            {
+                Run(entry, seed);
+            }
+            catch (SimulationException e)
+            {
+                how = e.Message.Split('\n')[0];
+                return seed;
+            }
+        }
+
+        how = "";
+        return 0;
+    }
+
+    /// <summary>Prints the table; false if a rule is not noticed.</summary>
+    public static bool Print(TextWriter output)
+    {
+        bool whole = true;
+        foreach (GateEntry entry in Entries)
+        {
+            long seed = Find(entry, out string how);
+            whole &= seed != 0;
+            output.WriteLine($"{entry.Rule,-26} {entry.Scenario,-24} {(seed == 0 ? "NOT NOTICED" : $"seed {seed}"),-12} {how}");
+        }
+
+        return whole;
+    }
+
+    private static void Run(GateEntry entry, long seed)
+    {
+        if (CrashMatrix.Cells.FirstOrDefault(c => c.Name == entry.Scenario) is { } cell)
+        {
+            MutantPolicy.Off = entry.Rule;
+            try
+            {
+                new World<MutantPolicy>(seed, WorldScenario.Directed, cell).Run(RegionSteps);
+            }
+            finally
+            {
+                MutantPolicy.Off = null;
+            }
+        }
+        else if (WorldScenario.All.TryGetValue(entry.Scenario, out WorldScenario? region))
+        {
+            Simulations.Run(entry.Rule, seed, region, RegionSteps);
+        }
+        else
+        {
+            Simulations.Run(entry.Rule, seed, Simulations.Scenarios[entry.Scenario], ChannelSteps);
+        }
+    }
+}
