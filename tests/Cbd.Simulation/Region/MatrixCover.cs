@@ -45,6 +45,15 @@ public static class DirectedRuns
         return cover;
     }
 
+    /// <summary>Runs seeds for one cell until it was seen; how often it was.</summary>
+    public static int Cover(MatrixCell cell)
+    {
+        int seen = 0;
+        for (long seed = 1; seed <= MaxSeeds && seen == 0; seed++)
+            seen = Run(cell, seed).Covered.GetValueOrDefault(cell.Name);
+        return seen;
+    }
+
     /// <summary>One seed aimed at one cell.</summary>
     public static WorldSummary Run(MatrixCell cell, long seed) =>
         new World<SafePolicy>(seed, WorldScenario.Directed, cell).Run(Steps);
