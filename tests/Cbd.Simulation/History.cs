@@ -12,6 +12,9 @@ public sealed class History(int blocks)
     private const long Never = long.MaxValue;
     private readonly List<Write>[] _writes = MakeBlocks(blocks);
     private readonly List<Sight>[] _sights = MakeSights(blocks);
+
+    /// <summary>When a block may last have gone back to an older value.</summary>
+    private readonly long[] _revertedAt = new long[blocks];
     private long _clock;
     private long _nextId;
 
@@ -97,7 +100,7 @@ public sealed class History(int blocks)
                     write.Answered = Never;
             }
 
-            _sights[block].Clear();
+            Revert(block);
         }
     }
 
@@ -118,7 +121,7 @@ public sealed class History(int blocks)
             write.Answered = Never;
         }
 
-        _sights[block].Clear();
+        Revert(block);
     }
 
     /// <summary>Nothing that a life of the user sent can take effect any more: all its epochs are drained.</summary>
@@ -152,10 +155,19 @@ public sealed class History(int blocks)
                 throw new SimulationException($"block {block} reads as write {id} (begun at {seen.Began}, answered or over at {seen.Over}), although a read from {sight.Began} to {sight.Ended} saw write {sight.Id}, before the read began at {began}");
         }
 
+        // A read that was on its way then may have seen either.
+        if (began <= _revertedAt[block])
+            return;
         List<Sight> sights = _sights[block];
         sights.Add(new Sight(id, began, ++_clock));
         if (sights.Count > 64)
             sights.RemoveAt(0);
+    }
+
+    private void Revert(int block)
+    {
+        _revertedAt[block] = ++_clock;
+        _sights[block].Clear();
     }
 
     private Write? Find(int block, long id)

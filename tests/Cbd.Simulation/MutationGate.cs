@@ -29,7 +29,7 @@ public static class MutationGate
         new("ClaimBySwap", "rivals"),
         new("WaitForDrain", "slow-disk"),
         new("RaiseEpoch", "crashing"),
-        new("HoldWhileReissuing", "crashing"),
+        new("HoldWhileReissuing", "slow-disk"),
         new("CoverOnlyEarlierWrites", "power-cuts"),
         new("CheckDurabilityId", "power-cuts"),
         new("EnterTogether", "crashing"),
@@ -61,6 +61,8 @@ public static class MutationGate
             }
             catch (SimulationException e)
             {
+                // Not an error of the simulator itself: with all rules the same seed is clean.
+                Run(entry with { Rule = "" }, seed);
                 how = e.Message.Split('\n')[0];
                 return seed;
             }
@@ -88,7 +90,7 @@ public static class MutationGate
     {
         if (CrashMatrix.Cells.FirstOrDefault(c => c.Name == entry.Scenario) is { } cell)
         {
-            MutantPolicy.Off = entry.Rule;
+            MutantPolicy.Off = entry.Rule.Length > 0 ? entry.Rule : null;
             try
             {
                 new World<MutantPolicy>(seed, WorldScenario.Directed, cell).Run(RegionSteps);

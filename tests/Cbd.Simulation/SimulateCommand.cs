@@ -58,9 +58,14 @@ public static class SimulateCommand
             return MutationGate.Print(output) ? 0 : 1;
         if (options.ContainsKey("--matrix"))
         {
-            MatrixCover cover = DirectedRuns.Run();
+            int violations = 0;
+            MatrixCover cover = DirectedRuns.Run(what =>
+            {
+                violations++;
+                output.WriteLine(what);
+            });
             cover.Print(output);
-            return cover.IsWhole ? 0 : 1;
+            return cover.IsWhole && violations == 0 ? 0 : 1;
         }
 
         if (options.ContainsKey("--seed"))

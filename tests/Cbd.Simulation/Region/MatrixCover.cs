@@ -33,13 +33,23 @@ public static class DirectedRuns
     private const int Steps = 40_000;
 
     /// <summary>Runs seeds for each cell until it was seen; returns what was.</summary>
-    public static MatrixCover Run()
+    /// <param name="failures">Gets what a run violated.</param>
+    public static MatrixCover Run(Action<string>? failures = null)
     {
         var cover = new MatrixCover();
         foreach (MatrixCell cell in CrashMatrix.Cells)
         {
             for (long seed = 1; seed <= MaxSeeds && cover.CountOf(cell) == 0; seed++)
-                cover.Add(Run(cell, seed).Covered);
+            {
+                try
+                {
+                    cover.Add(Run(cell, seed).Covered);
+                }
+                catch (SimulationException e)
+                {
+                    failures?.Invoke(e.Message.Split('\n')[0]);
+                }
+            }
         }
 
         return cover;
@@ -55,6 +65,15 @@ public static class DirectedRuns
     }
 
     /// <summary>One seed aimed at one cell.</summary>
-    public static WorldSummary Run(MatrixCell cell, long seed) =>
-        new World<SafePolicy>(seed, WorldScenario.Directed, cell).Run(Steps);
+    public static WorldSummary Run(MatrixCell cell, long seed, Action<string>? log = null)
+    {
+        try
+        {
+            return new World<SafePolicy>(seed, WorldScenario.Directed, cell) { Log = log }.Run(Steps);
+        }
+        catch (SimulationException e)
+        {
+            throw new SimulationException($"aimed at {cell.Name}, seed {seed}: {e.Message}", e);
+        }
+    }
 }

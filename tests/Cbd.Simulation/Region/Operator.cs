@@ -77,12 +77,29 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
                 Serve(disk, up);
             else if (session.Stage == SessionStage.Serving && session.Claim!.Body.FlushError != 0)
                 session.Process.Ask(_ => session.ClearFlushError());
+            else if (session.Stage == SessionStage.Serving && IsQuarantinedWith(session))
+                session.Process.Ask(_ => session.Stop(force: true));
             else if (session.Stage == SessionStage.Serving && disk.Device is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
                 up[Random.Next(up.Length)].Ask(p => StartDevice(p, disk));
         }
     }
 
     private bool _isDown;
+
+    /// <summary>A quarantined channel of a blkdev that is gone is given back when the session that served it is over.</summary>
+    private bool IsQuarantinedWith(SimulatedSession<TPolicy> session)
+    {
+        for (int channel = 0; channel < world.Geometry.ChannelCount; channel++)
+        {
+            ClaimWord word = world.Word(world.Geometry.ChannelOffset(channel));
+            if (word.State == ClaimState.Quarantined &&
+                BlkdevCtrlLine.TryLoadLatest(world.Inspection, world.Geometry, channel, word.Epoch, out BlkdevCtrlLine line) &&
+                line.Backend == session.Backend && line.Session == session.Epoch)
+                return true;
+        }
+
+        return false;
+    }
 
     /// <summary>Everything is stopped in order.</summary>
     public void TakeDown()

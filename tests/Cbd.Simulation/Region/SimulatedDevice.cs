@@ -124,6 +124,7 @@ internal sealed class SimulatedDevice<TPolicy>
                 ChannelClaims<SimulatedMemory, TPolicy>.Release(_process.Memory, _process.Geometry, channel, word);
             _claim.End();
             Stage = DeviceStage.Over;
+            _world.Over(this);
             throw;
         }
 
@@ -276,8 +277,9 @@ internal sealed class SimulatedDevice<TPolicy>
 
         foreach (DeviceUser<TPolicy> user in _users)
             user.Release();
+        _world.Over(this);
         if (Life > 0)
-            _world.Ended(this, [.. _claimed.Select(c => c.Channel)]);
+            _world.Ended(this, [.. _claimed]);
     }
 
     private void LookForLoss()

@@ -86,16 +86,20 @@ public sealed partial class World<TPolicy>
 
         Geometry = ReadGeometry();
         IsFormatted = true;
+        _claimEpochs.Clear();
+        foreach (EndedLife life in _ended)
+            life.Disk.History.EndLife(life.Life);
+        _ended.Clear();
         _watch.Formatted();
         Trace($"process {formatter.Number} has formatted the region");
     }
 
     /// <summary>A device's life is over; what it sent can take effect until all its channels have gone on.</summary>
-    internal void Ended(SimulatedDevice<TPolicy> device, int[] channels)
-    {
-        _liveDevices.Remove(device);
-        _ended.Add(new EndedLife(device.Disk, device.Life, [.. channels.Select(c => (c, Word(Geometry.ChannelOffset(c)).Epoch))]));
-    }
+    internal void Ended(SimulatedDevice<TPolicy> device, (int Channel, ClaimWord Word)[] channels) =>
+        _ended.Add(new EndedLife(device.Disk, device.Life, [.. channels.Select(c => (c.Channel, c.Word.Epoch))]));
+
+    /// <summary>A device may not store any more, or has given everything back.</summary>
+    internal void Over(SimulatedDevice<TPolicy> device) => _liveDevices.Remove(device);
 
     private RegionGeometry ReadGeometry() => TransportInfo.Read(Inspection, Region.SizeBytes).Geometry;
 
@@ -114,7 +118,8 @@ public sealed partial class World<TPolicy>
     private bool IsDrained(int channel, ulong epoch)
     {
         ClaimWord word = Word(Geometry.ChannelOffset(channel));
-        return word.State == ClaimState.Free || word.Epoch > epoch;
+        // Resets raise the epoch within one life of the channel; a claim begins the next.
+        return word.State == ClaimState.Free || _claimEpochs.GetValueOrDefault(channel) > epoch;
     }
 
     private void Swapped(int process, long offset, ulong from, ulong to)
@@ -123,6 +128,8 @@ public sealed partial class World<TPolicy>
         var after = new ClaimWord(to);
         if (IsClaimWord(offset) && after.Epoch != before.Epoch && !_claims.Add((Geometry.RegionId, offset, after.Epoch)))
             throw new SimulationException($"epoch {after.Epoch} of the claim word at {offset} was used twice ({before} → {after})");
+        if (after.State == ClaimState.Claimed)
+            _claimEpochs[(int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel)] = after.Epoch;
         if (offset == TransportInfo.MagicOffset)
             LastMagicSwap = process;
         _watch.Swapped(process, offset, before, after);

@@ -36,6 +36,7 @@ public sealed partial class World<TPolicy>
     private readonly List<SimulatedSession<TPolicy>> _sessions = [];
     private readonly List<SimulatedDevice<TPolicy>> _liveDevices = [];
     private readonly List<EndedLife> _ended = [];
+    private readonly Dictionary<int, ulong> _claimEpochs = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
     private int _depth;
     private int _nextProcess;
