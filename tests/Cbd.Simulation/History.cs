@@ -59,8 +59,9 @@ public sealed class History(int blocks)
             return;
         Write write = Find(block, id)!;
         write.Answered = write.Over = ++_clock;
+        // It may also have been done, or done again, after that.
         if (write.MayBeDropped && !write.ForceUnitAccess)
-            (write.Dropped, write.Answered) = (write.Answered, Never);
+            write.Answered = Never;
         write.Durable |= write.ForceUnitAccess;
     }
 
@@ -95,7 +96,6 @@ public sealed class History(int blocks)
                 if (!presentLifeToo && write.Life >= Life)
                     continue;
                 write.Dropped = Never;
-                write.MayBeDropped = false;
                 if (!write.Durable)
                     write.Answered = Never;
             }
@@ -104,12 +104,16 @@ public sealed class History(int blocks)
         }
     }
 
-    /// <summary>The disk dropped what it had of a block in a flush that failed; its user is told by that flush.</summary>
-    public void Drop(int block)
+    /// <summary>
+    /// The disk dropped what it had of a block in a flush that failed, and has write <paramref name="kept"/> again; its
+    /// user is told by that flush.
+    /// </summary>
+    public void Drop(int block, long kept)
     {
+        Write? rest = Find(block, kept);
         foreach (Write write in _writes[block])
         {
-            if (write.Durable)
+            if (write.Durable || write == rest || (rest is not null && write.Over < rest.Began))
                 continue;
             if (write.Answered == Never)
             {
@@ -117,7 +121,8 @@ public sealed class History(int blocks)
                 continue;
             }
 
-            write.Dropped = write.Answered;
+            // Of two that overlapped nobody knows which one the disk had before.
+            write.Dropped = rest is not null && write.Began > rest.Over ? write.Answered : Never;
             write.Answered = Never;
         }
 

@@ -60,8 +60,8 @@ public sealed class SimulatedDisk
     /// </summary>
     public bool IsBuffered { get; set; }
 
-    /// <summary>A block that a flush should have written was dropped.</summary>
-    public event Action<int>? Dropped;
+    /// <summary>A block that a flush should have written was dropped; with the number of the write that is there now.</summary>
+    public event Action<int, long>? Dropped;
 
     /// <summary>Flushes at the disk for this queue, with nobody told of their end yet.</summary>
     internal int FlushesOf(SimulatedDiskQueue queue) =>
@@ -226,7 +226,7 @@ public sealed class SimulatedDisk
                 continue;
             _dirty.Remove(block);
             _durable.AsSpan(block * BlockBytes, BlockBytes).CopyTo(_cached.AsSpan(block * BlockBytes, BlockBytes));
-            Dropped?.Invoke(block);
+            Dropped?.Invoke(block, System.Buffers.Binary.BinaryPrimitives.ReadInt64LittleEndian(_durable.AsSpan(block * BlockBytes)));
         }
     }
 }

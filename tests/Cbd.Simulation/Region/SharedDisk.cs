@@ -53,9 +53,11 @@ internal sealed class SharedDisk<TPolicy>
         if (_locks.TryGetValue(machine, out SimulatedDiskQueue? holder) && (!_closed.Contains(holder) || Disk.HasOperationsOf(holder)))
             return false;
         _locks[machine] = queue;
-        _lastMachine = machine;
         return true;
     }
+
+    /// <summary>A session of this machine has the disk now: its caches hold what is not flushed.</summary>
+    public void ServedBy(int machine) => _lastMachine = machine;
 
     public void Unlock(SimulatedDiskQueue queue) => _closed.Add(queue);
 

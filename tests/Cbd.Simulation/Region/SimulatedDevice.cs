@@ -47,6 +47,9 @@ internal sealed class SimulatedDevice<TPolicy>
 
     public int Backend { get; }
 
+    /// <summary>Which life of the backend's entry it is on.</summary>
+    public int BackendLife { get; set; }
+
     public SimulatedProcess<TPolicy> Process => _process;
 
     public DeviceStage Stage { get; private set; } = DeviceStage.Claiming;

@@ -15,12 +15,16 @@ public sealed partial class World<TPolicy>
     {
         foreach (SimulatedDevice<TPolicy> other in _liveDevices)
         {
-            if (other.Disk == device.Disk && other.Process.MayStore && !other.IsOver)
+            if (other.Backend == device.Backend && other.BackendLife == BackendLife(device.Backend) && other.Process.MayStore && !other.IsOver)
                 throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend}, which blkdev {other.Blkdev} of process {other.Process.Number} may still write to");
         }
 
+        device.BackendLife = BackendLife(device.Backend);
         _liveDevices.Add(device);
     }
+
+    /// <summary>How often the backend's entry was freed: an operator may give up the blkdevs of a record with it.</summary>
+    private int BackendLife(int backend) => _backendLives.GetValueOrDefault(Geometry.BackendOffset(backend));
 
     /// <summary>A device has claimed a channel.</summary>
     internal void Claimed(SimulatedDevice<TPolicy> device, int channel, ClaimWord word)
@@ -34,7 +38,7 @@ public sealed partial class World<TPolicy>
 
     internal void Running(SimulatedDevice<TPolicy> device)
     {
-        if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore)
+        if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore && other.Backend == device.Backend && other.BackendLife == device.BackendLife)
             throw new SimulationException($"disk {device.Disk.Number} has two devices: of processes {other.Process.Number} and {device.Process.Number}");
         device.Disk.Device = device;
         device.Disk.IsLossPending = false;
@@ -50,6 +54,7 @@ public sealed partial class World<TPolicy>
                 throw new SimulationException($"disk {session.Disk.Number} is served twice: as backend {other.Backend} by process {other.Process.Number}, and as backend {session.Backend} by process {session.Process.Number}");
         }
 
+        session.Disk.ServedBy(session.Process.Machine.Number);
         _sessions.Add(session);
         if (_sessions.Count > 64)
             _sessions.RemoveAll(s => !s.MayTouchDisk && s.Stage == SessionStage.Over && _sessions.IndexOf(s) < _sessions.Count - 32);
@@ -128,6 +133,8 @@ public sealed partial class World<TPolicy>
         var after = new ClaimWord(to);
         if (IsClaimWord(offset) && after.Epoch != before.Epoch && !_claims.Add((Geometry.RegionId, offset, after.Epoch)))
             throw new SimulationException($"epoch {after.Epoch} of the claim word at {offset} was used twice ({before} → {after})");
+        if (after.State == ClaimState.Free)
+            _backendLives[offset] = _backendLives.GetValueOrDefault(offset) + 1;
         if (after.State == ClaimState.Claimed)
             _claimEpochs[(int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel)] = after.Epoch;
         if (offset == TransportInfo.MagicOffset)

@@ -37,6 +37,7 @@ public sealed partial class World<TPolicy>
     private readonly List<SimulatedDevice<TPolicy>> _liveDevices = [];
     private readonly List<EndedLife> _ended = [];
     private readonly Dictionary<int, ulong> _claimEpochs = [];
+    private readonly Dictionary<long, int> _backendLives = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
     private int _depth;
     private int _nextProcess;
