@@ -49,7 +49,12 @@ internal sealed class DeviceUser<TPolicy>
     public void Turn(long nowMicroseconds)
     {
         Submit();
+        bool held = _device.State!.IsHeld;
+        int inFlight = _queue.InFlight;
+        int resets = _device.Queues.Sum(q => q.ResetCount);
         int count = _queue.Poll(nowMicroseconds, _completions);
+        if (held && _device.State.IsHeld && _queue.InFlight > inFlight && resets == _device.Queues.Sum(q => q.ResetCount))
+            throw new SimulationException($"channel {_queue.Channel} issued new commands while a queue of the device repeats what was in flight");
         for (int i = 0; i < count; i++)
             Receive(_completions[i]);
     }
@@ -78,19 +83,22 @@ internal sealed class DeviceUser<TPolicy>
             return;
         }
 
-        if (_world.IsCalming || _world.Random.Next(3) == 0)
+        if (_world.IsCalming || !_world.Chance(_world.Scenario.Submit))
             return;
         int block = _world.Random.Next(Disk.Disk.BlockCount);
         int count = Math.Min(1 + _world.Random.Next(MaxBlocks), Disk.Disk.BlockCount - block);
-        switch (_world.Random.Next(24))
+        if (_world.Chance(_world.Scenario.FlushShare))
         {
-            case 0 or 1:
-                Send(slot, BlockOperation.Flush, BlockFlags.None, 0, 0);
-                break;
-            case < 10:
+            Send(slot, BlockOperation.Flush, BlockFlags.None, 0, 0);
+            return;
+        }
+
+        switch (_world.Random.Next(22))
+        {
+            case < 8:
                 Send(slot, BlockOperation.Read, BlockFlags.None, block, count);
                 break;
-            case 10:
+            case 8:
                 Send(slot, BlockOperation.Write, BlockFlags.ForceUnitAccess, block, count);
                 break;
             default:

@@ -70,6 +70,13 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands == 0)];
         if (up.Length == 0)
             return;
+        foreach (SimulatedProcess<TPolicy> process in up)
+        {
+            // Given another's name by mistake, which keeps that one out.
+            if (!world.HasOwnName(process))
+                process.Ask(p => p.Leave());
+        }
+
         foreach (SharedDisk<TPolicy> disk in world.Disks)
         {
             SimulatedSession<TPolicy>? session = SessionOf(disk);

@@ -44,6 +44,9 @@ internal sealed class SimulatedThread<TPolicy>(SimulatedProcess<TPolicy> process
 
     public bool IsRunning { get; set; }
 
+    /// <summary>The kernel does not run it until then; other threads of its process go on.</summary>
+    public long StalledUntil { get; set; }
+
     public void Turn() => turn();
 }
 
@@ -55,7 +58,6 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     where TPolicy : struct, IProtocolPolicy
 {
     private readonly World<TPolicy> _world;
-    private readonly string _name;
     private readonly bool _format;
     private readonly Queue<Action<SimulatedProcess<TPolicy>>> _commands = new();
     private readonly List<SimulatedSession<TPolicy>> _sessions = [];
@@ -72,7 +74,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format)
     {
         _world = world;
-        _name = name;
+        Name = name;
         _format = format;
         Slot = slot;
         Number = number;
@@ -83,6 +85,8 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     }
 
     public int Slot { get; }
+
+    public string Name { get; }
 
     /// <summary>Never used by another life.</summary>
     public int Number { get; }
@@ -229,7 +233,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             return;
         _identity = new HostIdentity
         {
-            Name = _name,
+            Name = Name,
             BootId = Machine.BootId,
             HostUuid = Machine.HostUuid,
             Device = 5,
@@ -303,7 +307,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         Backends = new BackendRegistry<SimulatedMemory, TPolicy>(Memory, Host, _tracker!);
         Blkdevs = new BlkdevRegistry<SimulatedMemory, TPolicy>(Memory, Host, _tracker!);
         Stage = ProcessStage.Up;
-        _world.Registered(this, _name);
+        _world.Registered(this, Name);
     }
 
     private void KeepHouse()

@@ -31,6 +31,9 @@ public sealed partial class World<TPolicy>
     private readonly Operator<TPolicy> _operator;
     private readonly CrashWatch<TPolicy> _watch;
     private readonly Stack<NativeBuffer> _buffers = new();
+
+    /// <summary>Threads in the middle of a turn; each is interrupted by the next.</summary>
+    private readonly Stack<SimulatedThread<TPolicy>> _running = new();
     private readonly Queue<string> _events = new();
     private readonly HashSet<(Guid Region, long Offset, ulong Epoch)> _claims = [];
     private readonly List<SimulatedSession<TPolicy>> _sessions = [];
@@ -203,7 +206,10 @@ public sealed partial class World<TPolicy>
             }
         }
 
-        while (!process.CanRun && !process.IsDead)
+        SimulatedThread<TPolicy>? thread = _running.Count > 0 ? _running.Peek() : null;
+        if (thread is not null && _depth < DepthLimit && !IsCalming && Chance(_scenario.Stall))
+            thread.StalledUntil = Region.Now + _random.Next(1, 2 * DeadMicroseconds);
+        while (!process.IsDead && (!process.CanRun || thread?.StalledUntil > Region.Now && !IsCalming))
             Step(faults: !IsCalming);
         ThrowIfDead(process);
     }
@@ -251,6 +257,8 @@ public sealed partial class World<TPolicy>
         else if (process.Stage != ProcessStage.Leaving)
             Exit(process);
     }
+
+    internal bool HasOwnName(SimulatedProcess<TPolicy> process) => process.Name == _slots[process.Slot].Name;
 
     /// <summary>The process that had this host entry last is dead, and its machine is off.</summary>
     internal bool IsMachineOffOf(int host) => _lastOn.TryGetValue(host, out SimulatedProcess<TPolicy>? process) && process.IsDead && !process.Machine.IsUp;
@@ -377,6 +385,7 @@ public sealed partial class World<TPolicy>
     {
         _depth++;
         thread.IsRunning = true;
+        _running.Push(thread);
         try
         {
             thread.Turn();
@@ -388,6 +397,7 @@ public sealed partial class World<TPolicy>
         finally
         {
             thread.IsRunning = false;
+            _running.Pop();
             _depth--;
         }
     }

@@ -14,6 +14,9 @@ public sealed record WorldScenario
     /// <summary>Per access: the process stands still, up to four dead-times.</summary>
     public double Pause { get; init; }
 
+    /// <summary>Per access: the thread alone stands still, up to two dead-times.</summary>
+    public double Stall { get; init; }
+
     /// <summary>Per step: a machine is suspended, and its clock with it.</summary>
     public double Suspend { get; init; }
 
@@ -32,6 +35,12 @@ public sealed record WorldScenario
     /// <summary>Share of the disk's operations that take that long.</summary>
     public double SlowShare { get; init; } = 0.2;
 
+    /// <summary>Per turn of a user: it sends something.</summary>
+    public double Submit { get; init; } = 0.67;
+
+    /// <summary>Share of flushes in what users send.</summary>
+    public double FlushShare { get; init; } = 0.08;
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -42,6 +51,7 @@ public sealed record WorldScenario
         Crash = 0.00001,
         MachineCrash = 0.00002,
         Pause = 0.000003,
+        Stall = 0.000003,
         Suspend = 0.00003,
         Operate = 0.004,
         DiskFail = 0.002,
@@ -50,14 +60,20 @@ public sealed record WorldScenario
         SlowShare = 0.05,
     };
 
-    /// <summary>No fault but what the operator does, and the deaths that a directed run aims at.</summary>
-    public static WorldScenario Directed { get; } = new() { Operate = 0.004, FlushFail = 0.002, DiskDelay = 2000, SlowShare = 0.1, Preemption = 0.02 };
+    /// <summary>No fault but what the operator does, lines that are lost, and the death that a directed run aims at.</summary>
+    public static WorldScenario Directed { get; } = new() { Visibility = new VisibilityFaults { Drop = 0.01 }, Operate = 0.004, FlushFail = 0.03, DiskDelay = 2000, SlowShare = 0.1, Preemption = 0.02 };
 
     /// <summary>Management operations race, and processes stand still in the middle of them.</summary>
     public static WorldScenario Management { get; } = new() { Operate = 0.03, Preemption = 0.05, Pause = 0.00002, Crash = 0.00003, MachineCrash = 0.00005 };
 
     /// <summary>Machines lose their power while slow disks hold what was not flushed.</summary>
     public static WorldScenario PowerCuts { get; } = new() { Operate = 0.003, MachineCrash = 0.0003, Crash = 0.00001, DiskDelay = 3000, SlowShare = 0.2, Blocks = 8 };
+
+    /// <summary>The same with users who wait and flush much: what is uncovered is one write, or none.</summary>
+    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.01, MachineCrash = 0.0008, Stall = 0.0001, DiskDelay = 3000, SlowShare = 0.5, Blocks = 4, Submit = 0.01, FlushShare = 0.4 };
+
+    /// <summary>Disk operations outlive their hosts and the clearing of them.</summary>
+    public static WorldScenario SlowDisks { get; } = new() { Operate = 0.01, Crash = 0.00005, DiskDelay = 40_000, SlowShare = 0.3, Blocks = 6 };
 
     /// <summary>Flushes fail, and processes die while they do.</summary>
     public static WorldScenario FailingFlushes { get; } = new() { Operate = 0.004, FlushFail = 0.1, Crash = 0.00005, DiskDelay = 2000, SlowShare = 0.5, Blocks = 8 };
@@ -70,6 +86,8 @@ public sealed record WorldScenario
         ["everything"] = Everything,
         ["management"] = Management,
         ["power-cuts"] = PowerCuts,
+        ["sparse-power-cuts"] = SparsePowerCuts,
+        ["slow-disks"] = SlowDisks,
         ["failing-flushes"] = FailingFlushes,
         ["pauses"] = Pauses,
         ["directed"] = Directed,
