@@ -4,7 +4,7 @@ namespace Cbd.Simulation;
 
 /// <summary>Where a safety rule shows: the scenario whose fixed seeds notice that it is off.</summary>
 /// <param name="Rule">Name of the rule.</param>
-/// <param name="Scenario">A scenario of <see cref="Simulations"/>, or the name of a cell of the crash matrix that is aimed at.</param>
+/// <param name="Scenario">A scenario of <see cref="Simulations"/>; behind an @ the cell of the crash matrix that is aimed at.</param>
 /// <param name="FirstSeed">Where to begin; seeds before it do not notice.</param>
 public sealed record GateEntry(string Rule, string Scenario, long FirstSeed = 1);
 
@@ -31,23 +31,23 @@ public static class MutationGate
         new("RaiseEpoch", "crashing"),
         new("HoldWhileReissuing", "everything"),
         new("CoverOnlyEarlierWrites", "sparse-power-cuts"),
-        new("CheckDurabilityId", "power-cuts"),
+        new("CheckDurabilityId", "take-overs"),
         new("EnterTogether", "sparse-power-cuts"),
         new("LatchFailedFlush", "failing-flushes"),
         new("LatchBeforeCompletion", "failing-flushes"),
-        new("FailBufferedFlush", "BackendFlushingBuffered/Owner"),
-        new("FreeOnlyDrained", "slow-disks"),
+        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner"),
+        new("FreeOnlyDrained", "slow-disks@ChannelFetched/Blkdev"),
         new("QuarantineWithoutProof", "pauses"),
         new("TakeOverNeedsProof", "pauses"),
         new("OneWriter", "management"),
-        new("FreeWriterAfterChannels", "management"),
+        new("FreeWriterAfterChannels", "slow-disks@ChannelFetched/Blkdev"),
         new("KeepNewestBody", "management"),
-        new("KeepRecord", "BackendTakingOver/Owner"),
-        new("RefuseStaleBody", "power-cuts"),
+        new("KeepRecord", "directed@BackendTakingOver/Owner"),
+        new("RefuseStaleBody", "take-overs"),
         new("LookAtBackendAfterActive", "management"),
         new("LookAtHostAfterClaim", "pauses"),
         new("LookAtNames", "management"),
-        new(MutantPolicy.DiskLock, "management"),
+        new(MutantPolicy.DiskLock, "slow-disks@ChannelFetched/Backend"),
     ];
 
     /// <summary>
@@ -97,12 +97,14 @@ public static class MutationGate
 
     private static void Run(GateEntry entry, long seed)
     {
-        if (CrashMatrix.Cells.FirstOrDefault(c => c.Name == entry.Scenario) is { } cell)
+        string[] parts = entry.Scenario.Split('@');
+        if (parts.Length == 2)
         {
+            MatrixCell cell = CrashMatrix.Cells.Single(c => c.Name == parts[1]);
             MutantPolicy.Off = entry.Rule.Length > 0 ? entry.Rule : null;
             try
             {
-                new World<MutantPolicy>(seed, WorldScenario.Directed, cell).Run(RegionSteps);
+                new World<MutantPolicy>(seed, WorldScenario.All[parts[0]], cell).Run(RegionSteps);
             }
             finally
             {

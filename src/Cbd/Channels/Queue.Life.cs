@@ -19,6 +19,9 @@ public sealed partial class Queue<TMemory, TPolicy>
     private long _aheadSince = long.MaxValue;
     private ulong _aheadCopied;
 
+    /// <summary>The session that the channel is offered or attached to.</summary>
+    internal ulong Session => _session;
+
     /// <summary>Offers the claimed channel to the device's session.</summary>
     public void Offer()
     {

@@ -51,10 +51,16 @@ internal sealed class DeviceUser<TPolicy>
         Submit();
         bool held = _device.State!.IsHeld;
         int inFlight = _queue.InFlight;
+        int own = _queue.ResetCount;
         int resets = _device.Queues.Sum(q => q.ResetCount);
+        bool attached = _queue.Phase == QueuePhase.Attached;
+        ulong session = _device.State.SessionEpoch;
         int count = _queue.Poll(nowMicroseconds, _completions);
         if (held && _device.State.IsHeld && _queue.InFlight > inFlight && resets == _device.Queues.Sum(q => q.ResetCount))
             throw new SimulationException($"channel {_queue.Channel} issued new commands while a queue of the device repeats what was in flight");
+        if (!attached && _queue.Phase == QueuePhase.Attached && session == _device.State.SessionEpoch && _queue.ResetCount == own &&
+            !_device.State.AllEntered(_device.State.DurabilityGeneration) && _queue.Session == session)
+            throw new SimulationException($"channel {_queue.Channel} is attached to a session behind a loss while another queue of the device has not left the one before");
         for (int i = 0; i < count; i++)
             Receive(_completions[i]);
     }

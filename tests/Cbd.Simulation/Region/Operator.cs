@@ -203,7 +203,11 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         {
             int backend = FindRecord(disk, out ClaimWord word);
             if (backend >= 0 && word.State == ClaimState.Orphaned && Random.Next(4) == 0)
+            {
+                world.GivingUp = p.Number;
                 ClaimOperations<SimulatedMemory, TPolicy>.TrySwap(p.Memory, p.Geometry.BackendOffset(backend), word, word.Freed());
+                world.GivingUp = 0;
+            }
         });
     }
 

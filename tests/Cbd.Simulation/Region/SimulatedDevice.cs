@@ -50,6 +50,9 @@ internal sealed class SimulatedDevice<TPolicy>
     /// <summary>Which life of the backend's entry it is on.</summary>
     public int BackendLife { get; set; }
 
+    /// <summary>How often the entry had been freed by the rules when it was claimed.</summary>
+    public int BackendEnds { get; set; }
+
     public SimulatedProcess<TPolicy> Process => _process;
 
     public DeviceStage Stage { get; private set; } = DeviceStage.Claiming;
@@ -117,6 +120,7 @@ internal sealed class SimulatedDevice<TPolicy>
             }
 
             _claim.Activate([.. _claimed.Select(c => c.Channel)], "nbd");
+            _world.Activated(this);
             string identity = _process.Backends.ReadRecord(Backend).Identity;
             if (identity != Disk.Identity)
                 throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is {identity}");

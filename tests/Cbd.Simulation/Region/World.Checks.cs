@@ -19,8 +19,22 @@ public sealed partial class World<TPolicy>
                 throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend}, which blkdev {other.Blkdev} of process {other.Process.Number} may still write to");
         }
 
+        foreach (EndedLife life in _ended)
+        {
+            if (life.Disk == device.Disk && life.Backend == device.Backend && life.BackendLife == BackendLife(device.Backend) && !Array.TrueForAll(life.Channels, c => IsDrained(c.Channel, c.Epoch)))
+                throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free");
+        }
+
         device.BackendLife = BackendLife(device.Backend);
+        device.BackendEnds = _backendEnds.GetValueOrDefault(Geometry.BackendOffset(device.Backend));
         _liveDevices.Add(device);
+    }
+
+    /// <summary>The device is active, and has seen that its backend is still the one that it claimed.</summary>
+    internal void Activated(SimulatedDevice<TPolicy> device)
+    {
+        if (device.BackendEnds != _backendEnds.GetValueOrDefault(Geometry.BackendOffset(device.Backend)))
+            throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} is active on backend {device.Backend}, which was freed meanwhile");
     }
 
     /// <summary>How often the backend's entry was freed: an operator may give up the blkdevs of a record with it.</summary>
@@ -101,7 +115,7 @@ public sealed partial class World<TPolicy>
 
     /// <summary>A device's life is over; what it sent can take effect until all its channels have gone on.</summary>
     internal void Ended(SimulatedDevice<TPolicy> device, (int Channel, ClaimWord Word)[] channels) =>
-        _ended.Add(new EndedLife(device.Disk, device.Life, [.. channels.Select(c => (c.Channel, c.Word.Epoch))]));
+        _ended.Add(new EndedLife(device.Disk, device.Backend, device.BackendLife, device.Life, [.. channels.Select(c => (c.Channel, c.Word.Epoch))]));
 
     /// <summary>A device may not store any more, or has given everything back.</summary>
     internal void Over(SimulatedDevice<TPolicy> device) => _liveDevices.Remove(device);
@@ -135,6 +149,8 @@ public sealed partial class World<TPolicy>
             throw new SimulationException($"epoch {after.Epoch} of the claim word at {offset} was used twice ({before} → {after})");
         if (after.State == ClaimState.Free)
             _backendLives[offset] = _backendLives.GetValueOrDefault(offset) + 1;
+        if (after.State == ClaimState.Free && process != GivingUp)
+            _backendEnds[offset] = _backendEnds.GetValueOrDefault(offset) + 1;
         if (after.State == ClaimState.Claimed)
             _claimEpochs[(int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel)] = after.Epoch;
         if (offset == TransportInfo.MagicOffset)
@@ -178,14 +194,27 @@ public sealed partial class World<TPolicy>
             };
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
+            if (word.State == ClaimState.Active && EntryBodies<SimulatedMemory>.TryReadBackend(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _) && IsHostOver(body.HostId, body.HostEpoch))
+                throw new SimulationException($"backend {backend} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
 
         for (int blkdev = 0; blkdev < Geometry.BlkdevCount; blkdev++)
         {
             ClaimWord word = Word(Geometry.BlkdevOffset(blkdev));
-            if (word.State == ClaimState.Active && !EntryBodies<SimulatedMemory>.TryReadBlkdev(Inspection, Geometry, blkdev, word.Epoch, out _, out string error))
+            if (word.State != ClaimState.Active)
+                continue;
+            if (!EntryBodies<SimulatedMemory>.TryReadBlkdev(Inspection, Geometry, blkdev, word.Epoch, out BlkdevBody body, out string error))
                 throw new SimulationException($"blkdev {blkdev} ({word}) cannot be read: {error}");
+            if (IsHostOver(body.HostId, body.HostEpoch))
+                throw new SimulationException($"blkdev {blkdev} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
+    }
+
+    /// <summary>A host's entry is freed after all that it had.</summary>
+    private bool IsHostOver(int host, ulong epoch)
+    {
+        ClaimWord word = Word(Geometry.HostOffset(host));
+        return word.State == ClaimState.Free || word.Epoch > epoch;
     }
 
     /// <summary>No more faults: everything has to come back, hold what was promised, and go away without a trace.</summary>

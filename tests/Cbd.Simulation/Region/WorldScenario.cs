@@ -70,10 +70,13 @@ public sealed record WorldScenario
     public static WorldScenario PowerCuts { get; } = new() { Operate = 0.003, MachineCrash = 0.0003, Crash = 0.00001, DiskDelay = 3000, SlowShare = 0.2, Blocks = 8 };
 
     /// <summary>The same with users who wait and flush much: what is uncovered is one write, or none.</summary>
-    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.01, MachineCrash = 0.0008, Stall = 0.0001, DiskDelay = 3000, SlowShare = 0.5, Blocks = 4, Submit = 0.01, FlushShare = 0.4 };
+    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.02, MachineCrash = 0.0002, Stall = 0.0001, DiskDelay = 3000, SlowShare = 0.5, Blocks = 4, Submit = 0.05, FlushShare = 0.3 };
 
     /// <summary>Disk operations outlive their hosts and the clearing of them.</summary>
     public static WorldScenario SlowDisks { get; } = new() { Operate = 0.01, Crash = 0.00005, DiskDelay = 40_000, SlowShare = 0.3, Blocks = 6 };
+
+    /// <summary>Machines go and come back, and others take over, while users read and write few blocks.</summary>
+    public static WorldScenario TakeOvers { get; } = new() { Operate = 0.03, MachineCrash = 0.00015, DiskDelay = 500, Blocks = 4, Submit = 0.3, FlushShare = 0.02 };
 
     /// <summary>Flushes fail, and processes die while they do.</summary>
     public static WorldScenario FailingFlushes { get; } = new() { Operate = 0.004, FlushFail = 0.1, Crash = 0.00005, DiskDelay = 2000, SlowShare = 0.5, Blocks = 8 };
@@ -88,6 +91,7 @@ public sealed record WorldScenario
         ["power-cuts"] = PowerCuts,
         ["sparse-power-cuts"] = SparsePowerCuts,
         ["slow-disks"] = SlowDisks,
+        ["take-overs"] = TakeOvers,
         ["failing-flushes"] = FailingFlushes,
         ["pauses"] = Pauses,
         ["directed"] = Directed,
