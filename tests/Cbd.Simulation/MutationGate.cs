@@ -36,26 +36,26 @@ public static class MutationGate
         new("LatchFailedFlush", "failing-flushes"),
         new("LatchBeforeCompletion", "failing-flushes"),
         new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner"),
-        new("FreeOnlyDrained", "slow-disks@ChannelFetched/Blkdev"),
+        new("FreeOnlyDrained", "slow-disks"),
         new("QuarantineWithoutProof", "pauses"),
         new("TakeOverNeedsProof", "pauses"),
         new("OneWriter", "management"),
-        new("FreeWriterAfterChannels", "slow-disks@ChannelFetched/Blkdev"),
-        new("KeepNewestBody", "management"),
-        new("KeepRecord", "directed@BackendTakingOver/Owner"),
+        new("FreeWriterAfterChannels", "slow-disks"),
+        new("KeepNewestBody", "failing-flushes"),
+        new("KeepRecord", "take-overs"),
         new("RefuseStaleBody", "take-overs"),
-        new("LookAtBackendAfterActive", "management"),
-        new("LookAtHostAfterClaim", "pauses"),
+        new("LookAtBackendAfterActive", "clearings"),
+        new("LookAtHostAfterClaim", "clearings"),
         new("LookAtNames", "management"),
-        new(MutantPolicy.DiskLock, "slow-disks@ChannelFetched/Backend"),
+        new(MutantPolicy.DiskLock, "slow-disks"),
     ];
 
     /// <summary>
     /// The seed that notices that a rule is off, and how; 0 if none does. With all rules the same seed must be clean.
     /// </summary>
-    public static long Find(GateEntry entry, out string how)
+    public static long Find(GateEntry entry, out string how, long seeds = SeedCount)
     {
-        for (long seed = entry.FirstSeed; seed < entry.FirstSeed + SeedCount; seed++)
+        for (long seed = entry.FirstSeed; seed < entry.FirstSeed + seeds; seed++)
         {
             try
             {
@@ -82,12 +82,14 @@ public static class MutationGate
     }
 
     /// <summary>Prints the table; false if a rule is not noticed.</summary>
-    public static bool Print(TextWriter output)
+    /// <param name="output">Where to.</param>
+    /// <param name="seeds">Seeds that are tried.</param>
+    public static bool Print(TextWriter output, long seeds = SeedCount)
     {
         bool whole = true;
         foreach (GateEntry entry in Entries)
         {
-            long seed = Find(entry, out string how);
+            long seed = Find(entry, out string how, seeds);
             whole &= seed != 0;
             output.WriteLine($"{entry.Rule,-26} {entry.Scenario,-24} {(seed == 0 ? "NOT NOTICED" : $"seed {seed}"),-12} {how}");
         }

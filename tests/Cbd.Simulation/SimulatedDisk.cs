@@ -67,6 +67,8 @@ public sealed class SimulatedDisk
     internal int FlushesOf(SimulatedDiskQueue queue) =>
         _operations.Count(o => o.Queue == queue && o.Request.Operation == BlockOperation.Flush);
 
+    internal bool HasLeftoversOf(Predicate<SimulatedDiskQueue> of) => _operations.Exists(o => o.Queue is null && o.Owner is not null && of(o.Owner));
+
     /// <summary>Some operation of a process that is gone can still land.</summary>
     internal bool HasOperationsOf(SimulatedDiskQueue queue) => _operations.Exists(o => o.Owner == queue);
 
@@ -236,6 +238,9 @@ public sealed class SimulatedDiskQueue(SimulatedDisk disk, SimulatedRegion clock
 {
     /// <summary>Called before a request is taken, to see that this process may have the disk at all.</summary>
     public Action? Check { get; init; }
+
+    /// <summary>Number of the machine whose kernel does it.</summary>
+    public int Machine { get; init; }
 
     /// <summary>Flushes taken so far.</summary>
     public int Flushes { get; private set; }

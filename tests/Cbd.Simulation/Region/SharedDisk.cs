@@ -56,6 +56,9 @@ internal sealed class SharedDisk<TPolicy>
         return true;
     }
 
+    /// <summary>The kernel of this machine still has operations of a process that is dead.</summary>
+    public bool HasLeftoversOf(int machine) => Disk.HasLeftoversOf(q => q.Machine == machine);
+
     /// <summary>A session of this machine has the disk now: its caches hold what is not flushed.</summary>
     public void ServedBy(int machine) => _lastMachine = machine;
 

@@ -74,6 +74,9 @@ internal sealed class SimulatedDevice<TPolicy>
 
     public bool IsOver => Stage == DeviceStage.Over;
 
+    /// <summary>It has the backend for itself, and not given it back.</summary>
+    public bool IsActive => Stage is DeviceStage.Attaching or DeviceStage.Running or DeviceStage.Closing;
+
     public bool HasFailed => State?.Failure is not null;
 
     /// <summary>One of its threads is in the middle of a turn.</summary>

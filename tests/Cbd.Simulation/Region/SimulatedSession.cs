@@ -45,7 +45,7 @@ internal sealed class SimulatedSession<TPolicy>
         process.Machine.BootId.TryWriteBytes(id);
         id[0] ^= (byte)(disk.Number + 1);
         _body = disk.Describe(new Guid(id));
-        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, _body.DurabilityId) { Check = CheckDisk };
+        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, _body.DurabilityId) { Check = CheckDisk, Machine = process.Machine.Number };
     }
 
     public SharedDisk<TPolicy> Disk { get; }
@@ -67,6 +67,9 @@ internal sealed class SimulatedSession<TPolicy>
 
     /// <summary>It could still send something to the disk.</summary>
     public bool MayTouchDisk => !_process.IsDead && Stage is SessionStage.Serving or SessionStage.Draining;
+
+    /// <summary>Commands of a channel that are at the disk.</summary>
+    public int OutstandingOn(int channel) => _group?.OutstandingOn(channel) ?? 0;
 
     public int FlushErrorAtStart { get; private set; }
 

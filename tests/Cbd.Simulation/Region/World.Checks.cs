@@ -15,7 +15,7 @@ public sealed partial class World<TPolicy>
     {
         foreach (SimulatedDevice<TPolicy> other in _liveDevices)
         {
-            if (other.Backend == device.Backend && other.BackendLife == BackendLife(device.Backend) && other.Process.MayStore && !other.IsOver)
+            if (other.IsActive && other.Backend == device.Backend && other.BackendLife == BackendLife(device.Backend) && other.Process.MayStore && !other.IsOver)
                 throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend}, which blkdev {other.Blkdev} of process {other.Process.Number} may still write to");
         }
 
@@ -68,6 +68,8 @@ public sealed partial class World<TPolicy>
                 throw new SimulationException($"disk {session.Disk.Number} is served twice: as backend {other.Backend} by process {other.Process.Number}, and as backend {session.Backend} by process {session.Process.Number}");
         }
 
+        if (session.Disk.HasLeftoversOf(session.Process.Machine.Number))
+            throw new SimulationException($"disk {session.Disk.Number} is served by process {session.Process.Number} while operations of a dead one on its machine can still land");
         session.Disk.ServedBy(session.Process.Machine.Number);
         _sessions.Add(session);
         if (_sessions.Count > 64)
@@ -106,6 +108,7 @@ public sealed partial class World<TPolicy>
         Geometry = ReadGeometry();
         IsFormatted = true;
         _claimEpochs.Clear();
+        _records.Clear();
         foreach (EndedLife life in _ended)
             life.Disk.History.EndLife(life.Life);
         _ended.Clear();
@@ -153,9 +156,21 @@ public sealed partial class World<TPolicy>
             _backendEnds[offset] = _backendEnds.GetValueOrDefault(offset) + 1;
         if (after.State == ClaimState.Claimed)
             _claimEpochs[(int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel)] = after.Epoch;
+        if (after.State == ClaimState.Free && offset >= Geometry.ChannelAreaOffset)
+            CheckFreed((int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel), before);
         if (offset == TransportInfo.MagicOffset)
             LastMagicSwap = process;
         _watch.Swapped(process, offset, before, after);
+    }
+
+    /// <summary>A channel is free when its handler has drained, or is over.</summary>
+    private void CheckFreed(int channel, ClaimWord before)
+    {
+        foreach (SimulatedSession<TPolicy> session in _sessions)
+        {
+            if (session.MayTouchDisk && session.OutstandingOn(channel) is > 0 and var count)
+                throw new SimulationException($"channel {channel} ({before}) was freed while backend {session.Backend} of process {session.Process.Number} has {count} commands of it at the disk");
+        }
     }
 
     private bool IsClaimWord(long offset) =>
@@ -194,6 +209,7 @@ public sealed partial class World<TPolicy>
             };
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
+            CheckRecord(backend, word);
             if (word.State == ClaimState.Active && EntryBodies<SimulatedMemory>.TryReadBackend(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _) && IsHostOver(body.HostId, body.HostEpoch))
                 throw new SimulationException($"backend {backend} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
@@ -210,11 +226,25 @@ public sealed partial class World<TPolicy>
         }
     }
 
-    /// <summary>A host's entry is freed after all that it had.</summary>
+    /// <summary>The record of a backend never goes back to an older one, whoever takes it over and dies at that.</summary>
+    private void CheckRecord(int backend, ClaimWord word)
+    {
+        if (word.State == ClaimState.Free || !EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out _, out BodyStamp stamp, out _))
+            return;
+        int life = BackendLife(backend);
+        bool known = _records.TryGetValue(backend, out (int Life, BodyStamp Stamp) seen) && seen.Life == life;
+        if (known && stamp < seen.Stamp)
+            throw new SimulationException($"the record of backend {backend} ({word}) went back from {seen.Stamp} to {stamp}");
+        // What a new backend finds in a free entry is no record.
+        if (known || word.State != ClaimState.Claiming)
+            _records[backend] = (life, stamp);
+    }
+
+    /// <summary>A host's entry is freed, or quarantined, after all that it had.</summary>
     private bool IsHostOver(int host, ulong epoch)
     {
         ClaimWord word = Word(Geometry.HostOffset(host));
-        return word.State == ClaimState.Free || word.Epoch > epoch;
+        return word.State is ClaimState.Free or ClaimState.Quarantined || word.Epoch > epoch;
     }
 
     /// <summary>No more faults: everything has to come back, hold what was promised, and go away without a trace.</summary>

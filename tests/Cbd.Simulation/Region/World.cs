@@ -42,6 +42,7 @@ public sealed partial class World<TPolicy>
     private readonly Dictionary<int, ulong> _claimEpochs = [];
     private readonly Dictionary<long, int> _backendLives = [];
     private readonly Dictionary<long, int> _backendEnds = [];
+    private readonly Dictionary<int, (int Life, BodyStamp Stamp)> _records = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
     private int _depth;
     private int _nextProcess;
@@ -196,6 +197,8 @@ public sealed partial class World<TPolicy>
         _accesses++;
         if (_target is not null && !IsTargetHit && !IsCalming && (_accesses & 3) == 0)
             Aim();
+        if (access != MemoryAccess.Load && _random.Next(32) == 0)
+            CheckBodies();
         if (!IsCalming && access != MemoryAccess.Load && Chance(_scenario.Crash))
             Kill(process);
         ThrowIfDead(process);

@@ -78,6 +78,9 @@ public sealed record WorldScenario
     /// <summary>Machines go and come back, and others take over, while users read and write few blocks.</summary>
     public static WorldScenario TakeOvers { get; } = new() { Operate = 0.03, MachineCrash = 0.00015, DiskDelay = 500, Blocks = 4, Submit = 0.3, FlushShare = 0.02 };
 
+    /// <summary>Processes stand still in the middle of management, and are cleared meanwhile.</summary>
+    public static WorldScenario Clearings { get; } = new() { Operate = 0.05, Pause = 0.0001, Submit = 0.05, Blocks = 8 };
+
     /// <summary>Flushes fail, and processes die while they do.</summary>
     public static WorldScenario FailingFlushes { get; } = new() { Operate = 0.004, FlushFail = 0.1, Crash = 0.00005, DiskDelay = 2000, SlowShare = 0.5, Blocks = 8 };
 
@@ -92,6 +95,7 @@ public sealed record WorldScenario
         ["sparse-power-cuts"] = SparsePowerCuts,
         ["slow-disks"] = SlowDisks,
         ["take-overs"] = TakeOvers,
+        ["clearings"] = Clearings,
         ["failing-flushes"] = FailingFlushes,
         ["pauses"] = Pauses,
         ["directed"] = Directed,
