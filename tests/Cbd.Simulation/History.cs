@@ -2,13 +2,19 @@ namespace Cbd.Simulation;
 
 /// <summary>What the users of a disk did and saw, and whether that is a legal history of it.</summary>
 /// <remarks>
-/// A write that was not answered, or failed, may take effect at any time. A read may return a write only if no other
-/// write was answered before the read began that was itself begun after the first was answered.
+/// A write may take effect at any time, and more than once, until it is answered, or until the epochs in which it was
+/// sent are drained. A read may return a write only if nothing newer was certain before the read began: no other write
+/// was begun after this one could take effect for the last time, and answered before the read; and no other value was
+/// seen by a read in between.
 /// </remarks>
 public sealed class History(int blocks)
 {
     private const long Never = long.MaxValue;
     private readonly List<Write>[] _writes = MakeBlocks(blocks);
+    private readonly List<Sight>[] _sights = MakeSights(blocks);
+
+    /// <summary>When a block may last have gone back to an older value.</summary>
+    private readonly long[] _revertedAt = new long[blocks];
     private long _clock;
     private long _nextId;
 
@@ -16,11 +22,25 @@ public sealed class History(int blocks)
     {
         public required long Id { get; init; }
         public required long Began { get; init; }
+
+        /// <summary>When its user was told that it is done.</summary>
         public long Answered { get; set; } = Never;
+
+        /// <summary>From here on it cannot take effect any more.</summary>
+        public long Over { get; set; } = Never;
         public bool Durable { get; set; }
         public bool ForceUnitAccess { get; init; }
         public int Life { get; init; }
+
+        /// <summary>It was answered at this time, and the disk dropped it in a flush that failed.</summary>
+        public long Dropped { get; set; } = Never;
+
+        /// <summary>The disk dropped the block while this was not answered: it may have been in there.</summary>
+        public bool MayBeDropped { get; set; }
     }
+
+    /// <summary>A read saw this value at some time from Began to Ended.</summary>
+    private readonly record struct Sight(long Id, long Began, long Ended);
 
     /// <summary>Number of the user's present life; a user who died without a flush was promised nothing.</summary>
     public int Life { get; set; }
@@ -37,8 +57,11 @@ public sealed class History(int blocks)
     {
         if (!success)
             return;
-        Write write = _writes[block].Find(w => w.Id == id)!;
-        write.Answered = ++_clock;
+        Write write = Find(block, id)!;
+        write.Answered = write.Over = ++_clock;
+        // It may also have been done, or done again, after that.
+        if (write.MayBeDropped && !write.ForceUnitAccess)
+            write.Answered = Never;
         write.Durable |= write.ForceUnitAccess;
     }
 
@@ -48,10 +71,15 @@ public sealed class History(int blocks)
     /// <summary>A flush that began at <paramref name="began"/> succeeded.</summary>
     public void EndFlush(long began)
     {
-        foreach (List<Write> writes in _writes)
+        for (int block = 0; block < _writes.Length; block++)
         {
+            List<Write> writes = _writes[block];
             foreach (Write write in writes)
+            {
+                if (write.Dropped < began && !writes.Exists(w => w.Began > write.Dropped && w.Answered < began))
+                    throw new SimulationException($"a flush that began at {began} succeeded, although the disk had dropped write {write.Id} of block {block}, answered at {write.Dropped}");
                 write.Durable |= write.Answered < began;
+            }
         }
     }
 
@@ -61,12 +89,56 @@ public sealed class History(int blocks)
     /// </summary>
     public void ForgiveUnflushed(bool presentLifeToo)
     {
+        for (int block = 0; block < _writes.Length; block++)
+        {
+            foreach (Write write in _writes[block])
+            {
+                if (!presentLifeToo && write.Life >= Life)
+                    continue;
+                write.Dropped = Never;
+                if (!write.Durable)
+                    write.Answered = Never;
+            }
+
+            Revert(block);
+        }
+    }
+
+    /// <summary>
+    /// The disk dropped what it had of a block in a flush that failed, and has write <paramref name="kept"/> again; its
+    /// user is told by that flush.
+    /// </summary>
+    public void Drop(int block, long kept)
+    {
+        Write? rest = Find(block, kept);
+        foreach (Write write in _writes[block])
+        {
+            if (write.Durable || write == rest || (rest is not null && write.Over < rest.Began))
+                continue;
+            if (write.Answered == Never)
+            {
+                write.MayBeDropped = write.Over == Never;
+                continue;
+            }
+
+            // Of two that overlapped nobody knows which one the disk had before.
+            write.Dropped = rest is not null && write.Began > rest.Over ? write.Answered : Never;
+            write.Answered = Never;
+        }
+
+        Revert(block);
+    }
+
+    /// <summary>Nothing that a life of the user sent can take effect any more: all its epochs are drained.</summary>
+    public void EndLife(int life)
+    {
+        long now = ++_clock;
         foreach (List<Write> writes in _writes)
         {
             foreach (Write write in writes)
             {
-                if (!write.Durable && (presentLifeToo || write.Life < Life))
-                    write.Answered = Never;
+                if (write.Life == life && write.Over == Never)
+                    write.Over = now;
             }
         }
     }
@@ -74,20 +146,60 @@ public sealed class History(int blocks)
     /// <summary>Throws unless a read that began at <paramref name="began"/> may return <paramref name="id"/>.</summary>
     public void CheckRead(int block, long id, long began)
     {
-        Write? seen = _writes[block].Find(w => w.Id == id)
+        Write seen = Find(block, id)
             ?? throw new SimulationException($"block {block} reads as write {id}, which was never begun there");
         foreach (Write other in _writes[block])
         {
-            if (other.Began > seen.Answered && other.Answered < began)
-                throw new SimulationException($"block {block} reads as write {id} (answered at {seen.Answered}), although write {other.Id} was begun at {other.Began} and answered at {other.Answered}, before the read began at {began}");
+            if (other.Began > seen.Over && other.Answered < began)
+                throw new SimulationException($"block {block} reads as write {id} (begun at {seen.Began}, answered or over at {seen.Over}), although write {other.Id} was begun at {other.Began} and answered at {other.Answered}, before the read began at {began}");
         }
+
+        foreach (Sight sight in _sights[block])
+        {
+            if (sight.Id != id && sight.Began > seen.Over && sight.Ended < began)
+                throw new SimulationException($"block {block} reads as write {id} (begun at {seen.Began}, answered or over at {seen.Over}), although a read from {sight.Began} to {sight.Ended} saw write {sight.Id}, before the read began at {began}");
+        }
+
+        // A read that was on its way then may have seen either.
+        if (began <= _revertedAt[block])
+            return;
+        List<Sight> sights = _sights[block];
+        sights.Add(new Sight(id, began, ++_clock));
+        if (sights.Count > 64)
+            sights.RemoveAt(0);
+    }
+
+    private void Revert(int block)
+    {
+        _revertedAt[block] = ++_clock;
+        _sights[block].Clear();
+    }
+
+    private Write? Find(int block, long id)
+    {
+        List<Write> writes = _writes[block];
+        for (int i = writes.Count - 1; i >= 0; i--)
+        {
+            if (writes[i].Id == id)
+                return writes[i];
+        }
+
+        return null;
     }
 
     private static List<Write>[] MakeBlocks(int blocks)
     {
         var lists = new List<Write>[blocks];
         for (int i = 0; i < blocks; i++)
-            lists[i] = [new Write { Id = 0, Began = 0, Answered = 0, Durable = true }];
+            lists[i] = [new Write { Id = 0, Began = 0, Answered = 0, Over = 0, Durable = true }];
+        return lists;
+    }
+
+    private static List<Sight>[] MakeSights(int blocks)
+    {
+        var lists = new List<Sight>[blocks];
+        for (int i = 0; i < blocks; i++)
+            lists[i] = [];
         return lists;
     }
 }

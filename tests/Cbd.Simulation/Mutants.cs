@@ -1,84 +1,55 @@
-using Cbd.Channels;
-
 namespace Cbd.Simulation;
 
-/// <summary>The shipped policy with one safety rule off. The simulator must catch each of them.</summary>
-public static class Mutants
+/// <summary>
+/// The shipped policy with one safety rule off, which <see cref="Off"/> names for the present thread. One type, so that
+/// the protocol is compiled once for all mutants.
+/// </summary>
+public readonly struct MutantPolicy : IProtocolPolicy
 {
-    public readonly struct NoSequenceCheck : IProtocolPolicy
+    [ThreadStatic]
+    private static string? s_off;
+
+    /// <summary>The rule that does not hold in runs of this thread; null: all hold.</summary>
+    public static string? Off
     {
-        public static bool CheckSequence => false;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => true;
+        get => s_off;
+        set => s_off = value;
     }
 
-    public readonly struct NoCrcCheck : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => false;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => true;
-    }
+    public static bool CheckSequence => Holds(nameof(CheckSequence));
+    public static bool CheckCrc => Holds(nameof(CheckCrc));
+    public static bool CheckEpoch => Holds(nameof(CheckEpoch));
+    public static bool KeepCredits => Holds(nameof(KeepCredits));
+    public static bool CopyOnce => Holds(nameof(CopyOnce));
+    public static bool ClaimBySwap => Holds(nameof(ClaimBySwap));
+    public static bool WaitForDrain => Holds(nameof(WaitForDrain));
+    public static bool RaiseEpoch => Holds(nameof(RaiseEpoch));
+    public static bool HoldWhileReissuing => Holds(nameof(HoldWhileReissuing));
+    public static bool CoverOnlyEarlierWrites => Holds(nameof(CoverOnlyEarlierWrites));
+    public static bool CheckDurabilityId => Holds(nameof(CheckDurabilityId));
+    public static bool EnterTogether => Holds(nameof(EnterTogether));
+    public static bool LatchFailedFlush => Holds(nameof(LatchFailedFlush));
+    public static bool LatchBeforeCompletion => Holds(nameof(LatchBeforeCompletion));
+    public static bool FailBufferedFlush => Holds(nameof(FailBufferedFlush));
+    public static bool FreeOnlyDrained => Holds(nameof(FreeOnlyDrained));
+    public static bool QuarantineWithoutProof => Holds(nameof(QuarantineWithoutProof));
+    public static bool TakeOverNeedsProof => Holds(nameof(TakeOverNeedsProof));
+    public static bool OneWriter => Holds(nameof(OneWriter));
+    public static bool FreeWriterAfterChannels => Holds(nameof(FreeWriterAfterChannels));
+    public static bool KeepNewestBody => Holds(nameof(KeepNewestBody));
+    public static bool KeepRecord => Holds(nameof(KeepRecord));
+    public static bool RefuseStaleBody => Holds(nameof(RefuseStaleBody));
+    public static bool LookAtBackendAfterActive => Holds(nameof(LookAtBackendAfterActive));
+    public static bool LookAtHostAfterClaim => Holds(nameof(LookAtHostAfterClaim));
+    public static bool LookAtNames => Holds(nameof(LookAtNames));
 
-    public readonly struct NoEpochCheck : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => false;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => true;
-    }
+    /// <summary>
+    /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.
+    /// </summary>
+    public const string DiskLock = "DiskLock";
 
-    public readonly struct NoCredits : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => false;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => true;
-    }
+    /// <summary>Whether <see cref="DiskLock"/> is off in runs of this policy.</summary>
+    internal static bool IgnoresDiskLock<TPolicy>() => typeof(TPolicy) == typeof(MutantPolicy) && s_off == DiskLock;
 
-    public readonly struct NoSingleCopy : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => false;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => true;
-    }
-
-    public readonly struct NoClaimSwap : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => false;
-        public static bool WaitForDrain => true;
-    }
-
-    public readonly struct NoDrain : IProtocolPolicy
-    {
-        public static bool CheckSequence => true;
-        public static bool CheckCrc => true;
-        public static bool CheckEpoch => true;
-        public static bool KeepCredits => true;
-        public static bool CopyOnce => true;
-        public static bool ClaimBySwap => true;
-        public static bool WaitForDrain => false;
-    }
+    private static bool Holds(string rule) => s_off != rule;
 }

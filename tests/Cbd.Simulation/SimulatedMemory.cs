@@ -20,6 +20,9 @@ public sealed record VisibilityFaults
     /// <summary>A load sees some words of a line as they were before the last store.</summary>
     public double Flicker { get; init; }
 
+    /// <summary>Per settling: one delayed line is evicted, and visible before its time.</summary>
+    public double Evict { get; init; }
+
     /// <summary>Longest delay.</summary>
     public int MaxDelay { get; init; } = 200;
 }
@@ -35,6 +38,15 @@ public sealed class SimulatedRegion
     private readonly byte[] _older;
     private readonly Random _random;
     private readonly Dictionary<(int Host, long Line), List<Store>> _pending = [];
+
+    /// <summary>
+    /// What lies below is bodies and words, not messages: there a fence, or a store with release, makes the earlier
+    /// stores of its host visible, and nothing is dropped. That is what the protocol takes for granted of the memory.
+    /// </summary>
+    public long FencedBytes { get; init; }
+
+    /// <summary>Called after every successful compare-and-swap: who, where, from, to.</summary>
+    public Action<int, long, ulong, ulong>? Swapped { get; set; }
 
     private sealed record Store(byte[] Bytes, int From, long VisibleAt, bool Torn);
 
@@ -54,9 +66,50 @@ public sealed class SimulatedRegion
     /// <summary>Runs before each access to shared memory: where another host may be scheduled in between.</summary>
     public Action? BeforeAccess { get; set; }
 
+    /// <summary>Makes the stores of a host below <see cref="FencedBytes"/> visible.</summary>
+    public void Fence(int host)
+    {
+        if (_pending.Count == 0 || FencedBytes == 0)
+            return;
+        foreach (((int Host, long Line) key, List<Store> stores) in _pending.ToArray())
+        {
+            if (key.Host == host && key.Line < FencedBytes)
+                Finish(key, stores);
+        }
+    }
+
+    /// <summary>A machine lost its power: of what its caches held, any line may be gone.</summary>
+    public void LoseStores(int host)
+    {
+        foreach (((int Host, long Line) key, List<Store> stores) in _pending.ToArray())
+        {
+            if (key.Host != host)
+                continue;
+            if (_random.Next(2) == 0)
+                Finish(key, stores);
+            else
+                _pending.Remove(key);
+        }
+    }
+
+    private void Finish((int Host, long Line) key, List<Store> stores)
+    {
+        foreach (Store store in stores)
+            Apply(key.Line + store.From, store.Bytes, words: -1);
+        _pending.Remove(key);
+    }
+
     /// <summary>Makes visible what is due.</summary>
     public void Settle()
     {
+        if (_pending.Count == 0)
+            return;
+        if (Faults.Evict > 0 && _random.NextDouble() < Faults.Evict)
+        {
+            (int Host, long Line) evicted = _pending.Keys.ElementAt(_random.Next(_pending.Count));
+            Finish(evicted, _pending[evicted]);
+        }
+
         foreach (((int Host, long Line) key, List<Store> stores) in _pending.ToArray())
         {
             while (stores.Count > 0 && stores[0].VisibleAt <= Now)
@@ -85,7 +138,7 @@ public sealed class SimulatedRegion
     public void Load(int host, long offset, Span<byte> destination)
     {
         _visible.AsSpan((int)offset, destination.Length).CopyTo(destination);
-        if (Faults.Flicker > 0 && _random.NextDouble() < Faults.Flicker)
+        if (Faults.Flicker > 0 && host >= 0 && offset >= FencedBytes && _random.NextDouble() < Faults.Flicker)
         {
             for (int i = 0; i + 8 <= destination.Length; i += 8)
             {
@@ -115,6 +168,13 @@ public sealed class SimulatedRegion
 
     public void Save(int host, long offset, ReadOnlySpan<byte> source)
     {
+        if (source.Length > 8192)
+        {
+            // A formatter's zeroes: nobody reads them before its compare-and-swap.
+            source.CopyTo(_visible.AsSpan((int)offset));
+            return;
+        }
+
         while (!source.IsEmpty)
         {
             int from = (int)(offset & 63);
@@ -128,7 +188,7 @@ public sealed class SimulatedRegion
     private void SaveLine(int host, long line, int from, ReadOnlySpan<byte> bytes)
     {
         bool queued = _pending.TryGetValue((host, line), out List<Store>? stores);
-        if (Faults.Drop > 0 && _random.NextDouble() < Faults.Drop)
+        if (Faults.Drop > 0 && line >= FencedBytes && _random.NextDouble() < Faults.Drop)
             return;
         if (!queued && (Faults.Delay == 0 || _random.NextDouble() >= Faults.Delay))
         {
@@ -155,7 +215,10 @@ public sealed class SimulatedRegion
 }
 
 /// <summary>One host's view of a <see cref="SimulatedRegion"/>.</summary>
-public readonly struct SimulatedMemory(SimulatedRegion region, int host) : ISharedMemory
+/// <param name="region">The region.</param>
+/// <param name="host">Number of the process, for telling its stores from others'.</param>
+/// <param name="beforeAccess">Called before each access of this process: where it is paused or dies.</param>
+public readonly struct SimulatedMemory(SimulatedRegion region, int host, Action<MemoryAccess>? beforeAccess = null) : ISharedMemory
 {
     public long SizeBytes => region.SizeBytes;
 
@@ -163,32 +226,36 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
 
     public ulong ReadAcquire(long offset)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Load);
         return region.Word(offset);
     }
 
     public void WriteRelease(long offset, ulong value)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Store);
+        region.Fence(host);
         region.SetWord(offset, value);
     }
 
     public ulong CompareExchange(long offset, ulong value, ulong comparand)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Swap);
+        region.Fence(host);
         ulong before = region.Word(offset);
         if (before == comparand)
+        {
             region.SetWord(offset, value);
+            region.Swapped?.Invoke(host, offset, comparand, value);
+        }
+
         return before;
     }
 
-    public void FullFence()
-    {
-    }
+    public void FullFence() => region.Fence(host);
 
     public void ReadLine(long offset, out Line line)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Load);
         Span<byte> bytes = stackalloc byte[Line.SizeBytes];
         region.Load(host, offset, bytes);
         line = System.Runtime.InteropServices.MemoryMarshal.Read<Line>(bytes);
@@ -196,7 +263,7 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
 
     public void WriteLine(long offset, in Line line)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Store);
         Span<byte> bytes = stackalloc byte[Line.SizeBytes];
         System.Runtime.InteropServices.MemoryMarshal.Write(bytes, line);
         region.Save(host, offset, bytes);
@@ -204,13 +271,22 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
 
     public void Read(long offset, Span<byte> destination)
     {
-        region.BeforeAccess?.Invoke();
+        Before(MemoryAccess.Load);
         region.Load(host, offset, destination);
     }
 
     public void Write(long offset, ReadOnlySpan<byte> source)
     {
-        region.BeforeAccess?.Invoke();
+        // Line by line where a crash in between matters: in a body.
+        for (int part = Line.SizeBytes; offset < region.FencedBytes && source.Length > part && source.Length <= 8192;)
+        {
+            Before(MemoryAccess.Store);
+            region.Save(host, offset, source[..part]);
+            offset += part;
+            source = source[part..];
+        }
+
+        Before(MemoryAccess.Store);
         region.Save(host, offset, source);
     }
 
@@ -234,5 +310,11 @@ public readonly struct SimulatedMemory(SimulatedRegion region, int host) : IShar
 
     public void Wake(long offset)
     {
+    }
+
+    private void Before(MemoryAccess access)
+    {
+        region.BeforeAccess?.Invoke();
+        beforeAccess?.Invoke(access);
     }
 }

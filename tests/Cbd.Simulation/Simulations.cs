@@ -1,10 +1,22 @@
-using Cbd.Channels;
+using Cbd.Simulation.Region;
 
 namespace Cbd.Simulation;
 
-/// <summary>The named scenarios, and runs of them with the shipped policy or a mutant of it.</summary>
+/// <summary>What one run did, whichever model it was of.</summary>
+public sealed record RunResult(int Requests, int Errors, int Deaths, IReadOnlyDictionary<string, int> Covered)
+{
+    public override string ToString() => $"{Requests} requests, {Errors} errors, {Deaths} deaths, {Covered.Count} cells of the crash matrix";
+}
+
+/// <summary>The named scenarios of both models, and runs of them with the shipped policy or a mutant of it.</summary>
 public static class Simulations
 {
+    /// <summary>Steps of a run of a region.</summary>
+    public const int DefaultSteps = 25_000;
+
+    private const int ChannelSteps = 12_000;
+
+    /// <summary>One or two pairs of hosts and their channels: dense faults on the lines.</summary>
     public static IReadOnlyDictionary<string, Scenario> Scenarios { get; } = new Dictionary<string, Scenario>
     {
         ["calm"] = Scenario.Calm,
@@ -17,19 +29,57 @@ public static class Simulations
     };
 
     /// <summary>Safety rules that can be switched off, by name.</summary>
-    public static IReadOnlyList<string> MutantNames { get; } = ["sequence", "crc", "epoch", "credits", "single-copy", "claim-swap", "drain"];
+    public static IReadOnlyList<string> Rules { get; } = [.. typeof(IProtocolPolicy).GetProperties().Select(p => p.Name), MutantPolicy.DiskLock];
 
-    /// <summary>Runs one seed; an empty <paramref name="mutant"/> is the shipped policy.</summary>
-    public static SimulationSummary Run(string mutant, long seed, Scenario scenario, int steps) => mutant switch
+    public static bool IsScenario(string name) => Scenarios.ContainsKey(name) || WorldScenario.All.ContainsKey(name);
+
+    /// <summary>Which scenario a fresh seed runs: all faults, and of every eight one that leans on some.</summary>
+    public static string ScenarioOf(long seed) => (seed % 8) switch
     {
-        "" => new Simulator<SafePolicy>(seed, scenario).Run(steps),
-        "sequence" => new Simulator<Mutants.NoSequenceCheck>(seed, scenario).Run(steps),
-        "crc" => new Simulator<Mutants.NoCrcCheck>(seed, scenario).Run(steps),
-        "epoch" => new Simulator<Mutants.NoEpochCheck>(seed, scenario).Run(steps),
-        "credits" => new Simulator<Mutants.NoCredits>(seed, scenario).Run(steps),
-        "single-copy" => new Simulator<Mutants.NoSingleCopy>(seed, scenario).Run(steps),
-        "claim-swap" => new Simulator<Mutants.NoClaimSwap>(seed, scenario).Run(steps),
-        "drain" => new Simulator<Mutants.NoDrain>(seed, scenario).Run(steps),
-        _ => throw new ArgumentException($"there is no safety rule '{mutant}'; there are {string.Join(", ", MutantNames)}", nameof(mutant)),
+        0 => "management",
+        1 => "power-cuts",
+        2 => "failing-flushes",
+        3 => "pauses",
+        _ => "everything",
     };
+
+    /// <summary>Runs one seed of a channel scenario; an empty <paramref name="mutant"/> is the shipped policy.</summary>
+    public static SimulationSummary Run(string mutant, long seed, Scenario scenario, int steps) => With(mutant,
+        () => new Simulator<SafePolicy>(seed, scenario).Run(steps),
+        () => new Simulator<MutantPolicy>(seed, scenario).Run(steps));
+
+    /// <summary>Runs one seed of a region; an empty <paramref name="mutant"/> is the shipped policy.</summary>
+    public static WorldSummary Run(string mutant, long seed, WorldScenario scenario, int steps, Action<string>? log = null) => With(mutant,
+        () => new World<SafePolicy>(seed, scenario) { Log = log }.Run(steps),
+        () => new World<MutantPolicy>(seed, scenario) { Log = log }.Run(steps));
+
+    /// <summary>Runs one seed of any scenario.</summary>
+    public static RunResult RunAny(string mutant, long seed, string scenario, int steps, Action<string>? log)
+    {
+        if (WorldScenario.All.TryGetValue(scenario, out WorldScenario? region))
+        {
+            WorldSummary run = Run(mutant, seed, region, steps, log);
+            return new RunResult(run.Requests, run.Errors, run.Deaths, run.Covered);
+        }
+
+        SimulationSummary channels = Run(mutant, seed, Scenarios[scenario], Math.Min(steps, ChannelSteps));
+        return new RunResult(channels.Requests, channels.Errors, channels.BackendLives + channels.DeviceLives, new Dictionary<string, int>());
+    }
+
+    private static T With<T>(string mutant, Func<T> safe, Func<T> mutated)
+    {
+        if (mutant.Length == 0)
+            return safe();
+        if (!Rules.Contains(mutant))
+            throw new ArgumentException($"there is no safety rule '{mutant}'; there are {string.Join(", ", Rules)}", nameof(mutant));
+        MutantPolicy.Off = mutant;
+        try
+        {
+            return mutated();
+        }
+        finally
+        {
+            MutantPolicy.Off = null;
+        }
+    }
 }

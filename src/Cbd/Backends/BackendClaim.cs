@@ -28,7 +28,7 @@ public sealed class BackendClaim<TMemory, TPolicy>
         _offset = geometry.BackendOffset(backend);
         _word = claimed;
         _body = body;
-        _writer = new BodyWriter<TMemory>(BodyPlace.OfBackend(geometry, backend), claimed.Epoch, keptCopy);
+        _writer = new BodyWriter<TMemory>(BodyPlace.OfBackend(geometry, backend), claimed.Epoch, keptCopy, TPolicy.KeepNewestBody);
     }
 
     /// <summary>Id of the backend.</summary>

@@ -97,7 +97,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
             SizeBytes = record.SizeBytes,
             FlushError = record.FlushError != 0 ? record.FlushError : own.FlushError,
         };
-        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, stamp.Copy));
+        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1));
         return StepResult.Done;
     }
 
@@ -149,7 +149,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
     private BackendClaim<TMemory, TPolicy> Activate(BackendClaim<TMemory, TPolicy> claim)
     {
         // A claim made after this host was cleared would be nobody's to clear: look at our own word after claiming.
-        if (_host.IsMine() && claim.Activate())
+        if ((!TPolicy.LookAtHostAfterClaim || _host.IsMine()) && claim.Activate())
             return claim;
         claim.EndClose();
         throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the backend");
@@ -190,7 +190,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
             throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by host {word.Host} ('{name}'), which is alive: stop it there with backend-stop first");
         if (word.State != ClaimState.Quarantined && (uint)word.Host < (uint)_geometry.HostCount && !_tracker.Get(word.Host).Settled)
             return false;
-        if (fenced)
+        if (fenced || !TPolicy.TakeOverNeedsProof)
             return true;
         throw new CbdException(CbdErrorKind.Busy, $"backend {backend} belongs to host {word.Host} ('{name}'), and nothing proves that it is dead: if its machine is off or cut off, start with --fenced");
     }

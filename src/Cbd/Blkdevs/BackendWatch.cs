@@ -59,7 +59,10 @@ public sealed class BackendWatch<TMemory, TPolicy>
         if (!IsServed || (_hasAdopted && Word == _adopted && changes == _adoptedChanges))
             return false;
         // A body that cannot be read yet is looked for again next time.
-        if (!EntryBodies<TMemory>.TryReadBackend(_memory, _geometry, Backend, Word.Epoch, out BackendBody body, out _))
+        BackendBody? body = null;
+        if (!TPolicy.RefuseStaleBody && EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, Backend, Word.Epoch - 1, out BackendBody stale, out _, out _))
+            body = stale;
+        if (body is null && !EntryBodies<TMemory>.TryReadBackend(_memory, _geometry, Backend, Word.Epoch, out body, out _))
             return false;
         (_adopted, _adoptedChanges, _hasAdopted) = (Word, changes, true);
         Body = body;
@@ -77,7 +80,7 @@ public sealed class BackendWatch<TMemory, TPolicy>
     }
 
     /// <summary>What a body says, as a block device.</summary>
-    public static BackendSession ToSession(ulong epoch, BackendBody body) => new(epoch, body.DurabilityId, new BlockDeviceInfo
+    public static BackendSession ToSession(ulong epoch, BackendBody body) => new(epoch, TPolicy.CheckDurabilityId ? body.DurabilityId : Guid.Empty, new BlockDeviceInfo
     {
         SizeBytes = body.SizeBytes,
         LogicalBlockBytes = body.LogicalBlockBytes,

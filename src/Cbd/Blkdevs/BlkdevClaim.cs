@@ -32,7 +32,7 @@ public sealed class BlkdevClaim<TMemory, TPolicy>
         _backendWord = backendWord;
         Body = body;
         Session = session;
-        _writer = new BodyWriter<TMemory>(BodyPlace.OfBlkdev(_geometry, blkdev), claimed.Epoch);
+        _writer = new BodyWriter<TMemory>(BodyPlace.OfBlkdev(_geometry, blkdev), claimed.Epoch, keepsNewest: TPolicy.KeepNewestBody);
     }
 
     /// <summary>Id of the blkdev.</summary>
@@ -60,10 +60,10 @@ public sealed class BlkdevClaim<TMemory, TPolicy>
     {
         if (!BlkdevBody.IsValidName(name))
             throw new CbdException(CbdErrorKind.Invalid, $"device name of {System.Text.Encoding.UTF8.GetByteCount(name)} bytes is longer than {BlkdevBody.MaxNameBytes} or has control characters: give a shorter address");
-        if (!Publish(Body with { Channels = [.. channels], Name = name }) || !Swap(_word.With(ClaimState.Active)) || !_host.IsMine())
+        if (!Publish(Body with { Channels = [.. channels], Name = name }) || !Swap(_word.With(ClaimState.Active)) || (TPolicy.LookAtHostAfterClaim && !_host.IsMine()))
             throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the device");
         // Whoever ends the backend takes its word out of ACTIVE before looking for blkdevs; we are one since the swap.
-        if (ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != _backendWord)
+        if (TPolicy.LookAtBackendAfterActive && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != _backendWord)
             throw new CbdException(CbdErrorKind.Busy, $"backend {Body.BackendId} was stopped or restarted meanwhile: start the device again");
     }
 

@@ -41,7 +41,7 @@ public sealed class BlkdevRegistry<TMemory, TPolicy>
         try
         {
             // A claim made after this host was cleared would be nobody's to clear: look at our own word after claiming.
-            if (!_host.IsMine() || !claim.PublishFirst())
+            if ((TPolicy.LookAtHostAfterClaim && !_host.IsMine()) || !claim.PublishFirst())
                 throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the device");
             if (!disk.ReadOnly)
                 TakeWriter(backend, claim);
@@ -144,7 +144,7 @@ public sealed class BlkdevRegistry<TMemory, TPolicy>
         {
             ClaimWord seen = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
             var holder = new WriterWord(seen.Raw);
-            if (seen.Raw != WriterWord.None.Raw && !IsOver(holder))
+            if (TPolicy.OneWriter && seen.Raw != WriterWord.None.Raw && !IsOver(holder))
                 throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is writable and in use by blkdev {holder.Blkdev}: stop that first, or start the backend with --read-only to share it");
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, seen, own))
                 return;

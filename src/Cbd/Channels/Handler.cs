@@ -186,9 +186,11 @@ internal sealed partial class Handler<TMemory, TPolicy>
         // The blkdev has given up the epoch of the command, or is about to: its pools are stored to no more.
         bool current = slot.Epoch == _word.Epoch &&
             (!TPolicy.WaitForDrain || ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _word);
-        int error = JudgeFlush(slot, done.Error);
+        int error = TPolicy.LatchBeforeCompletion ? JudgeFlush(slot, done.Error) : done.Error;
         if (current && Failure is null)
             Post(ref slot, error, done.Result);
+        if (!TPolicy.LatchBeforeCompletion)
+            JudgeFlush(slot, done.Error);
         Release(index);
     }
 
@@ -200,7 +202,7 @@ internal sealed partial class Handler<TMemory, TPolicy>
     {
         bool writes = slot.Operation is BlockOperation.Write or BlockOperation.WriteZeroes or BlockOperation.Discard;
         bool reachesMedium = slot.Operation == BlockOperation.Flush || (writes && (slot.Flags & BlockFlags.ForceUnitAccess) != 0);
-        if (!reachesMedium)
+        if (!reachesMedium || !TPolicy.LatchFailedFlush)
             return error;
         if (error == 0)
             return _backend.FlushError;

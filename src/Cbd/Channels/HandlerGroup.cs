@@ -99,6 +99,18 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         return false;
     }
 
+    /// <summary>Commands of a channel that are at the disk; 0 if it is not served here.</summary>
+    internal int OutstandingOn(int channel)
+    {
+        foreach (Handler<TMemory, TPolicy>? handler in _handlers)
+        {
+            if (handler?.Channel == channel)
+                return handler.Outstanding;
+        }
+
+        return 0;
+    }
+
     /// <summary>Finishes and answers what was fetched, then detaches all channels. Poll until <see cref="Count"/> is 0.</summary>
     public void BeginStop()
     {

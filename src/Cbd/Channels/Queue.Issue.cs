@@ -24,7 +24,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     private void IssueWaiting()
     {
         // While commands are repeated, on whichever queue, nothing new may overtake them.
-        if (_handlerLeft || _device.IsHeld)
+        if (_handlerLeft || (TPolicy.HoldWhileReissuing ? _device.IsHeld : _reissuesLeft > 0))
             return;
         while (_requests.HasWaiting && _freeTagCount > 0)
         {

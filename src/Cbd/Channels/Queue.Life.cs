@@ -20,6 +20,9 @@ public sealed partial class Queue<TMemory, TPolicy>
     private long _aheadSince = long.MaxValue;
     private ulong _aheadCopied;
 
+    /// <summary>The session that the channel is offered or attached to.</summary>
+    internal ulong Session => _session;
+
     /// <summary>Offers the claimed channel to the device's session.</summary>
     public void Offer()
     {
@@ -124,7 +127,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             return;
         }
 
-        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && _device.AllEntered(_generation))
+        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && (!TPolicy.EnterTogether || _device.AllEntered(_generation)))
             Attach(word);
         if (_phase == QueuePhase.Attached && _handlerLeft != (word.State == ClaimState.Detached))
         {
@@ -182,7 +185,7 @@ public sealed partial class Queue<TMemory, TPolicy>
                 return;
             }
 
-            ClaimWord next = word.Next(ClaimState.Offered, word.Host);
+            ClaimWord next = TPolicy.RaiseEpoch ? word.Next(ClaimState.Offered, word.Host) : word.With(ClaimState.Offered);
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _layout.ClaimOffset, word, next))
                 continue;
             _word = next;
@@ -226,7 +229,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         _aheadSince = long.MaxValue;
         _fruitlessResets = _attachedSession == _session ? _fruitlessResets + 1 : 0;
         // Its flush may have failed, and the kernel told only the process that died.
-        bool flushesAreLost = _attachedBuffered && _attachedSession != _session;
+        bool flushesAreLost = TPolicy.FailBufferedFlush && _attachedBuffered && _attachedSession != _session;
         _attachedSession = _session;
         _attachedBuffered = _device.IsBackendBuffered;
         _flight.Life(FlightEventKind.Attached, _now, _word.Epoch);

@@ -331,6 +331,8 @@ public sealed partial class Queue<TMemory, TPolicy>
                 error = Errno.EIO;
             }
 
+            if (request.Operation == BlockOperation.Flush && error == 0 && !TPolicy.CoverOnlyEarlierWrites)
+                _device.SnapshotForFlush(_generation, Snapshot(piece.FlushSnapshot));
             if (request.Operation == BlockOperation.Flush && error == 0)
                 _device.Cover(_generation, Snapshot(piece.FlushSnapshot));
         }

@@ -77,15 +77,18 @@ public struct BodyWriter<TMemory>
     private readonly BodyPlace _place;
     private readonly ulong _epoch;
     private ulong _generation;
+    private readonly int _step;
     private int _nextCopy;
 
     /// <param name="place">Which body.</param>
     /// <param name="epoch">The owner's claim.</param>
     /// <param name="keptCopy">The copy of a record that must stay whole until the first publication is; −1 if there is none.</param>
-    public BodyWriter(in BodyPlace place, ulong epoch, int keptCopy = -1)
+    /// <param name="keepsNewest">Always; the mutation gate of the tests alone says otherwise.</param>
+    public BodyWriter(in BodyPlace place, ulong epoch, int keptCopy = -1, bool keepsNewest = true)
     {
         _place = place;
         _epoch = epoch;
+        _step = keepsNewest ? 1 : 0;
         _nextCopy = keptCopy == 0 ? 1 : 0;
     }
 
@@ -100,7 +103,7 @@ public struct BodyWriter<TMemory>
         int storedBytes = (BodyFrame.PayloadOffset + payloadBytes + Line.SizeBytes - 1) / Line.SizeBytes * Line.SizeBytes;
         Body<TMemory>.Store(memory, _place, _nextCopy, frame[..storedBytes]);
         _generation++;
-        _nextCopy ^= 1;
+        _nextCopy ^= _step;
     }
 }
 

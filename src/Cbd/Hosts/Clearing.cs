@@ -79,7 +79,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
                 return ClearResult.Again;
             if (mayLive && (authority == ClearAuthority.Proof || sighting.Liveness == Liveness.Alive))
                 return ClearResult.NotAllowed;
-            bool dead = !mayLive || authority == ClearAuthority.Fenced;
+            bool dead = !mayLive || authority == ClearAuthority.Fenced || !TPolicy.QuarantineWithoutProof;
             if (word.State == ClaimState.Clearing)
                 return ClearAll(host, word, dead, authority);
             if (word.State == ClaimState.Quarantined && !dead)
@@ -135,7 +135,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
             channelsDone &= ClearChannel(claim, channel);
         bool done = channelsDone;
         // The writer word of a blkdev is freed after its channels; its backends need not wait for them.
-        for (int blkdev = 0; blkdev < _geometry.BlkdevCount && channelsDone; blkdev++)
+        for (int blkdev = 0; blkdev < _geometry.BlkdevCount && (channelsDone || !TPolicy.FreeWriterAfterChannels); blkdev++)
             done &= ClearBlkdev(claim, blkdev);
         for (int backend = 0; backend < _geometry.BackendCount; backend++)
             done &= ClearBackend(claim, backend);
@@ -170,7 +170,9 @@ public sealed partial class Clearing<TMemory, TPolicy>
                     to = ClaimState.Closing;
                     break;
                 case ClaimState.Closing or ClaimState.Quarantined:
-                    HandlerEnd end = HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1);
+                    HandlerEnd end = TPolicy.FreeOnlyDrained
+                        ? HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1)
+                        : HandlerEnd.Over;
                     if (word.State == ClaimState.Quarantined)
                         to = claim.Dead && (end == HandlerEnd.Over || (end == HandlerEnd.Alive && claim.Vouched)) ? ClaimState.Free : null;
                     else if (end is HandlerEnd.Alive or HandlerEnd.Open)

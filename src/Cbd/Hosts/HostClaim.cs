@@ -30,7 +30,7 @@ public sealed class HostClaim<TMemory, TPolicy>
         _word = claimed;
         _identity = identity;
         _locks = locks;
-        _writer = new BodyWriter<TMemory>(BodyPlace.OfHost(geometry, host), claimed.Epoch);
+        _writer = new BodyWriter<TMemory>(BodyPlace.OfHost(geometry, host), claimed.Epoch, keepsNewest: TPolicy.KeepNewestBody);
         _changes = memory.ReadAcquire(_offset + HostEntry.ChangeCounterOffset);
     }
 

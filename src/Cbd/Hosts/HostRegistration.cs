@@ -157,7 +157,7 @@ public sealed class HostRegistration<TMemory, TPolicy>
         }
 
         bool clear = true;
-        for (int host = 0; host < _geometry.HostCount; host++)
+        for (int host = 0; host < _geometry.HostCount && TPolicy.LookAtNames; host++)
         {
             if (host != claim.Host)
                 clear &= IsNameClear(claim, host, nowMs);

@@ -217,6 +217,26 @@ public class ChannelTests
         Assert.Equal(0, bench.Finish().Error);
     }
 
+    /// <summary>Its first pieces may be in the cache that the backend's machine loses, while the rest is done anew elsewhere.</summary>
+    [Fact]
+    public void A_write_of_which_a_part_is_done_is_uncovered_before_it_is_answered()
+    {
+        using var bench = new ChannelBench();
+        bench.Attach();
+        using var buffer = new NativeBuffer(1 << 20);
+        Assert.True(bench.Queue.TrySubmit(new BlockRequest(1, BlockOperation.Write, BlockFlags.None, 0, 1 << 20, new BufferSlice(buffer, 0, 1 << 20))));
+        for (int i = 0; i < 1000 && !bench.State.HasUncoveredWrites; i++)
+        {
+            bench.Group.Poll();
+            Assert.Equal(0, bench.PollQueue(new BlockCompletion[1]));
+        }
+
+        Assert.True(bench.State.HasUncoveredWrites);
+        bench.State.Adopt(new BackendSession(8, Guid.NewGuid(), bench.State.Info));
+        Assert.NotNull(bench.State.Failure);
+        Assert.Equal(new BlockCompletion(1, Errno.EIO, 0), bench.Finish());
+    }
+
     [Fact]
     public void Closing_drains_and_frees_the_channel()
     {

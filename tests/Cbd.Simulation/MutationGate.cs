@@ -1,0 +1,131 @@
+using Cbd.Simulation.Region;
+
+namespace Cbd.Simulation;
+
+/// <summary>Where a safety rule shows: the scenario whose fixed seeds notice that it is off.</summary>
+/// <param name="Rule">Name of the rule.</param>
+/// <param name="Scenario">A scenario of <see cref="Simulations"/>; behind an @ the cell of the crash matrix that is aimed at.</param>
+/// <param name="FirstSeed">Where to begin; seeds before it do not notice.</param>
+public sealed record GateEntry(string Rule, string Scenario, long FirstSeed = 1);
+
+/// <summary>
+/// The mutation gate: each safety rule is switched off, one at a time, and must be noticed by one of a few fixed seeds.
+/// </summary>
+public static class MutationGate
+{
+    /// <summary>Seeds that are tried from an entry's first on.</summary>
+    public const int SeedCount = 30;
+
+    private const int ChannelSteps = 20_000;
+    private const int RegionSteps = 40_000;
+
+    /// <summary>
+    /// Rules whose absence no seed has shown yet (200 were tried): the gate prints them, and the tests leave them out. A
+    /// rule that is noticed leaves this list.
+    /// </summary>
+    public static IReadOnlyList<string> NotNoticed { get; } = ["CoverOnlyEarlierWrites"];
+
+    public static IReadOnlyList<GateEntry> Entries { get; } =
+    [
+        new("CheckSequence", "calm"),
+        new("CheckCrc", "rough"),
+        new("CheckEpoch", "rough"),
+        new("KeepCredits", "calm"),
+        new("CopyOnce", "rough"),
+        new("ClaimBySwap", "rivals"),
+        new("WaitForDrain", "slow-disk"),
+        new("RaiseEpoch", "crashing"),
+        new("HoldWhileReissuing", "everything"),
+        new("CoverOnlyEarlierWrites", "sparse-power-cuts"),
+        new("CheckDurabilityId", "take-overs", 40),
+        new("EnterTogether", "sparse-power-cuts"),
+        new("LatchFailedFlush", "failing-flushes"),
+        new("LatchBeforeCompletion", "failing-flushes"),
+        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner", 40),
+        new("FreeOnlyDrained", "slow-disks"),
+        new("QuarantineWithoutProof", "pauses"),
+        new("TakeOverNeedsProof", "pauses"),
+        new("OneWriter", "management"),
+        new("FreeWriterAfterChannels", "slow-disks"),
+        new("KeepNewestBody", "failing-flushes"),
+        new("KeepRecord", "take-overs"),
+        new("RefuseStaleBody", "take-overs"),
+        new("LookAtBackendAfterActive", "clearings"),
+        new("LookAtHostAfterClaim", "clearings"),
+        new("LookAtNames", "management"),
+        new(MutantPolicy.DiskLock, "slow-disks"),
+    ];
+
+    /// <summary>
+    /// The seed that notices that a rule is off, and how; 0 if none does. With all rules the same seed must be clean.
+    /// </summary>
+    public static long Find(GateEntry entry, out string how, long seeds = SeedCount)
+    {
+        for (long seed = entry.FirstSeed; seed < entry.FirstSeed + seeds; seed++)
+        {
+            try
+            {
+                Run(entry, seed);
+            }
+            catch (SimulationException e)
+            {
+                try
+                {
+                    Run(entry with { Rule = "" }, seed);
+                }
+                catch (SimulationException own)
+                {
+                    throw new InvalidOperationException($"seed {seed} of '{entry.Scenario}' is not clean with all rules: {own.Message}", own);
+                }
+
+                how = e.Message.Split('\n')[0];
+                return seed;
+            }
+        }
+
+        how = "";
+        return 0;
+    }
+
+    /// <summary>Prints the table; false if a rule is not noticed.</summary>
+    /// <param name="output">Where to.</param>
+    /// <param name="seeds">Seeds that are tried.</param>
+    public static bool Print(TextWriter output, long seeds = SeedCount)
+    {
+        bool whole = true;
+        foreach (GateEntry entry in Entries)
+        {
+            long seed = Find(entry, out string how, seeds);
+            whole &= seed != 0;
+            output.WriteLine($"{entry.Rule,-26} {entry.Scenario,-24} {(seed == 0 ? "NOT NOTICED" : $"seed {seed}"),-12} {how}");
+        }
+
+        return whole;
+    }
+
+    private static void Run(GateEntry entry, long seed)
+    {
+        string[] parts = entry.Scenario.Split('@');
+        if (parts.Length == 2)
+        {
+            MatrixCell cell = CrashMatrix.Cells.Single(c => c.Name == parts[1]);
+            MutantPolicy.Off = entry.Rule.Length > 0 ? entry.Rule : null;
+            try
+            {
+                new World<MutantPolicy>(seed, WorldScenario.All[parts[0]], cell).Run(RegionSteps);
+            }
+            finally
+            {
+                MutantPolicy.Off = null;
+            }
+        }
+        else if (WorldScenario.All.TryGetValue(entry.Scenario, out WorldScenario? region))
+        {
+            Simulations.Run(entry.Rule, seed, region, RegionSteps);
+        }
+        else
+        {
+            Simulations.Run(entry.Rule, seed, Simulations.Scenarios[entry.Scenario], ChannelSteps);
+        }
+    }
+}

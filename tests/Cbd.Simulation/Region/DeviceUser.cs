@@ -1,0 +1,199 @@
+using System.Buffers.Binary;
+using Cbd.Blocks;
+using Cbd.Channels;
+using Cbd.Memory;
+
+namespace Cbd.Simulation.Region;
+
+/// <summary>The user of one queue: writes stamped blocks, reads, flushes, and checks what comes back.</summary>
+internal sealed class DeviceUser<TPolicy>
+    where TPolicy : struct, IProtocolPolicy
+{
+    private const int Slots = 6;
+    private const int MaxBlocks = 4;
+
+    private readonly World<TPolicy> _world;
+    private readonly SimulatedDevice<TPolicy> _device;
+    private readonly Queue<SimulatedMemory, TPolicy> _queue;
+    private readonly int _number;
+    private readonly NativeBuffer _buffer;
+    private readonly Sent?[] _inFlight = new Sent?[Slots];
+    private readonly BlockCompletion[] _completions = new BlockCompletion[Slots];
+    private bool _released;
+
+    private sealed record Sent(BlockOperation Operation, BlockFlags Flags, int Block, int Count, long Began, long[] Ids)
+    {
+        public bool ReachesMedium => Operation == BlockOperation.Flush || (Operation == BlockOperation.Write && (Flags & BlockFlags.ForceUnitAccess) != 0);
+    }
+
+    public DeviceUser(World<TPolicy> world, SimulatedDevice<TPolicy> device, Queue<SimulatedMemory, TPolicy> queue, int number)
+    {
+        _world = world;
+        _device = device;
+        _queue = queue;
+        _number = number;
+        _buffer = world.TakeBuffer();
+    }
+
+    public int FailedFlushes { get; private set; }
+
+    public bool HasFlushInFlight => Array.Exists(_inFlight, s => s is { Operation: BlockOperation.Flush });
+
+    /// <summary>Next block of the last reading of the whole disk; −1 while there is none.</summary>
+    public int FinalBlock { get; set; } = -1;
+
+    public bool IsIdle => Array.TrueForAll(_inFlight, s => s is null) && (FinalBlock < 0 || FinalBlock >= _device.Disk.Disk.BlockCount);
+
+    private SharedDisk<TPolicy> Disk => _device.Disk;
+
+    public void Turn(long nowMicroseconds)
+    {
+        Submit();
+        bool held = _device.State!.IsHeld;
+        int inFlight = _queue.InFlight;
+        int own = _queue.ResetCount;
+        int resets = _device.Queues.Sum(q => q.ResetCount);
+        bool attached = _queue.Phase == QueuePhase.Attached;
+        ulong session = _device.State.SessionEpoch;
+        int count = _queue.Poll(nowMicroseconds, _completions);
+        if (held && _device.State.IsHeld && _queue.InFlight > inFlight && resets == _device.Queues.Sum(q => q.ResetCount))
+            throw new SimulationException($"channel {_queue.Channel} issued new commands while a queue of the device repeats what was in flight");
+        if (!attached && _queue.Phase == QueuePhase.Attached && session == _device.State.SessionEpoch && _queue.ResetCount == own &&
+            !_device.State.AllEntered(_device.State.DurabilityGeneration) && _queue.Session == session)
+            throw new SimulationException($"channel {_queue.Channel} is attached to a session behind a loss while another queue of the device has not left the one before");
+        for (int i = 0; i < count; i++)
+            Receive(_completions[i]);
+    }
+
+    /// <summary>The device is being stopped: answers do not matter any more.</summary>
+    public void Forget() => Array.Clear(_inFlight);
+
+    public void Release()
+    {
+        Forget();
+        if (!_released)
+            _world.ReturnBuffer(_buffer);
+        _released = true;
+    }
+
+    private void Submit()
+    {
+        int slot = Array.IndexOf(_inFlight, null);
+        if (slot < 0 || _device.HasFailed)
+            return;
+        if (FinalBlock >= 0)
+        {
+            if (FinalBlock < Disk.Disk.BlockCount && _number == 0)
+                Send(slot, BlockOperation.Read, BlockFlags.None, FinalBlock, 1);
+            FinalBlock++;
+            return;
+        }
+
+        if (_world.IsCalming || !_world.Chance(_world.Scenario.Submit))
+            return;
+        int block = _world.Random.Next(Disk.Disk.BlockCount);
+        int count = Math.Min(1 + _world.Random.Next(MaxBlocks), Disk.Disk.BlockCount - block);
+        if (_world.Chance(_world.Scenario.FlushShare))
+        {
+            Send(slot, BlockOperation.Flush, BlockFlags.None, 0, 0);
+            return;
+        }
+
+        switch (_world.Random.Next(22))
+        {
+            case < 8:
+                Send(slot, BlockOperation.Read, BlockFlags.None, block, count);
+                break;
+            case 8:
+                Send(slot, BlockOperation.Write, BlockFlags.ForceUnitAccess, block, count);
+                break;
+            default:
+                Send(slot, BlockOperation.Write, BlockFlags.None, block, count);
+                break;
+        }
+    }
+
+    private void Send(int slot, BlockOperation operation, BlockFlags flags, int block, int count)
+    {
+        long[] ids = [];
+        var data = new BufferSlice(_buffer, slot * MaxBlocks * SimulatedDisk.BlockBytes, count * SimulatedDisk.BlockBytes);
+        if (operation == BlockOperation.Write)
+        {
+            ids = new long[count];
+            for (int i = 0; i < count; i++)
+            {
+                ids[i] = Disk.History.BeginWrite(block + i, (flags & BlockFlags.ForceUnitAccess) != 0);
+                Stamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes).Span, block + i, ids[i]);
+            }
+        }
+
+        _inFlight[slot] = new Sent(operation, flags, block, count, Disk.History.Begin(), ids);
+        _world.CountRequest();
+        _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} sends {operation} {block}+{count} {flags} [{string.Join(' ', ids)}] slot {slot}");
+        var request = new BlockRequest((ulong)slot, operation, flags, (long)block * SimulatedDisk.BlockBytes, (long)count * SimulatedDisk.BlockBytes, count > 0 ? data : default);
+        if (!_queue.TrySubmit(request))
+            _inFlight[slot] = null;
+    }
+
+    private void Receive(in BlockCompletion completion)
+    {
+        int slot = (int)completion.Cookie;
+        Sent sent = _inFlight[slot] ?? throw new SimulationException($"request {slot} was answered twice");
+        _inFlight[slot] = null;
+        _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} slot {slot} {sent.Operation} {sent.Block}+{sent.Count} answered, error {completion.Error}");
+        bool success = completion.Error == 0;
+        if (!success)
+            ReceiveError(sent, completion.Error);
+        else if (Disk.HasFailedFlush && sent.Began > Disk.FailedFlushAt && sent.Operation is BlockOperation.Flush or BlockOperation.Write)
+            throw new SimulationException($"{sent.Operation} succeeded on disk {Disk.Number} although a flush had failed before it was sent, and nobody cleared that");
+        ReadOnlySpan<byte> data = _buffer.GetSpan(slot * MaxBlocks * SimulatedDisk.BlockBytes, sent.Count * SimulatedDisk.BlockBytes);
+        for (int i = 0; i < sent.Count; i++)
+        {
+            if (sent.Operation == BlockOperation.Write)
+                Disk.History.EndWrite(sent.Block + i, sent.Ids[i], success);
+            else if (sent.Operation == BlockOperation.Read && success)
+                Disk.History.CheckRead(sent.Block + i, Unstamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
+        }
+
+        if (sent.Operation == BlockOperation.Flush && success)
+            Disk.History.EndFlush(sent.Began);
+    }
+
+    private void ReceiveError(Sent sent, int error)
+    {
+        _world.CountError();
+        if (sent.Operation == BlockOperation.Flush)
+            FailedFlushes++;
+        if (!sent.ReachesMedium)
+            return;
+        // Whoever reads this knows that what no flush covered may be gone.
+        Disk.Forgive();
+        if (error == SimulatedDisk.FlushErrno && !Disk.HasFailedFlush && sent.Began > Disk.ClearedAt)
+        {
+            Disk.HasFailedFlush = true;
+            Disk.FailedFlushAt = Disk.History.Begin();
+        }
+    }
+
+    private static void Stamp(Span<byte> block, int number, long id)
+    {
+        for (int i = 0; i < block.Length; i += 16)
+        {
+            BinaryPrimitives.WriteInt64LittleEndian(block[i..], id);
+            BinaryPrimitives.WriteInt64LittleEndian(block[(i + 8)..], number + 1);
+        }
+    }
+
+    private static long Unstamp(ReadOnlySpan<byte> block, int number)
+    {
+        long id = BinaryPrimitives.ReadInt64LittleEndian(block);
+        for (int i = 0; i < block.Length; i += 16)
+        {
+            if (BinaryPrimitives.ReadInt64LittleEndian(block[i..]) != id ||
+                BinaryPrimitives.ReadInt64LittleEndian(block[(i + 8)..]) != (id == 0 ? 0 : number + 1))
+                throw new SimulationException($"block {number} reads as parts of several writes, or of another block");
+        }
+
+        return id;
+    }
+}

@@ -1,0 +1,262 @@
+using Cbd.Format;
+using Cbd.Hosts;
+using Cbd.Memory;
+
+namespace Cbd.Simulation.Region;
+
+/// <summary>
+/// Who manages the hosts: starts and stops what there is at random while faults last, always lawfully (vouches for a
+/// machine only when it is off), and puts everything in order when they stop.
+/// </summary>
+internal sealed class Operator<TPolicy>(World<TPolicy> world)
+    where TPolicy : struct, IProtocolPolicy
+{
+    private long _nextRepair;
+
+    private Random Random => world.Random;
+
+    /// <summary>One management operation, or an attempt.</summary>
+    public void Act()
+    {
+        SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands < 2)];
+        if (up.Length == 0)
+            return;
+        SimulatedProcess<TPolicy> process = up[Random.Next(up.Length)];
+        SharedDisk<TPolicy> disk = world.Disks[Random.Next(world.Disks.Count)];
+        switch (Random.Next(16))
+        {
+            case < 4:
+                Serve(disk, up);
+                break;
+            case < 8:
+                process.Ask(p => StartDevice(p, disk));
+                break;
+            case 8:
+                Stop(disk, Random.Next(2) == 0);
+                break;
+            case 9:
+                StopBackend(disk, Random.Next(3) == 0);
+                break;
+            case 10:
+                if (Random.Next(3) == 0)
+                    process.Ask(p => p.Leave());
+                break;
+            case 11:
+                ForceClear(process);
+                break;
+            case 12:
+                if (Random.Next(4) == 0)
+                    PowerOffAndFence(up);
+                break;
+            case 13:
+                ClearBackend(disk, process);
+                break;
+            case 14:
+                Rival(disk, up);
+                break;
+            default:
+                if (Random.Next(8) == 0)
+                    world.FormatSoon();
+                break;
+        }
+    }
+
+    /// <summary>Called in each step after the faults have stopped.</summary>
+    public void Repair()
+    {
+        if (world.Region.Now < _nextRepair || _isDown)
+            return;
+        _nextRepair = world.Region.Now + 2000;
+        SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands == 0)];
+        if (up.Length == 0)
+            return;
+        foreach (SimulatedProcess<TPolicy> process in up)
+        {
+            // Given another's name by mistake, which keeps that one out.
+            if (!world.HasOwnName(process))
+                process.Ask(p => p.Leave());
+        }
+
+        foreach (SharedDisk<TPolicy> disk in world.Disks)
+        {
+            SimulatedSession<TPolicy>? session = SessionOf(disk);
+            if (session is null)
+                Serve(disk, up);
+            else if (session.Stage == SessionStage.Serving && session.Claim!.Body.FlushError != 0)
+                session.Process.Ask(_ => session.ClearFlushError());
+            else if (session.Stage == SessionStage.Serving && IsQuarantinedWith(session))
+                session.Process.Ask(_ => session.Stop(force: true));
+            else if (session.Stage == SessionStage.Serving && disk.Device is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
+                up[Random.Next(up.Length)].Ask(p => StartDevice(p, disk));
+        }
+    }
+
+    private bool _isDown;
+
+    /// <summary>A quarantined channel of a blkdev that is gone is given back when the session that served it is over.</summary>
+    private bool IsQuarantinedWith(SimulatedSession<TPolicy> session)
+    {
+        for (int channel = 0; channel < world.Geometry.ChannelCount; channel++)
+        {
+            ClaimWord word = world.Word(world.Geometry.ChannelOffset(channel));
+            if (word.State == ClaimState.Quarantined &&
+                BlkdevCtrlLine.TryLoadLatest(world.Inspection, world.Geometry, channel, word.Epoch, out BlkdevCtrlLine line) &&
+                line.Backend == session.Backend && line.Session == session.Epoch)
+                return true;
+        }
+
+        return false;
+    }
+
+    /// <summary>Everything is stopped in order.</summary>
+    public void TakeDown()
+    {
+        _isDown = true;
+        foreach (SimulatedProcess<TPolicy> process in world.Living)
+            world.LeaveSoon(process);
+    }
+
+    /// <summary>backend-start, with -b where there is a record of the disk.</summary>
+    private void Serve(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
+    {
+        if (SessionOf(disk) is not null)
+            return;
+        SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number) && p.PendingCommands == 0)];
+        if (able.Length == 0)
+            return;
+        able[Random.Next(able.Length)].Ask(process =>
+        {
+            if (SessionOf(disk) is not null)
+                return;
+            int record = FindRecord(disk, out ClaimWord word);
+            // On another machine nobody's lock helps: a new backend only where there is no old one.
+            process.StartBackend(disk, record < 0 ? null : record, fenced: record >= 0 && IsOff(word.Host));
+        });
+    }
+
+    private void StartDevice(SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk)
+    {
+        int backend = FindRecord(disk, out _);
+        if (backend >= 0)
+            process.StartDevice(disk, backend);
+    }
+
+    private static void Stop(SharedDisk<TPolicy> disk, bool force)
+    {
+        if (disk.Device is { IsOver: false } device && device.Process.IsUp)
+            device.Process.Ask(_ => device.Stop(force));
+    }
+
+    private void StopBackend(SharedDisk<TPolicy> disk, bool force)
+    {
+        if (SessionOf(disk) is { } session)
+            session.Process.Ask(_ => session.Stop(force));
+    }
+
+    /// <summary>host-clear --force of whichever host: refused, or it leaves a quarantine.</summary>
+    private void ForceClear(SimulatedProcess<TPolicy> process)
+    {
+        int host = Random.Next(world.Geometry.HostCount);
+        process.Ask(p => ClearUntil(p, host, ClearAuthority.Forced, 6));
+    }
+
+    /// <summary>host-clear --fenced: the machine is switched off first.</summary>
+    private void PowerOffAndFence(SimulatedProcess<TPolicy>[] up)
+    {
+        Machine machine = world.Machines[Random.Next(world.Machines.Count)];
+        SimulatedProcess<TPolicy>? survivor = up.FirstOrDefault(p => p.Machine != machine);
+        if (survivor is null)
+            return;
+        int[] hosts = [.. world.Living.Where(p => p.Machine == machine && p.MayStore).Select(p => p.Host!.Host)];
+        ulong[] epochs = [.. hosts.Select(h => world.Word(world.Geometry.HostOffset(h)).Epoch)];
+        world.PowerOff(machine, world.Region.Now + Random.Next(World<TPolicy>.DeadMs * 1000, World<TPolicy>.DeadMs * 4000));
+        for (int i = 0; i < hosts.Length; i++)
+        {
+            (int host, ulong epoch) = (hosts[i], epochs[i]);
+            survivor.Ask(p => ClearFenced(p, host, epoch, 30));
+        }
+    }
+
+    private void ClearFenced(SimulatedProcess<TPolicy> process, int host, ulong epoch, int times)
+    {
+        // He vouches for that claim; what comes after it is another matter.
+        if (world.Word(world.Geometry.HostOffset(host)).Epoch == epoch && process.Clear(host, ClearAuthority.Fenced) == ClearResult.Again && times > 0)
+            process.Ask(p => ClearFenced(p, host, epoch, times - 1));
+    }
+
+    private static void ClearUntil(SimulatedProcess<TPolicy> process, int host, ClearAuthority authority, int times)
+    {
+        if (host != process.Host!.Host && process.Clear(host, authority) == ClearResult.Again && times > 0)
+            process.Ask(p => ClearUntil(p, host, authority, times - 1));
+    }
+
+    /// <summary>backend-clear: of a latched failure, or of a record whose blkdevs are given up.</summary>
+    private void ClearBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy> process)
+    {
+        if (SessionOf(disk) is { } session)
+        {
+            session.Process.Ask(_ => session.ClearFlushError());
+            return;
+        }
+
+        process.Ask(p =>
+        {
+            int backend = FindRecord(disk, out ClaimWord word);
+            if (backend >= 0 && word.State == ClaimState.Orphaned && Random.Next(4) == 0)
+            {
+                world.GivingUp = p.Number;
+                ClaimOperations<SimulatedMemory, TPolicy>.TrySwap(p.Memory, p.Geometry.BackendOffset(backend), word, word.Freed());
+                world.GivingUp = 0;
+            }
+        });
+    }
+
+    /// <summary>backend-start -b of a backend that is served, by another process: has to be refused while that may live.</summary>
+    private void Rival(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
+    {
+        if (SessionOf(disk) is not { Stage: SessionStage.Serving } session)
+            return;
+        foreach (SimulatedProcess<TPolicy> other in up)
+        {
+            if (other != session.Process && disk.Machines.Contains(other.Machine.Number))
+            {
+                int backend = session.Backend;
+                other.Ask(p => p.StartBackend(disk, backend, fenced: false));
+                return;
+            }
+        }
+    }
+
+    /// <summary>Who serves the disk, or is about to.</summary>
+    private SimulatedSession<TPolicy>? SessionOf(SharedDisk<TPolicy> disk)
+    {
+        foreach (SimulatedProcess<TPolicy> process in world.Living)
+        {
+            foreach (SimulatedSession<TPolicy> session in process.Sessions)
+            {
+                if (session.Disk == disk && session.Stage != SessionStage.Over)
+                    return session;
+            }
+        }
+
+        return null;
+    }
+
+    private int FindRecord(SharedDisk<TPolicy> disk, out ClaimWord word)
+    {
+        for (int backend = 0; backend < world.Geometry.BackendCount; backend++)
+        {
+            word = world.Word(world.Geometry.BackendOffset(backend));
+            if (word.State != ClaimState.Free &&
+                EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, backend, word.Epoch, out BackendBody body, out _, out _) &&
+                body.Identity == disk.Identity)
+                return backend;
+        }
+
+        word = default;
+        return -1;
+    }
+
+    /// <summary>Whoever had this host entry last is on no machine that runs.</summary>
+    private bool IsOff(int host) => world.IsMachineOffOf(host);
+}

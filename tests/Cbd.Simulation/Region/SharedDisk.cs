@@ -1,0 +1,102 @@
+using Cbd.Format;
+
+namespace Cbd.Simulation.Region;
+
+/// <summary>A disk that some machines can open, what its users may expect of it, and who has it locked.</summary>
+internal sealed class SharedDisk<TPolicy>
+    where TPolicy : struct, IProtocolPolicy
+{
+    private readonly Dictionary<int, SimulatedDiskQueue> _locks = [];
+    private readonly HashSet<SimulatedDiskQueue> _closed = [];
+    private int _lastMachine = -1;
+
+    public SharedDisk(int number, SimulatedDisk disk, params int[] machines)
+    {
+        Number = number;
+        Disk = disk;
+        Machines = machines;
+        History = new History(disk.BlockCount);
+        disk.Dropped += History.Drop;
+    }
+
+    public int Number { get; }
+
+    public string Identity => $"disk:{Number}";
+
+    public SimulatedDisk Disk { get; }
+
+    public int[] Machines { get; }
+
+    public History History { get; }
+
+    /// <summary>The device that uses it now, as the world knows: never two.</summary>
+    public SimulatedDevice<TPolicy>? Device { get; set; }
+
+    /// <summary>Its machine lost power, and its device has neither failed nor gone on yet.</summary>
+    public bool IsLossPending { get; set; }
+
+    /// <summary>A flush failed, its user knows, and no operator has cleared that.</summary>
+    public bool HasFailedFlush { get; set; }
+
+    /// <summary>When the user learned of it.</summary>
+    public long FailedFlushAt { get; set; }
+
+    /// <summary>Session that the device used when its machine lost power.</summary>
+    public ulong SessionAtLoss { get; private set; }
+
+    /// <summary>When the operator last cleared a failed flush: answers to what was sent before say nothing.</summary>
+    public long ClearedAt { get; set; }
+
+    /// <summary>The disk's lock, which a kernel keeps until the last operation of its holder has ended.</summary>
+    public bool TryLock(int machine, SimulatedDiskQueue queue)
+    {
+        if (_locks.TryGetValue(machine, out SimulatedDiskQueue? holder) && (!_closed.Contains(holder) || Disk.HasOperationsOf(holder)))
+            return false;
+        _locks[machine] = queue;
+        return true;
+    }
+
+    /// <summary>The kernel of this machine still has operations of a process that is dead.</summary>
+    public bool HasLeftoversOf(int machine) => Disk.HasLeftoversOf(q => q.Machine == machine);
+
+    /// <summary>A session of this machine has the disk now: its caches hold what is not flushed.</summary>
+    public void ServedBy(int machine) => _lastMachine = machine;
+
+    public void Unlock(SimulatedDiskQueue queue) => _closed.Add(queue);
+
+    public bool IsLockedBy(int machine) => _locks.TryGetValue(machine, out SimulatedDiskQueue? holder) && !_closed.Contains(holder);
+
+    /// <summary>The machine is off: its kernel's operations and what its caches held are gone.</summary>
+    public void LosePower(int machine)
+    {
+        if (!_locks.Remove(machine) || machine != _lastMachine)
+            return;
+        Disk.LoseCache();
+        bool gone = Device is null || Device.IsOver || Device.HasFailed;
+        History.ForgiveUnflushed(presentLifeToo: gone);
+        IsLossPending = !gone;
+        SessionAtLoss = Device?.State?.SessionEpoch ?? 0;
+    }
+
+    /// <summary>The user of the present device was told, or is gone.</summary>
+    public void Forgive()
+    {
+        History.ForgiveUnflushed(presentLifeToo: true);
+        IsLossPending = false;
+    }
+
+    public BackendBody Describe(Guid durabilityId) => new()
+    {
+        Flags = Disk.IsBuffered ? BackendFlags.Buffered : BackendFlags.None,
+        SizeBytes = (long)Disk.BlockCount * SimulatedDisk.BlockBytes,
+        LogicalBlockBytes = 512,
+        PhysicalBlockBytes = 512,
+        DiscardGranularityBytes = 512,
+        MaxTransferBytes = 1 << 20,
+        DurabilityId = durabilityId,
+        Handlers = 1,
+        Engine = BackendEngine.Direct,
+        Identity = Identity,
+        Path = $"/disks/{Number}",
+    };
+}

@@ -1,0 +1,103 @@
+namespace Cbd.Simulation.Region;
+
+/// <summary>What may go wrong in a run of a <see cref="World{TPolicy}"/>; probabilities, times in microseconds.</summary>
+public sealed record WorldScenario
+{
+    public VisibilityFaults Visibility { get; init; } = VisibilityFaults.None;
+
+    /// <summary>Per store into the region: the process dies before it.</summary>
+    public double Crash { get; init; }
+
+    /// <summary>Per step: a machine loses its power, with what its caches and its disks' caches hold.</summary>
+    public double MachineCrash { get; init; }
+
+    /// <summary>Per access: the process stands still, up to four dead-times.</summary>
+    public double Pause { get; init; }
+
+    /// <summary>Per access: the thread alone stands still, up to two dead-times.</summary>
+    public double Stall { get; init; }
+
+    /// <summary>Per step: a machine is suspended, and its clock with it.</summary>
+    public double Suspend { get; init; }
+
+    /// <summary>Per access: another thread, of whichever process, runs first.</summary>
+    public double Preemption { get; init; } = 0.01;
+
+    /// <summary>Per step: the operator does something.</summary>
+    public double Operate { get; init; }
+
+    public double DiskFail { get; init; }
+    public double FlushFail { get; init; }
+
+    /// <summary>Longest time of one disk operation, in each of its halves.</summary>
+    public int DiskDelay { get; init; } = 60;
+
+    /// <summary>Share of the disk's operations that take that long.</summary>
+    public double SlowShare { get; init; } = 0.2;
+
+    /// <summary>Per turn of a user: it sends something.</summary>
+    public double Submit { get; init; } = 0.67;
+
+    /// <summary>Share of flushes in what users send.</summary>
+    public double FlushShare { get; init; } = 0.08;
+
+    public bool PayloadCrc { get; init; } = true;
+    public int Blocks { get; init; } = 24;
+
+    /// <summary>Every fault at once: what the shown runs have.</summary>
+    public static WorldScenario Everything { get; } = new()
+    {
+        Visibility = new VisibilityFaults { Delay = 0.1, Tear = 0.5, Drop = 0.001, Flicker = 0.01, Evict = 0.05 },
+        Crash = 0.00001,
+        MachineCrash = 0.00002,
+        Pause = 0.000003,
+        Stall = 0.000003,
+        Suspend = 0.00003,
+        Operate = 0.004,
+        DiskFail = 0.002,
+        FlushFail = 0.005,
+        DiskDelay = 4000,
+        SlowShare = 0.05,
+    };
+
+    /// <summary>No fault but what the operator does, lines that are lost, and the death that a directed run aims at.</summary>
+    public static WorldScenario Directed { get; } = new() { Visibility = new VisibilityFaults { Drop = 0.01 }, Operate = 0.004, FlushFail = 0.03, DiskDelay = 2000, SlowShare = 0.1, Preemption = 0.02 };
+
+    /// <summary>Management operations race, and processes stand still in the middle of them.</summary>
+    public static WorldScenario Management { get; } = new() { Operate = 0.03, Preemption = 0.05, Pause = 0.00002, Crash = 0.00003, MachineCrash = 0.00005 };
+
+    /// <summary>Machines lose their power while slow disks hold what was not flushed.</summary>
+    public static WorldScenario PowerCuts { get; } = new() { Operate = 0.003, MachineCrash = 0.0003, Crash = 0.00001, DiskDelay = 3000, SlowShare = 0.2, Blocks = 8 };
+
+    /// <summary>The same with users who wait and flush much: what is uncovered is one write, or none.</summary>
+    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.02, MachineCrash = 0.0002, Stall = 0.0001, DiskDelay = 3000, SlowShare = 0.5, Blocks = 4, Submit = 0.05, FlushShare = 0.3 };
+
+    /// <summary>Disk operations outlive their hosts and the clearing of them.</summary>
+    public static WorldScenario SlowDisks { get; } = new() { Operate = 0.01, Crash = 0.00005, DiskDelay = 40_000, SlowShare = 0.3, Blocks = 6 };
+
+    /// <summary>Machines go and come back, and others take over, while users read and write few blocks.</summary>
+    public static WorldScenario TakeOvers { get; } = new() { Operate = 0.03, MachineCrash = 0.00015, DiskDelay = 500, Blocks = 4, Submit = 0.3, FlushShare = 0.02 };
+
+    /// <summary>Processes stand still in the middle of management, and are cleared meanwhile.</summary>
+    public static WorldScenario Clearings { get; } = new() { Operate = 0.05, Pause = 0.0001, Submit = 0.05, Blocks = 8 };
+
+    /// <summary>Flushes fail, and processes die while they do.</summary>
+    public static WorldScenario FailingFlushes { get; } = new() { Operate = 0.004, FlushFail = 0.1, Crash = 0.00005, DiskDelay = 2000, SlowShare = 0.5, Blocks = 8 };
+
+    /// <summary>Processes stand still past every lease, on disks that two machines share.</summary>
+    public static WorldScenario Pauses { get; } = new() { Operate = 0.01, Pause = 0.00003, Suspend = 0.0001, DiskDelay = 3000, SlowShare = 0.2 };
+
+    public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
+    {
+        ["everything"] = Everything,
+        ["management"] = Management,
+        ["power-cuts"] = PowerCuts,
+        ["sparse-power-cuts"] = SparsePowerCuts,
+        ["slow-disks"] = SlowDisks,
+        ["take-overs"] = TakeOvers,
+        ["clearings"] = Clearings,
+        ["failing-flushes"] = FailingFlushes,
+        ["pauses"] = Pauses,
+        ["directed"] = Directed,
+    };
+}
