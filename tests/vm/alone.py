@@ -269,7 +269,7 @@ def resized(alone):
 
 def resized_by_fuse(alone):
     """The same with a loop device on a file over FUSE."""
-    alone.sh("modprobe fuse; modprobe loop")
+    alone.sh("grep -q fuse$ /proc/filesystems || modprobe fuse; modprobe loop")
     grown(alone, "fuse")
 
 

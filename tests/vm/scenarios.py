@@ -40,6 +40,8 @@ def partitions_and_lvm(pair):
     lvm = "lvm {} --config 'devices {{ scan=[\"/dev\"] filter=[\"a|/dev/" + name + "p2|\",\"r|.*|\"] }} activation {{ udev_sync=0 udev_rules=0 }} global {{ locking_type=1 }} backup {{ backup=0 archive=0 }}' {}"
     beta.sh("\n".join([
         "mkdir -p /etc/lvm /run/lvm /run/lock/lvm",
+        # The scenario may have been here before, with another attachment and the same disk.
+        f"dd if=/dev/zero of=/dev/{name}p2 bs=1M count=1 conv=fsync",
         lvm.format("pvcreate", f"-qq -y /dev/{name}p2"),
         lvm.format("vgcreate", f"-qq vg /dev/{name}p2"),
         lvm.format("lvcreate", "-qq -y -W n -Z n -L 16M -n data vg"),
