@@ -33,7 +33,8 @@ public sealed class NbdExport : IExport
         _log = message => log($"{listener.Uri}: {message}");
         if (tls is null)
             return;
-        _tls = new TlsRelays(tls, options.Connections, _log);
+        // Those that only take their last replies have given their place back: as many again may come meanwhile.
+        _tls = new TlsRelays(tls, 2 * options.Connections, _log);
         Note = tls.Note;
         if (Note.Length != 0)
             _log(Note);
