@@ -23,31 +23,31 @@ public static class MutationGate
     [
         new("CheckSequence", "calm"),
         new("CheckCrc", "rough"),
-        new("CheckEpoch", "rough"),
+        new("CheckEpoch", "rough", 2),
         new("KeepCredits", "calm"),
         new("CopyOnce", "rough"),
-        new("ClaimBySwap", "rivals"),
-        new("WaitForDrain", "slow-disk"),
-        new("RaiseEpoch", "crashing"),
+        new("ClaimBySwap", "rivals", 5),
+        new("WaitForDrain", "slow-disk", 2),
+        new("RaiseEpoch", "crashing", 7),
         new("HoldWhileReissuing", "everything"),
         new("CoverOnlyEarlierWrites", "sparse-power-cuts"),
-        new("CheckDurabilityId", "take-overs"),
-        new("EnterTogether", "sparse-power-cuts"),
+        new("CheckDurabilityId", "take-overs", 2),
+        new("EnterTogether", "stalls", 32),
         new("LatchFailedFlush", "failing-flushes"),
-        new("LatchBeforeCompletion", "failing-flushes"),
-        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner"),
-        new("FreeOnlyDrained", "slow-disks"),
+        new("LatchBeforeCompletion", "failing-flushes", 2),
+        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner", 42),
+        new("FreeOnlyDrained", "slow-disks", 11),
         new("QuarantineWithoutProof", "pauses"),
-        new("TakeOverNeedsProof", "pauses"),
+        new("TakeOverNeedsProof", "pauses", 2),
         new("OneWriter", "management"),
-        new("FreeWriterAfterChannels", "slow-disks"),
-        new("KeepNewestBody", "failing-flushes"),
-        new("KeepRecord", "take-overs"),
+        new("FreeWriterAfterChannels", "slow-disks", 4),
+        new("KeepNewestBody", "failing-flushes", 8),
+        new("KeepRecord", "take-overs", 6),
         new("RefuseStaleBody", "take-overs"),
-        new("LookAtBackendAfterActive", "clearings"),
-        new("LookAtHostAfterClaim", "clearings"),
+        new("LookAtBackendAfterActive", "clearings", 32),
+        new("LookAtHostAfterClaim", "clearings", 2),
         new("LookAtNames", "management"),
-        new(MutantPolicy.DiskLock, "slow-disks"),
+        new(MutantPolicy.DiskLock, "slow-disks", 3),
     ];
 
     /// <summary>
@@ -84,11 +84,14 @@ public static class MutationGate
     /// <summary>Prints the table; false if a rule is not noticed.</summary>
     /// <param name="output">Where to.</param>
     /// <param name="seeds">Seeds that are tried.</param>
-    public static bool Print(TextWriter output, long seeds = SeedCount)
+    /// <param name="rule">One rule; empty: all.</param>
+    public static bool Print(TextWriter output, long seeds = SeedCount, string rule = "")
     {
         bool whole = true;
         foreach (GateEntry entry in Entries)
         {
+            if (rule.Length > 0 && entry.Rule != rule)
+                continue;
             long seed = Find(entry, out string how, seeds);
             whole &= seed != 0;
             output.WriteLine($"{entry.Rule,-26} {entry.Scenario,-24} {(seed == 0 ? "NOT NOTICED" : $"seed {seed}"),-12} {how}");

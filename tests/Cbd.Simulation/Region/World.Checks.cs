@@ -193,7 +193,8 @@ public sealed partial class World<TPolicy>
         for (int host = 0; host < Geometry.HostCount; host++)
         {
             ClaimWord word = Word(Geometry.HostOffset(host));
-            if (word.State is ClaimState.Registering or ClaimState.Active && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
+            // Somebody who stood still while he registered there, and was given up, may still store over one copy.
+            if (word.State == ClaimState.Active && _machines.Count(m => m.IsLocked(host)) <= 1 && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
                 throw new SimulationException($"host {host} ({word}) cannot be read: {error}");
         }
 
