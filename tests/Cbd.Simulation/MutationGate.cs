@@ -1,5 +1,3 @@
-using Cbd.Simulation.Region;
-
 namespace Cbd.Simulation;
 
 /// <summary>Where a safety rule shows: the scenario whose fixed seeds notice that it is off.</summary>
@@ -100,29 +98,6 @@ public static class MutationGate
         return whole;
     }
 
-    private static void Run(GateEntry entry, long seed)
-    {
-        string[] parts = entry.Scenario.Split('@');
-        if (parts.Length == 2)
-        {
-            MatrixCell cell = CrashMatrix.Cells.Single(c => c.Name == parts[1]);
-            MutantPolicy.Off = entry.Rule.Length > 0 ? entry.Rule : null;
-            try
-            {
-                new World<MutantPolicy>(seed, WorldScenario.All[parts[0]], cell).Run(RegionSteps);
-            }
-            finally
-            {
-                MutantPolicy.Off = null;
-            }
-        }
-        else if (WorldScenario.All.TryGetValue(entry.Scenario, out WorldScenario? region))
-        {
-            Simulations.Run(entry.Rule, seed, region, RegionSteps);
-        }
-        else
-        {
-            Simulations.Run(entry.Rule, seed, Simulations.Scenarios[entry.Scenario], ChannelSteps);
-        }
-    }
+    private static void Run(GateEntry entry, long seed) =>
+        Simulations.RunAny(entry.Rule, seed, entry.Scenario, Simulations.Scenarios.ContainsKey(entry.Scenario) ? ChannelSteps : RegionSteps, null);
 }

@@ -11,7 +11,7 @@ public static class SimulateCommand
         simulate [--minutes N | --seeds N] [--from S] [--scenario NAME] [--steps N]
             fresh seeds (from S on; by default a number from the clock); then the cover of the crash matrix
         simulate --seed S [--scenario NAME] [--steps N] [--mutant RULE]
-            one seed again, with every event and request
+            one seed again, with every event and request; NAME@CELL aims at a cell of the crash matrix
         simulate --matrix
             a directed run for each cell of the crash matrix, and the cover
         simulate --gate [--seeds N] [--mutant RULE]

@@ -20,7 +20,7 @@ public partial class RegionSimulationTests
         int requests = 0;
         for (long seed = 1; seed <= 3; seed++)
             requests += Simulations.Run("", seed, WorldScenario.All[scenario], Simulations.DefaultSteps).Requests;
-        Assert.True(requests > 1_000, $"the users sent {requests} requests only");
+        Assert.True(requests > 200, $"the users sent {requests} requests only");
     }
 
     [Theory]
