@@ -259,8 +259,10 @@ internal sealed class SimulatedDevice<TPolicy>
         if (Array.TrueForAll(_queues, q => q.Phase is QueuePhase.Closed or QueuePhase.Lost))
         {
             EndLife();
-            _claim!.End();
             Stage = DeviceStage.Over;
+            // This host was cleared: what it had is given back by who clears.
+            if (!Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
+                _claim!.End();
             return;
         }
 

@@ -22,7 +22,7 @@ public sealed partial class World<TPolicy>
         foreach (EndedLife life in _ended)
         {
             if (life.Disk == device.Disk && life.Backend == device.Backend && life.BackendLife == BackendLife(device.Backend) && !Array.TrueForAll(life.Channels, c => IsDrained(c.Channel, c.Epoch)))
-                throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free");
+                throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free: {string.Join(", ", life.Channels.Select(c => $"{c.Channel} claimed in {c.Epoch} is {Word(Geometry.ChannelOffset(c.Channel))}"))}");
         }
 
         device.BackendLife = BackendLife(device.Backend);
