@@ -44,6 +44,8 @@ internal sealed class DeviceUser<TPolicy>
 
     public bool IsIdle => Array.TrueForAll(_inFlight, s => s is null) && (FinalBlock < 0 || FinalBlock >= _device.Disk.Disk.BlockCount);
 
+    public string Describe() => $"channel {_queue.Channel}: {_queue.Outstanding} requests in the queue, not answered: {string.Join(", ", _inFlight.Where(s => s is not null).Select(s => $"{s!.Operation} {s.Block}+{s.Count}"))}";
+
     private SharedDisk<TPolicy> Disk => _device.Disk;
 
     public void Turn(long nowMicroseconds)

@@ -202,6 +202,12 @@ internal sealed class SimulatedDevice<TPolicy>
         State.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
         if (Disk.Device == this && Disk.IsLossPending)
             LookForLoss();
+        if (Stage == DeviceStage.Running && Disk.Device is null && served)
+        {
+            // The disk was another backend's for a while, with another device, and has come back to this one.
+            Disk.Device = this;
+            Life = ++Disk.History.Life;
+        }
     }
 
     /// <summary>The host was cleared: nothing of it is stored to any more.</summary>

@@ -339,6 +339,8 @@ public sealed partial class World<TPolicy>
         var parts = new List<string>();
         foreach (SimulatedProcess<TPolicy> process in Living)
             parts.Add($"process {process.Number} (slot {process.Slot}) {process.Stage} host {process.Host?.Host}, {process.PendingCommands} commands, backends [{string.Join(", ", process.Sessions.Select(s => $"{s.Backend}@{s.Epoch} {s.Stage} of disk {s.Disk.Number}"))}], devices [{string.Join(", ", process.Devices.Select(d => $"{d.Blkdev} {d.Stage} {d.State?.Failure} lost {d.State?.IsBackendLost} {string.Join("/", d.Queues.Select(q => $"{q.Channel} {q.Phase} {q.InFlight}"))}"))}]");
+        foreach (SharedDisk<TPolicy> disk in _disks)
+            parts.Add($"disk {disk.Number}: loss pending {disk.IsLossPending}, users [{string.Join("; ", disk.Device?.Users.Select(u => u.Describe()) ?? [])}], held {disk.Device?.State?.IsHeld}");
         for (int i = 0; i < Geometry.HostCount; i++)
             Add("host", i, Geometry.HostOffset(i));
         for (int i = 0; i < Geometry.BackendCount; i++)
