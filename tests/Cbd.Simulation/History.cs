@@ -143,6 +143,10 @@ public sealed class History(int blocks)
         }
     }
 
+    /// <summary>The user of that life was told that the write is done, and no flush has covered it.</summary>
+    public bool IsOwed(int block, long id, int life) =>
+        Find(block, id) is { Durable: false } write && write.Answered != Never && write.Life == life;
+
     /// <summary>Throws unless a read that began at <paramref name="began"/> may return <paramref name="id"/>.</summary>
     public void CheckRead(int block, long id, long began)
     {

@@ -11,10 +11,10 @@ public static class SimulateCommand
         simulate [--minutes N | --seeds N] [--from S] [--scenario NAME] [--steps N]
             fresh seeds (from S on; by default a number from the clock); then the cover of the crash matrix
         simulate --seed S [--scenario NAME] [--steps N] [--mutant RULE]
-            one seed again, with every event and request
+            one seed again, with every event and request; NAME@CELL aims at a cell of the crash matrix
         simulate --matrix
             a directed run for each cell of the crash matrix, and the cover
-        simulate --gate [--seeds N]
+        simulate --gate [--seeds N] [--mutant RULE]
             each safety rule switched off, and the seed of the first N that notices
         Scenarios: everything, management, power-cuts, failing-flushes, pauses (a region with several hosts), or calm,
         rough, crashing, slow-disk, rivals, no-payload-crc (one channel pair); none: everything, with the others now and then.
@@ -55,7 +55,7 @@ public static class SimulateCommand
 
         int steps = (int)Number("--steps", Simulations.DefaultSteps);
         if (options.ContainsKey("--gate"))
-            return MutationGate.Print(output, Number("--seeds", MutationGate.SeedCount)) ? 0 : 1;
+            return MutationGate.Print(output, Number("--seeds", MutationGate.SeedCount), mutant) ? 0 : 1;
         if (options.ContainsKey("--matrix"))
         {
             int violations = 0;

@@ -72,6 +72,10 @@ public sealed class SimulatedDisk
     internal int FlushesOf(SimulatedDiskQueue queue) =>
         _operations.Count(o => o.Queue == queue && o.Request.Operation == BlockOperation.Flush);
 
+    /// <summary>Blocks that are in the cache alone, each with the number of the write that is there.</summary>
+    internal IEnumerable<(int Block, long Id)> Dirty =>
+        _dirty.Select(b => (b, System.Buffers.Binary.BinaryPrimitives.ReadInt64LittleEndian(_cached.AsSpan(b * BlockBytes))));
+
     internal bool HasLeftoversOf(Predicate<SimulatedDiskQueue> of) => _operations.Exists(o => o.Queue is null && o.Owner is not null && of(o.Owner));
 
     /// <summary>Some operation of a process that is gone can still land.</summary>

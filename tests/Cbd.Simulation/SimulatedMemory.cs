@@ -48,6 +48,9 @@ public sealed class SimulatedRegion
     /// <summary>Called after every successful compare-and-swap: who, where, from, to.</summary>
     public Action<int, long, ulong, ulong>? Swapped { get; set; }
 
+    /// <summary>How many of the pending stores of a line are older than a fence: late, but out of the caches of their host.</summary>
+    private readonly Dictionary<(int Host, long Line), int> _fenced = [];
+
     private sealed record Store(byte[] Bytes, int From, long VisibleAt, bool Torn);
 
     public SimulatedRegion(long sizeBytes, Random random)
@@ -73,22 +76,26 @@ public sealed class SimulatedRegion
             return;
         foreach (((int Host, long Line) key, List<Store> stores) in _pending.ToArray())
         {
-            if (key.Host == host && key.Line < FencedBytes)
+            if (key.Host != host)
+                continue;
+            if (key.Line < FencedBytes)
                 Finish(key, stores);
+            else
+                _fenced[key] = stores.Count;
         }
     }
 
-    /// <summary>A machine lost its power: of what its caches held, any line may be gone.</summary>
+    /// <summary>A machine lost its power: of what its caches held since the last fence, any line may be gone.</summary>
     public void LoseStores(int host)
     {
         foreach (((int Host, long Line) key, List<Store> stores) in _pending.ToArray())
         {
             if (key.Host != host)
                 continue;
+            int kept = Math.Min(_fenced.GetValueOrDefault(key), stores.Count);
             if (_random.Next(2) == 0)
-                Finish(key, stores);
-            else
-                _pending.Remove(key);
+                kept = stores.Count;
+            Finish(key, stores[..kept]);
         }
     }
 
@@ -97,6 +104,7 @@ public sealed class SimulatedRegion
         foreach (Store store in stores)
             Apply(key.Line + store.From, store.Bytes, words: -1);
         _pending.Remove(key);
+        _fenced.Remove(key);
     }
 
     /// <summary>Makes visible what is due.</summary>
@@ -124,10 +132,15 @@ public sealed class SimulatedRegion
 
                 Apply(key.Line + store.From, store.Bytes, words: -1);
                 stores.RemoveAt(0);
+                if (_fenced.TryGetValue(key, out int fenced))
+                    _fenced[key] = Math.Max(0, fenced - 1);
             }
 
             if (stores.Count == 0)
+            {
                 _pending.Remove(key);
+                _fenced.Remove(key);
+            }
         }
     }
 

@@ -201,6 +201,10 @@ internal sealed class DeviceService
 
     private void GiveBack(bool channelsAreFree)
     {
+        // This host was cleared, whether housekeeping has noticed or not: handlers may still drain these channels, and
+        // the entry with its writer word is given back after that, by who clears.
+        if (Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
+            return;
         if (channelsAreFree)
             _claim.End();
         else

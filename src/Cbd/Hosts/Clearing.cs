@@ -195,8 +195,17 @@ public sealed partial class Clearing<TMemory, TPolicy>
     }
 
     /// <summary>A channel that was offered again after a reset: the handler may still store into it until it drained.</summary>
-    private bool IsDraining(int channel, ClaimWord word) =>
-        BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line) && line.MayBeDraining;
+    private bool IsDraining(int channel, ClaimWord word)
+    {
+        if (BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line))
+            return line.MayBeDraining;
+        // The blkdev died before the line of the new epoch was there, and what it stored at the attachment of the one
+        // before may be lost with its machine: nothing says that this was not served.
+        if (word.Epoch <= 1 || !BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, word.Epoch - 1, out line) || line.Blkdev >= _geometry.BlkdevCount)
+            return false;
+        ClaimWord blkdev = Read(_geometry.BlkdevOffset(line.Blkdev));
+        return blkdev.Host == word.Host && blkdev.Epoch == line.BlkdevEpoch && blkdev.State != ClaimState.Free;
+    }
 
     /// <summary>Whether nothing is left to do for the blkdev. Its channels are free or quarantined.</summary>
     private bool ClearBlkdev(in HostUnderClearing claim, int blkdev)

@@ -44,6 +44,8 @@ internal sealed class DeviceUser<TPolicy>
 
     public bool IsIdle => Array.TrueForAll(_inFlight, s => s is null) && (FinalBlock < 0 || FinalBlock >= _device.Disk.Disk.BlockCount);
 
+    public string Describe() => $"channel {_queue.Channel}: {_queue.Outstanding} requests in the queue, not answered: {string.Join(", ", _inFlight.Where(s => s is not null).Select(s => $"{s!.Operation} {s.Block}+{s.Count}"))}";
+
     private SharedDisk<TPolicy> Disk => _device.Disk;
 
     public void Turn(long nowMicroseconds)
@@ -156,7 +158,22 @@ internal sealed class DeviceUser<TPolicy>
         }
 
         if (sent.Operation == BlockOperation.Flush && success)
+        {
             Disk.History.EndFlush(sent.Began);
+            CheckCover();
+        }
+    }
+
+    /// <summary>A device that owes no flush has nothing at the disk that was answered and may be lost.</summary>
+    private void CheckCover()
+    {
+        if (_device.State!.HasUncoveredWrites || _device.HasFailed || Disk.IsLossPending)
+            return;
+        foreach ((int block, long id) in Disk.Disk.Dirty)
+        {
+            if (Disk.History.IsOwed(block, id, _device.Life))
+                throw new SimulationException($"the device counts everything as covered, although write {id} of block {block} was answered and is in the disk's cache alone");
+        }
     }
 
     private void ReceiveError(Sent sent, int error)

@@ -73,7 +73,7 @@ public static class DirectedRuns
         }
         catch (SimulationException e)
         {
-            throw new SimulationException($"aimed at {cell.Name}, seed {seed}: {e.Message}", e);
+            throw new SimulationException($"seed {seed} of 'directed@{cell.Name}', {Steps} steps: {e.Message}", e);
         }
     }
 }

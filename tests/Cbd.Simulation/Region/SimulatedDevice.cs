@@ -202,6 +202,12 @@ internal sealed class SimulatedDevice<TPolicy>
         State.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
         if (Disk.Device == this && Disk.IsLossPending)
             LookForLoss();
+        if (Stage == DeviceStage.Running && Disk.Device is null && served)
+        {
+            // The disk was another backend's for a while, with another device, and has come back to this one.
+            Disk.Device = this;
+            Life = ++Disk.History.Life;
+        }
     }
 
     /// <summary>The host was cleared: nothing of it is stored to any more.</summary>
@@ -259,8 +265,10 @@ internal sealed class SimulatedDevice<TPolicy>
         if (Array.TrueForAll(_queues, q => q.Phase is QueuePhase.Closed or QueuePhase.Lost))
         {
             EndLife();
-            _claim!.End();
             Stage = DeviceStage.Over;
+            // This host was cleared: what it had is given back by who clears.
+            if (!Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
+                _claim!.End();
             return;
         }
 

@@ -118,6 +118,10 @@ internal sealed class SimulatedSession<TPolicy>
     {
         if (Stage != SessionStage.Serving || _served!.FlushError == 0)
             return;
+        // Before it is stored: the process may die in the middle, with the entry cleared.
+        Disk.HasFailedFlush = false;
+        Disk.ClearedAt = Disk.History.Begin();
+        Disk.Forgive();
         _served.ClearFlushError();
         Disk.HasFailedFlush = false;
         Disk.ClearedAt = Disk.History.Begin();

@@ -22,7 +22,7 @@ public sealed partial class World<TPolicy>
         foreach (EndedLife life in _ended)
         {
             if (life.Disk == device.Disk && life.Backend == device.Backend && life.BackendLife == BackendLife(device.Backend) && !Array.TrueForAll(life.Channels, c => IsDrained(c.Channel, c.Epoch)))
-                throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free");
+                throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free: {string.Join(", ", life.Channels.Select(c => $"{c.Channel} claimed in {c.Epoch} is {Word(Geometry.ChannelOffset(c.Channel))}"))}");
         }
 
         device.BackendLife = BackendLife(device.Backend);
@@ -193,7 +193,8 @@ public sealed partial class World<TPolicy>
         for (int host = 0; host < Geometry.HostCount; host++)
         {
             ClaimWord word = Word(Geometry.HostOffset(host));
-            if (word.State is ClaimState.Registering or ClaimState.Active && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
+            // Somebody who stood still while he registered there, and was given up, may still store over one copy.
+            if (word.State == ClaimState.Active && _machines.Count(m => m.IsLocked(host)) <= 1 && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
                 throw new SimulationException($"host {host} ({word}) cannot be read: {error}");
         }
 
@@ -338,6 +339,8 @@ public sealed partial class World<TPolicy>
         var parts = new List<string>();
         foreach (SimulatedProcess<TPolicy> process in Living)
             parts.Add($"process {process.Number} (slot {process.Slot}) {process.Stage} host {process.Host?.Host}, {process.PendingCommands} commands, backends [{string.Join(", ", process.Sessions.Select(s => $"{s.Backend}@{s.Epoch} {s.Stage} of disk {s.Disk.Number}"))}], devices [{string.Join(", ", process.Devices.Select(d => $"{d.Blkdev} {d.Stage} {d.State?.Failure} lost {d.State?.IsBackendLost} {string.Join("/", d.Queues.Select(q => $"{q.Channel} {q.Phase} {q.InFlight}"))}"))}]");
+        foreach (SharedDisk<TPolicy> disk in _disks)
+            parts.Add($"disk {disk.Number}: loss pending {disk.IsLossPending}, users [{string.Join("; ", disk.Device?.Users.Select(u => u.Describe()) ?? [])}], held {disk.Device?.State?.IsHeld}");
         for (int i = 0; i < Geometry.HostCount; i++)
             Add("host", i, Geometry.HostOffset(i));
         for (int i = 0; i < Geometry.BackendCount; i++)

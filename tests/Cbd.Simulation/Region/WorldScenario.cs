@@ -61,7 +61,7 @@ public sealed record WorldScenario
     };
 
     /// <summary>No fault but what the operator does, lines that are lost, and the death that a directed run aims at.</summary>
-    public static WorldScenario Directed { get; } = new() { Visibility = new VisibilityFaults { Drop = 0.01 }, Operate = 0.004, FlushFail = 0.03, DiskDelay = 2000, SlowShare = 0.1, Preemption = 0.02 };
+    public static WorldScenario Directed { get; } = new() { Visibility = new VisibilityFaults { Drop = 0.003 }, Operate = 0.004, FlushFail = 0.03, DiskDelay = 2000, SlowShare = 0.1, Preemption = 0.02 };
 
     /// <summary>Management operations race, and processes stand still in the middle of them.</summary>
     public static WorldScenario Management { get; } = new() { Operate = 0.03, Preemption = 0.05, Pause = 0.00002, Crash = 0.00003, MachineCrash = 0.00005 };
@@ -69,8 +69,11 @@ public sealed record WorldScenario
     /// <summary>Machines lose their power while slow disks hold what was not flushed.</summary>
     public static WorldScenario PowerCuts { get; } = new() { Operate = 0.003, MachineCrash = 0.0003, Crash = 0.00001, DiskDelay = 3000, SlowShare = 0.2, Blocks = 8 };
 
-    /// <summary>The same with users who wait and flush much: what is uncovered is one write, or none.</summary>
-    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.02, MachineCrash = 0.0002, Stall = 0.0001, DiskDelay = 3000, SlowShare = 0.5, Blocks = 4, Submit = 0.05, FlushShare = 0.3 };
+    /// <summary>The same with threads that stand still while the others of their process go on.</summary>
+    public static WorldScenario Stalls { get; } = new() { Operate = 0.03, MachineCrash = 0.0002, Stall = 0.0001, DiskDelay = 4000, SlowShare = 0.5, Blocks = 3, Submit = 0.3, FlushShare = 0.5 };
+
+    /// <summary>The same with users who send little and flush much: what is uncovered is one write, or none.</summary>
+    public static WorldScenario SparsePowerCuts { get; } = new() { Operate = 0.03, MachineCrash = 0.0002, DiskDelay = 8000, SlowShare = 0.7, Blocks = 3, Submit = 0.1, FlushShare = 0.5 };
 
     /// <summary>Disk operations outlive their hosts and the clearing of them.</summary>
     public static WorldScenario SlowDisks { get; } = new() { Operate = 0.01, Crash = 0.00005, DiskDelay = 40_000, SlowShare = 0.3, Blocks = 6 };
@@ -92,6 +95,7 @@ public sealed record WorldScenario
         ["everything"] = Everything,
         ["management"] = Management,
         ["power-cuts"] = PowerCuts,
+        ["stalls"] = Stalls,
         ["sparse-power-cuts"] = SparsePowerCuts,
         ["slow-disks"] = SlowDisks,
         ["take-overs"] = TakeOvers,

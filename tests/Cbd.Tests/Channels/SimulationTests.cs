@@ -8,7 +8,7 @@ public class SimulationTests
 {
     public static TheoryData<string> Scenarios => [.. Simulations.Scenarios.Keys];
 
-    public static TheoryData<string> Rules => [.. Simulations.Rules.Except(MutationGate.NotNoticed)];
+    public static TheoryData<string> Rules => [.. Simulations.Rules];
 
     [Theory]
     [MemberData(nameof(Scenarios))]

@@ -17,6 +17,22 @@ public sealed class Clearing_a_host
     private void AssertAllFreeBut(params string[] names) =>
         Assert.Equal(names, _region.AllWords().Where(entry => entry.Word.State != ClaimState.Free).Select(entry => entry.Name));
 
+    /// <summary>It died between the reset and the ctrl line of the new epoch, and what it stored at the attachment is lost.</summary>
+    [Fact]
+    public void A_channel_that_was_reset_is_drained_first_where_only_its_first_offer_can_be_read()
+    {
+        var region = new TestRegion();
+        TestHost survivor = region.Host("survivor").Register();
+        survivor.Backends.Start(TestRegion.Disk());
+        TestHost dead = region.Host("dead").Register();
+        BlkdevClaim<ArrayMemory, SafePolicy> blkdev = dead.StartBlkdev(0);
+        ClaimWord attached = region.MakeChannel(0, ClaimState.Attached, dead.Id, blkdev);
+        region.Store(region.Geometry.ChannelOffset(0), attached.Next(ClaimState.Offered, dead.Id));
+        dead.Kill();
+        Assert.Equal(ClearResult.Again, survivor.Clearing.Step(dead.Id, ClearAuthority.Proof, survivor.NowMs));
+        Assert.Equal(ClaimState.Closing, region.ChannelWord(0).State);
+    }
+
     [Fact]
     public void Frees_all_that_a_killed_host_had()
     {
