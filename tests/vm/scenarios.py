@@ -125,6 +125,11 @@ def backend_guest_is_paused(pair):
     wrote_without_error(pair, before)
 
 
+def host_id(guest, name):
+    """The id of a registered host, as a guest lists it."""
+    return guest.sh(f"""cbdctrl host-list | tr -d ' \\n' | grep -o '"host_id":[0-9]*,"hostname":"{name}"' | tr -dc 0-9""")
+
+
 def device_guest_is_killed(pair):
     """
     beta's power is cut under writes. Nothing proves its death to alpha, so what it had is kept until an operator vouches
@@ -136,8 +141,7 @@ def device_guest_is_killed(pair):
     kept = beta.sh("sha256sum </mnt/kept")
     beta.kill()
     pair.boot_beta()
-    name = "cbdctrl host-list | tr -d ' \\n' | grep -o '\"host_id\":[0-9]*,\"hostname\":\"beta\"' | tr -dc 0-9"
-    gone = alpha.sh(name)
+    gone = host_id(alpha, "beta")
     pair.refused(beta, f"cbdctrl tp-reg -H beta -p {pair.path(beta)}", 4, f"nothing proves that host {gone} is dead")
     pair.refused(alpha, f"cbdctrl host-clear --host-id {gone}", 4, "--fenced")
     equal("the blkdevs of the backend", alpha.sh("cbdctrl backend-list | tr -d ' \\n' | grep -o 'blkdevs\":[^]]*]'"), 'blkdevs":[0]')
@@ -196,17 +200,18 @@ def backend_guest_is_replaced(pair):
     first one, so it takes an operator's word.
     """
     write_and_settle(pair)
+    gone = host_id(pair.beta, "alpha")
     pair.alpha.kill()
     pair.boot_alpha(keeps_state=False)
     alpha, beta = pair.alpha, pair.beta
-    pair.refused(alpha, f"cbdctrl tp-reg -H alpha -p {pair.path(alpha)}", 4, "nothing proves that host 0 is dead")
+    pair.refused(alpha, f"cbdctrl tp-reg -H alpha -p {pair.path(alpha)}", 4, f"nothing proves that host {gone} is dead")
     pair.register(alpha, "gamma")
     pair.refused(alpha, "cbdctrl backend-start -b 0 -p /dev/vda", 4, "start with --fenced")
-    pair.refused(beta, "cbdctrl host-clear --host-id 0", 4, "--fenced")
+    pair.refused(beta, f"cbdctrl host-clear --host-id {gone}", 4, "--fenced")
     equal("the device", pair.state(), "waiting")
     equal("the id of the backend", alpha.sh("cbdctrl backend-start -b 0 -p /dev/vda --fenced"), "0")
     goes_on(pair)
-    beta.sh("cbdctrl host-clear --host-id 0 --fenced")
+    beta.sh(f"cbdctrl host-clear --host-id {gone} --fenced")
     equal("the hosts", beta.sh("cbdctrl host-list | grep hostname | sort | tr -d ' \\n'"), '"hostname":"beta","hostname":"gamma",')
     # From here on alpha is a machine that keeps its state again.
     pair.stop_device()

@@ -156,7 +156,7 @@ internal sealed class BackendService
         return wanted;
     }
 
-    /// <summary>Hands an offered channel to its thread: channel c runs on thread c mod n.</summary>
+    /// <summary>Hands an offered or quarantined channel to its thread: channel c runs on thread c mod n.</summary>
     public void Offer(int channel) => _threads[channel % _threads.Length].Offer(channel);
 
     /// <summary>

@@ -79,7 +79,7 @@ internal sealed class HandlerThread : IDisposable
     /// <summary>The last events of the channels that this thread has served. Any thread.</summary>
     public IReadOnlyList<FlightRecorder> Flights => _group.Flights;
 
-    /// <summary>Looks at an offered channel. Any thread; may be called again for one that is served already.</summary>
+    /// <summary>Looks at a channel that was offered or quarantined. Any thread; may be called again for one that is served already.</summary>
     public void Offer(int channel)
     {
         lock (_offerLock)
@@ -230,8 +230,14 @@ internal sealed class HandlerThread : IDisposable
     {
         while (_offers.TryDequeue(out int channel))
         {
-            if (_group.Serves(channel) || !_group.TryAttach(channel))
+            if (_group.Serves(channel))
                 continue;
+            if (!_group.TryAttach(channel))
+            {
+                _group.ReportDrained(channel);
+                continue;
+            }
+
             _served[channel] = true;
             _servedCount++;
             _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);

@@ -211,7 +211,7 @@ internal sealed partial class TransportService
     private BackendClaim<MappedMemory, SafePolicy> StartNew(BackendBody body)
     {
         lock (_lock)
-            return _backendRegistry.Start(body);
+            return _backendRegistry.Start(body, isServedHere: _backends.ContainsKey);
     }
 
     /// <summary>Refuses what no lock can make right, before the disk is opened.</summary>
@@ -219,6 +219,9 @@ internal sealed partial class TransportService
     {
         lock (_lock)
         {
+            // Whatever its entry says, if somebody has taken it away.
+            if (_backends.ContainsKey(backend))
+                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by this host: stop it with backend-stop first");
             _opened.Tracker.Sample(MonotonicClock.Milliseconds);
             _backendRegistry.ReadRecord(backend);
             BackendListing listing = FindListing(backend);

@@ -137,15 +137,33 @@ internal sealed partial class TransportService
             {
                 if (!fenced)
                     throw new CbdException(CbdErrorKind.Busy, $"device {device} is quarantined: nothing proves that its host and its backend's are dead; if those machines are off or cut off, clear it with --fenced");
-                _opened.Clearing.ReleaseBlkdev(device);
-                return;
             }
 
-            owner = listing.Word.Host;
+            owner = listing.Word.State == ClaimState.Quarantined ? -1 : listing.Word.Host;
+        }
+
+        if (owner < 0)
+        {
+            ReleaseQuarantined(device);
+            return;
         }
 
         // A device without its host is cleared with it: the host's other entries are as dead.
         ClearOneHost(owner, force, fenced);
+    }
+
+    private void ReleaseQuarantined(int device)
+    {
+        long limit = MonotonicClock.Milliseconds + 2L * _node.DeadMs + 5000;
+        while (Step(now => _opened.Clearing.ReleaseBlkdev(device, now)) == StepResult.Again)
+        {
+            CheckUsable();
+            if (MonotonicClock.Milliseconds > limit)
+                throw new CbdException(CbdErrorKind.TimedOut, $"device {device} could not be cleared yet: its backend's host is alive, and has requests of it at the disk; try again");
+            Thread.Sleep(StepIntervalMs);
+        }
+
+        AnnounceChange();
     }
 
     /// <param name="force">A host of this machine is killed; without proof of death what it had is quarantined.</param>
@@ -329,7 +347,7 @@ internal sealed partial class TransportService
             Tracker.Sample(MonotonicClock.Milliseconds);
             if ((uint)options.Backend >= (uint)Geometry.BackendCount)
                 throw new CbdException(CbdErrorKind.NotFound, $"backend {options.Backend} does not exist: ids go from 0 to {Geometry.BackendCount - 1}; see backend-list --all");
-            BlkdevClaim<MappedMemory, SafePolicy> claim = _blkdevRegistry.Claim(options.Backend, options.ReadOnly);
+            BlkdevClaim<MappedMemory, SafePolicy> claim = _blkdevRegistry.Claim(options.Backend, options.ReadOnly, id => _devices.ContainsKey(id) || _lostDevices.Exists(d => d.Device == id));
             var channels = new List<(int Channel, ClaimWord Word)>(queues);
             IExport? export = null;
             try

@@ -188,12 +188,12 @@ internal sealed partial class TransportService
         for (int channel = 0; channel < Geometry.ChannelCount; channel++)
         {
             ClaimWord word = ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, Geometry.ChannelOffset(channel));
-            if (word.State != ClaimState.Offered ||
-                !BlkdevCtrlLine.TryLoad(_memory, Geometry, channel, word.Epoch, out BlkdevCtrlLine offer) ||
-                !_backends.TryGetValue(offer.Backend, out BackendService? backend) ||
-                backend.Claim.Session != offer.Session)
-                continue;
-            backend.Offer(channel);
+            if (word.State is ClaimState.Offered or ClaimState.Quarantined &&
+                BlkdevCtrlLine.TryLoadLatest(_memory, Geometry, channel, word.Epoch, out BlkdevCtrlLine offer) &&
+                _backends.TryGetValue(offer.Backend, out BackendService? backend) &&
+                backend.Claim.Session == offer.Session &&
+                !(word.State == ClaimState.Quarantined && HandlerEnds<MappedMemory, SafePolicy>.IsDrained(_memory, Geometry, channel, word, offer.Session)))
+                backend.Offer(channel);
         }
     }
 

@@ -36,7 +36,8 @@ public sealed class BackendRegistry<TMemory, TPolicy>
     /// <summary>Claims a free entry and makes the backend active. Throws if there is none, or the host is not itself any more.</summary>
     /// <param name="body">What it is; host id and epoch are filled in here.</param>
     /// <param name="backend">The entry to take, which must be free; null: any.</param>
-    public BackendClaim<TMemory, TPolicy> Start(BackendBody body, int? backend = null)
+    /// <param name="isServedHere">Ids that this process has in use still, whatever their entries say.</param>
+    public BackendClaim<TMemory, TPolicy> Start(BackendBody body, int? backend = null, Predicate<int>? isServedHere = null)
     {
         BackendBody own = Own(body);
         if (backend is int wanted)
@@ -46,7 +47,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
         {
             long offset = _geometry.BackendOffset(id);
             ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch)
+            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch || (isServedHere?.Invoke(id) ?? false))
                 continue;
             ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))

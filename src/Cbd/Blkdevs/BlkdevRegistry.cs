@@ -34,10 +34,10 @@ public sealed class BlkdevRegistry<TMemory, TPolicy>
     /// (a writable backend takes one blkdev, whatever that blkdev does). The entry stays in CLAIMING: claim channels,
     /// then <see cref="BlkdevClaim{TMemory, TPolicy}.Activate"/>, within a dead-time.
     /// </summary>
-    public BlkdevClaim<TMemory, TPolicy> Claim(int backend, bool readOnly)
+    public BlkdevClaim<TMemory, TPolicy> Claim(int backend, bool readOnly, Predicate<int>? isUsedHere = null)
     {
         (ClaimWord backendWord, BackendBody disk) = ReadServed(backend);
-        BlkdevClaim<TMemory, TPolicy> claim = Take(backend, readOnly || disk.ReadOnly, backendWord, disk);
+        BlkdevClaim<TMemory, TPolicy> claim = Take(backend, readOnly || disk.ReadOnly, backendWord, disk, isUsedHere);
         try
         {
             // A claim made after this host was cleared would be nobody's to clear: look at our own word after claiming.
@@ -109,13 +109,13 @@ public sealed class BlkdevRegistry<TMemory, TPolicy>
         throw new CbdException(CbdErrorKind.Corrupt, $"backend {backend}: its body cannot be read ({error}): try again, or restart it with backend-start -b {backend}");
     }
 
-    private BlkdevClaim<TMemory, TPolicy> Take(int backend, bool readOnly, ClaimWord backendWord, BackendBody disk)
+    private BlkdevClaim<TMemory, TPolicy> Take(int backend, bool readOnly, ClaimWord backendWord, BackendBody disk, Predicate<int>? isUsedHere)
     {
         for (int blkdev = 0; blkdev < _geometry.BlkdevCount; blkdev++)
         {
             long offset = _geometry.BlkdevOffset(blkdev);
             ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch)
+            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch || (isUsedHere?.Invoke(blkdev) ?? false))
                 continue;
             ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))

@@ -87,6 +87,24 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         return true;
     }
 
+    /// <summary>
+    /// Says of a quarantined channel of this session that nothing of it is at the disk: only its handler knows that, and
+    /// nobody may have the channel before. Nothing is stored while it is served here; only the group that would attach
+    /// the channel may be asked.
+    /// </summary>
+    public void ReportDrained(int channel)
+    {
+        long offset = _geometry.ChannelOffset(channel);
+        // From QUARANTINED no channel is attached again in this epoch.
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
+        if (word.State != ClaimState.Quarantined || Serves(channel) ||
+            !BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line) ||
+            line.Backend != _backend.Backend || line.Session != _backend.Session)
+            return;
+        new HandlerCtrlLine(word.Epoch, HandlerCondition.Drained, line.Session, Fetched: 0, Posted: 0)
+            .Store(_memory, offset + ChannelLayout.HandlerCtrlOffset, new LineSeal(_geometry.RegionId, channel, LineKind.HandlerCtrl, word.Epoch));
+    }
+
     /// <summary>Whether this group serves the channel.</summary>
     public bool Serves(int channel)
     {

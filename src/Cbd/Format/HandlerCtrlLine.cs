@@ -12,6 +12,9 @@ public enum HandlerCondition : byte
 
     /// <summary>It serves, and cannot fetch now: the disk or its buffers are full. Unfetched commands have to wait.</summary>
     Stalled = 3,
+
+    /// <summary>The channel was quarantined, and nothing of it is at the disk or will be stored any more: a last word.</summary>
+    Drained = 4,
 }
 
 /// <summary>

@@ -45,25 +45,35 @@ public sealed partial class Clearing<TMemory, TPolicy>
 
     /// <summary>
     /// Gives back a quarantined blkdev and its quarantined channels, because an operator vouches that neither its own
-    /// machine nor the backend's stores into them any more. False if it is not quarantined.
+    /// machine nor the backend's stores into them any more. A backend that is seen to live is not vouched for: it says
+    /// itself when it is done, so call this again while it answers Again.
     /// </summary>
-    public bool ReleaseBlkdev(int blkdev)
+    public StepResult ReleaseBlkdev(int blkdev, long nowMs)
     {
         ClaimWord word = Read(_geometry.BlkdevOffset(blkdev));
         if (word.State != ClaimState.Quarantined)
-            return false;
+            return StepResult.Done;
+        _tracker.Sample(nowMs);
+        bool any = false;
         for (int channel = 0; channel < _geometry.ChannelCount; channel++)
         {
             ClaimWord channelWord = Read(_geometry.ChannelOffset(channel));
             if (channelWord.State == ClaimState.Quarantined && channelWord.Host == word.Host &&
                 BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, channelWord.Epoch, out BlkdevCtrlLine line) &&
                 line.Blkdev == blkdev && line.BlkdevEpoch == word.Epoch)
-                Swap(_geometry.ChannelOffset(channel), channelWord, channelWord.Freed());
+            {
+                if (HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, channelWord) == HandlerEnd.Alive)
+                    any = true;
+                else
+                    Swap(_geometry.ChannelOffset(channel), channelWord, channelWord.Freed());
+            }
         }
 
+        if (any)
+            return StepResult.Again;
         FreeBlkdev(blkdev, word);
         References<TMemory, TPolicy>.FreeUnusedOrphans(_memory, _geometry);
-        return true;
+        return StepResult.Done;
     }
 
     /// <summary>

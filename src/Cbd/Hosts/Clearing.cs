@@ -81,7 +81,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
                 return ClearResult.NotAllowed;
             bool dead = !mayLive || authority == ClearAuthority.Fenced || !TPolicy.QuarantineWithoutProof;
             if (word.State == ClaimState.Clearing)
-                return ClearAll(host, word, dead, authority);
+                return ClearAll(host, word, dead);
             if (word.State == ClaimState.Quarantined && !dead)
                 return ClearResult.Quarantined;
             Swap(offset, word, word.With(ClaimState.Clearing));
@@ -127,9 +127,9 @@ public sealed partial class Clearing<TMemory, TPolicy>
         return found;
     }
 
-    private ClearResult ClearAll(int host, ClaimWord clearing, bool dead, ClearAuthority authority)
+    private ClearResult ClearAll(int host, ClaimWord clearing, bool dead)
     {
-        var claim = new HostUnderClearing(host, clearing, dead, authority);
+        var claim = new HostUnderClearing(host, clearing, dead);
         bool channelsDone = true;
         for (int channel = 0; channel < _geometry.ChannelCount; channel++)
             channelsDone &= ClearChannel(claim, channel);
@@ -174,7 +174,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
                         ? HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1)
                         : HandlerEnd.Over;
                     if (word.State == ClaimState.Quarantined)
-                        to = claim.Dead && (end == HandlerEnd.Over || (end == HandlerEnd.Alive && claim.Vouched)) ? ClaimState.Free : null;
+                        to = claim.Dead && end == HandlerEnd.Over ? ClaimState.Free : null;
                     else if (end is HandlerEnd.Alive or HandlerEnd.Open)
                         return false;
                     else
@@ -280,9 +280,5 @@ public sealed partial class Clearing<TMemory, TPolicy>
         ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, from, to);
 
     /// <summary>One host entry in CLEARING, and whether its death is as good as proven.</summary>
-    private readonly record struct HostUnderClearing(int Host, ClaimWord Word, bool Dead, ClearAuthority Authority)
-    {
-        /// <summary>An operator vouched for the machine of the host.</summary>
-        public bool Vouched => Authority == ClearAuthority.Fenced;
-    }
+    private readonly record struct HostUnderClearing(int Host, ClaimWord Word, bool Dead);
 }

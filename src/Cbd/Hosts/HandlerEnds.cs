@@ -12,7 +12,7 @@ public enum HandlerEnd
     /// <summary>Its session lives: it answers.</summary>
     Alive = 1,
 
-    /// <summary>Its session is over, or its host is proven dead: it stores nothing any more.</summary>
+    /// <summary>Its session is over, its host is proven dead, or it said that it is done: it stores nothing any more.</summary>
     Over = 2,
 
     /// <summary>Nothing proves either, and waiting does not help.</summary>
@@ -27,9 +27,14 @@ public static class HandlerEnds<TMemory, TPolicy>
     /// <summary>Judges the session that the blkdev's ctrl line of this claim word names. An invalid line proves nothing.</summary>
     /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>
     public static HandlerEnd OfChannel(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int channel, ClaimWord word, int deadHost = -1) =>
-        BlkdevCtrlLine.TryLoadLatest(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line)
-            ? OfSession(memory, geometry, tracker, line.Backend, line.Session, deadHost)
-            : HandlerEnd.Unproven;
+        !BlkdevCtrlLine.TryLoadLatest(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line) ? HandlerEnd.Unproven
+        : word.State == ClaimState.Quarantined && IsDrained(memory, geometry, channel, word, line.Session) ? HandlerEnd.Over
+        : OfSession(memory, geometry, tracker, line.Backend, line.Session, deadHost);
+
+    /// <summary>Whether the session has said that nothing of the quarantined channel is at its disk any more.</summary>
+    public static bool IsDrained(in TMemory memory, RegionGeometry geometry, int channel, ClaimWord word, ulong session) =>
+        HandlerCtrlLine.TryLoad(memory, geometry, channel, word.Epoch, out HandlerCtrlLine line) &&
+        line.Condition == HandlerCondition.Drained && line.Session == session;
 
     /// <summary>Judges one session of a backend, by the tracker's last sample.</summary>
     /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>

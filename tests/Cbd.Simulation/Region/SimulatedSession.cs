@@ -194,6 +194,8 @@ internal sealed class SimulatedSession<TPolicy>
                 BlkdevCtrlLine.TryLoad(_process.Memory, _process.Geometry, channel, word.Epoch, out BlkdevCtrlLine offer) &&
                 offer.Backend == Backend && offer.Session == Epoch)
                 _group.TryAttach(channel);
+            else if (word.State == ClaimState.Quarantined)
+                _group.ReportDrained(channel);
         }
     }
 

@@ -1,6 +1,7 @@
 using Cbd.Blocks;
 using Cbd.Channels;
 using Cbd.Format;
+using Cbd.Hosts;
 using Cbd.Memory;
 using Xunit;
 
@@ -99,6 +100,27 @@ public class ChannelTests
 
         Run(2000);
         Assert.Equal(0, Run(20_000));
+    }
+
+    [Fact]
+    public void A_quarantined_channel_is_reported_drained_when_its_handler_is_done_and_not_before()
+    {
+        using var bench = new ChannelBench();
+        bench.Attach();
+        int channel = bench.Layout.Channel;
+        ClaimWord quarantined = bench.Word.With(ClaimState.Quarantined);
+        Assert.False(IsDrained());
+        Assert.True(ClaimOperations<MappedMemory, SafePolicy>.TrySwap(bench.Memory, bench.Layout.ClaimOffset, bench.Word, quarantined));
+        bench.Group.ReportDrained(channel);
+        Assert.False(IsDrained());
+        bench.Group.Poll();
+        Assert.Equal(0, bench.Group.Count);
+        Assert.False(IsDrained());
+        bench.Group.ReportDrained(channel);
+        Assert.True(IsDrained());
+        Assert.Equal(quarantined, bench.Word);
+
+        bool IsDrained() => HandlerEnds<MappedMemory, SafePolicy>.IsDrained(bench.Memory, bench.Geometry, channel, quarantined, bench.Backend.Session);
     }
 
     public static TheoryData<string> HostileCommands => ["operation", "flags", "pool offset", "pool length", "length", "extents"];

@@ -1,8 +1,11 @@
 using Cbd.Backends;
 using Cbd.Blkdevs;
+using Cbd.Blocks;
 using Cbd.Channels;
+using Cbd.Disks;
 using Cbd.Format;
 using Cbd.Hosts;
+using Cbd.Memory;
 using Cbd.Simulation;
 using Xunit;
 
@@ -212,9 +215,44 @@ public sealed class Clearing_a_host
         _region.MakeChannel(0, ClaimState.Attached, a.Id, blkdev);
         a.Kill();
         b.ClearDead();
-        Assert.False(b.Clearing.ReleaseBlkdev(1));
-        Assert.True(b.Clearing.ReleaseBlkdev(0));
+        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(1, b.NowMs));
+        Assert.Equal(ClaimState.Quarantined, _region.BlkdevWord(0).State);
+        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, b.NowMs));
         AssertAllFreeBut("host 1", "host 2", "backend 0");
+        Assert.Equal(WriterWord.None, _region.Writer(0));
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Nobody_can_vouch_for_a_handler_that_lives_but_it_can_itself(bool device)
+    {
+        TestHost a = _region.Host(Foreign("a")).Register(), b = _region.Host("b").Register();
+        b.Backends.Start(TestRegion.Disk());
+        BlkdevClaim<ArrayMemory, SafePolicy> blkdev = a.StartBlkdev(0);
+        // As clearing leaves it while the backend's host stands still: nothing says that its handler is done.
+        ClaimWord quarantined = _region.MakeChannel(0, ClaimState.Quarantined, a.Id, blkdev);
+        _region.Store(_region.Geometry.BlkdevOffset(0), _region.BlkdevWord(0).With(ClaimState.Quarantined));
+        if (device)
+            Assert.Equal(StepResult.Again, b.Clearing.ReleaseBlkdev(0, b.NowMs));
+        else
+            Assert.Equal(ClearResult.Cleared, b.Clear(a.Id, ClearAuthority.Fenced));
+        b.Clearing.Sweep(b.NowMs);
+        Assert.Equal(quarantined, _region.ChannelWord(0));
+        Assert.Equal(new WriterWord(blkdev.Blkdev, blkdev.Epoch), _region.Writer(0));
+
+        using Disk disk = Disk.Open(new DiskOptions { Path = "memory:1M" });
+        using var buffers = new NativeBuffer(_region.Geometry.BytesPerChannel);
+        using IBlockQueue queue = disk.OpenQueue(1, buffers);
+        var served = new ServedBackend(0, _region.BackendWord(0).Epoch, disk, 0, _ => { }, (_, _) => true);
+        var group = new HandlerGroup<ArrayMemory, SafePolicy>(b.Memory, _region.Geometry, served, queue, buffers);
+        group.ReportDrained(1);
+        group.ReportDrained(0);
+        if (device)
+            Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, b.NowMs));
+        b.Clearing.Sweep(b.NowMs);
+        Assert.Equal(ClaimState.Free, _region.ChannelWord(0).State);
+        Assert.Equal(ClaimState.Free, _region.BlkdevWord(0).State);
         Assert.Equal(WriterWord.None, _region.Writer(0));
     }
 
