@@ -42,7 +42,7 @@ public static class MutationGate
         new("KeepNewestBody", "failing-flushes", 8),
         new("KeepRecord", "take-overs", 6),
         new("RefuseStaleBody", "take-overs"),
-        new("LookAtBackendAfterActive", "clearings"),
+        new("LookAtBackendAfterActive", "clearings", 185),
         new("LookAtHostAfterClaim", "clearings", 2),
         new("LookAtNames", "management"),
         new(MutantPolicy.DiskLock, "slow-disks", 3),
