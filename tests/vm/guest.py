@@ -59,6 +59,21 @@ class Guest:
         self._socket_path = path
 
     def ready(self, limit=90):
+        """
+        Waits until it has booted. An emulated kernel sometimes dies meanwhile, when one CPU runs code that the other just
+        patches; it has stored nothing anywhere by then, and is started again.
+        """
+        for last in (False, False, True):
+            try:
+                self._await_agent(limit)
+                return
+            except Failed:
+                self.kill()
+                if last:
+                    raise
+                self.start()
+
+    def _await_agent(self, limit):
         deadline = time.monotonic() + limit
         while self._port is None:
             self._check_runs()
@@ -105,7 +120,7 @@ class Guest:
                 last = self.run(script, limit)
                 raise Failed(f"{self.name}: {what} did not happen within {limit} s: {last.stdout}{last.stderr}")
             # To start the program costs an emulated CPU most of a second, which the others want.
-            time.sleep(0.6 if "cbdctrl" in script else 0.2)
+            time.sleep(1 if "cbdctrl" in script else 0.2)
 
     def interrupt(self):
         """Ends QEMU from another thread; what its own does with the guest fails then."""

@@ -142,8 +142,7 @@ def add_program(root, source, target):
 def test_peer():
     """Publishes the tests' own program for the guests, which have no .NET."""
     out = os.path.join(ROOT, "artifacts", "out", "Cbd.TestPeer")
-    command = ["dotnet", "publish", os.path.join(ROOT, "tests", "Cbd.TestPeer"), "-c", "Release", "-v", "quiet", "-o", out,
-               "-p:PublishAot=true", "-p:StripSymbols=true"]
+    command = ["dotnet", "publish", os.path.join(ROOT, "tests", "Cbd.TestPeer"), "-c", "Release", "-v", "quiet", "-o", out]
     try:
         made = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, DOTNET_CLI_TELEMETRY_OPTOUT="1", DOTNET_NOLOGO="1"))
     except FileNotFoundError:
@@ -153,9 +152,8 @@ def test_peer():
     return os.path.join(out, "Cbd.TestPeer")
 
 
-def build(scratch, out):
-    """Returns (vmlinuz, initramfs) for the guests; the initramfs is written into the directory scratch."""
-    kernel = newest_kernel()
+def build(kernel, scratch, out):
+    """Returns (vmlinuz, initramfs) for the guests, from an unpacked kernel; the initramfs is written into the directory scratch."""
     root = os.path.join(scratch, "root")
     os.makedirs(os.path.join(root, "bin"))
     release = os.listdir(os.path.join(kernel, "modules"))[0]

@@ -281,8 +281,16 @@ ALL = [
 NOT_WITH_CLIENT = {backend_grows}
 
 # What does not depend on how the device is attached: once per region is enough, with these.
-ONCE = {
-    regions_are_refused, backend_guest_is_paused, backend_guest_reboots, backend_guest_is_replaced, backend_guest_loses_writes,
-    device_guest_is_killed,
-}
+ONCE = {regions_are_refused, backend_guest_reboots, backend_guest_loses_writes, device_guest_is_killed}
 ONCE_WITH = {"ivshmem": "ublk", "devdax": "nbd"}
+# What does not depend on the region: with these pairs, so once per kind.
+ANYWHERE = {partitions_and_lvm, backend_grows}
+# What depends on neither.
+ONE = {backend_guest_is_paused: "ivshmem", backend_guest_is_replaced: "devdax"}
+
+
+def is_due(scenario, region, attach):
+    """Whether a run of everything has this one with that region and that attachment."""
+    if scenario in ONE and ONE[scenario] != region:
+        return False
+    return scenario not in ONCE | ANYWHERE | set(ONE) or ONCE_WITH.get(region, attach) == attach
