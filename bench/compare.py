@@ -38,6 +38,8 @@ FULL = {
     "think_run_s": 5,
     "mode_idle_s": 3,
     "idle_s": 60,
+    "scale_hosts": 128,
+    "scale_idle_s": 20,
 }
 TINY = FULL | {
     "name": "tiny",
@@ -58,6 +60,8 @@ TINY = FULL | {
     "think_run_s": 0.3,
     "mode_idle_s": 0.5,
     "idle_s": 1,
+    "scale_hosts": 3,
+    "scale_idle_s": 0.5,
 }
 
 

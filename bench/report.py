@@ -6,6 +6,7 @@ import subprocess
 
 import attach
 import plots
+import scale
 from comparison import DISK, NBD
 from results import MISSING, Results, percent, quantity, table, times
 from samples import median
@@ -187,7 +188,7 @@ def pairs(r):
     return table(("mode", "pairs", "all together", "CPU time per I/O, all processes"), rows)
 
 
-def scale(r):
+def start_up(r):
     at = ("start-up", "cbdd", "64 GiB")
     memory = ("devices", "memory", "memory")
     rows = [
@@ -318,7 +319,8 @@ def write(results, directory):
         *modes(r),
         "## Scale",
         "",
-        *scale(r),
+        *start_up(r),
+        *scale.section(r),
         "## Plots",
         "",
         *(f"![{title}](benchmarks/{name})\n" for name, title in drawn),

@@ -12,6 +12,7 @@ from attach import attach
 from comparison import DISK, HOT, NBD, stopped
 from processes import Daemon, Failed
 from samples import Workload, by_fio, of_bench, text
+from scale import scale
 
 IDLE_DEVICES = 16
 CRC = {"CRC on": "on", "CRC off": "off"}
@@ -312,5 +313,6 @@ SECTIONS = {
     "modes": modes,
     "start-up": start_up,
     "devices": many_devices,
+    "scale": scale,
 }
-ONCE = ("sweeps", "modes", "start-up", "devices")
+ONCE = ("sweeps", "modes", "start-up", "devices", "scale")

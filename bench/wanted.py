@@ -48,11 +48,12 @@ def wanted(r, profile):
             )
         )
     rows.append(allocation(r, crc, where, profile["run_s"]))
-    one, two = (r.median("pairs", "busy", n, "cpu_ns_per_io") for n in ("one", "two"))
-    ratio = r.ratio(("pairs", "busy", "two", "cpu_ns_per_io"), ("pairs", "busy", "one", "cpu_ns_per_io"))
+    # In mode busy two clients that spin take turns on one CPU, and what they spin while their daemon has no CPU counts, too.
+    one, two = (r.median("pairs", "adaptive", n, "cpu_ns_per_io") for n in ("one", "two"))
+    ratio = r.ratio(("pairs", "adaptive", "two", "cpu_ns_per_io"), ("pairs", "adaptive", "one", "cpu_ns_per_io"))
     rows.append(
         (
-            "two pairs on the same two CPUs: CPU time per I/O, 4 KiB read, depth 32",
+            "two pairs on the same two CPUs, adaptive: CPU time per I/O, 4 KiB read, depth 32",
             "that of one pair (≤ 1.10 ×)",
             f"{times(ratio)} ({quantity(one, 'ns')} with one, {quantity(two, 'ns')} with two)",
             met(ratio, 1.10, False),

@@ -142,7 +142,8 @@ def add_program(root, source, target):
 def test_peer():
     """Publishes the tests' own program for the guests, which have no .NET."""
     out = os.path.join(ROOT, "artifacts", "out", "Cbd.TestPeer")
-    command = ["dotnet", "publish", os.path.join(ROOT, "tests", "Cbd.TestPeer"), "-c", "Release", "-v", "quiet", "-o", out]
+    # With a runtime named it has a folder of its own, and what runs on the installed .NET stays as it was built.
+    command = ["dotnet", "publish", os.path.join(ROOT, "tests", "Cbd.TestPeer"), "-c", "Release", "-r", "linux-x64", "-v", "quiet", "-o", out]
     try:
         made = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, DOTNET_CLI_TELEMETRY_OPTOUT="1", DOTNET_NOLOGO="1"))
     except FileNotFoundError:
