@@ -86,12 +86,16 @@ public static class RequestRules
             throw Invalid($"loss timeout {options.LossTimeoutSeconds} with requests that fail at once; it is for --on-backend-loss {LossText.Queue}: leave one of the two out");
         CheckRange(options.NbdConnections, "the number of NBD connections", 1, SocketOptions.MaxConnections);
         CheckRange(options.NbdHandshakeSeconds, "the time for NBD handshakes, seconds,", 1, SocketOptions.MaxHandshakeSeconds);
+        if (options.Attach is { } kind && AttachChoice.Order.Contains(kind) && SocketOptions.AreAskedFor(options))
+        {
+            string asked = options.Nbd is not null ? $"NBD address '{options.Nbd}'" : options.Tls is not null ? "TLS" : "limits of NBD clients";
+            throw Invalid($"{asked} with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
+        }
+
         if (options.Tls is { } tls)
-            Check(tls, options.Attach);
+            Check(tls);
         if (options.Nbd is null)
             return;
-        if (options.Attach is { } kind && AttachChoice.Order.Contains(kind))
-            throw Invalid($"NBD address '{options.Nbd}' with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
         CheckPath(options.Nbd, "NBD address");
         if (options.Nbd.StartsWith("unix:", StringComparison.Ordinal))
             CheckAbsolute(options.Nbd["unix:".Length..], "NBD socket");
@@ -99,10 +103,8 @@ public static class RequestRules
             throw Invalid($"NBD address '{options.Nbd}' is not known; use unix:PATH, tcp:HOST:PORT or fd:NAME");
     }
 
-    private static void Check(TlsOptions tls, string? attach)
+    private static void Check(TlsOptions tls)
     {
-        if (attach is { } kind && AttachChoice.Order.Contains(kind))
-            throw Invalid($"TLS with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
         CheckPath(tls.Certificates, "TLS certificates");
         CheckAbsolute(tls.Certificates, "TLS certificates");
         if (tls.Allow.Count != 0 && !tls.VerifyPeer)

@@ -106,7 +106,7 @@ public sealed class Node : INode
     {
         TransportService transport = Find(request.Transport);
         (IAttachKind? kind, string note) = _attach.Choose(
-            request.Attach ?? (request.Nbd is null && request.Tls is null ? AttachChoice.Auto : AttachChoice.None));
+            request.Attach ?? (SocketOptions.AreAskedFor(request) ? AttachChoice.None : AttachChoice.Auto));
         if (kind is null)
         {
             string ofExport = "";

@@ -14,7 +14,7 @@ internal static class DeviceVerbs
         var transport = CommonOptions.Transport();
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
         var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
-        var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd", "KIND");
+        var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd, --tls and other options of a socket", "KIND");
         var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH, tcp:HOST:PORT, or fd:NAME for a socket of the service manager; by default <run-dir>/cbdN.nbd", "ADDRESS");
         var tls = new TlsVerbOptions();
         var connections = VerbOptions.NumberOr("--nbd-connections", null, $"NBD clients at once, 1 to {SocketOptions.MaxConnections}", SocketOptions.DefaultConnections);

@@ -68,6 +68,7 @@ internal sealed class DeviceService
         _loss = new BackendLoss(lossPolicy);
         BlockDeviceInfo info = claim.Session.Info with { ReadOnly = claim.Body.ReadOnly };
         _state = new BlkdevState(claim.Blkdev, claim.Epoch, claim.Body.BackendId, claim.Session with { Info = info }, channels.Count);
+        _state.QueuesMayGoOn = WakeQueues;
         _watch = new BackendWatch<MappedMemory, SafePolicy>(memory, geometry, claim.Body.BackendId);
         _queues = new Queue<MappedMemory, SafePolicy>[channels.Count];
         for (int i = 0; i < _queues.Length; i++)

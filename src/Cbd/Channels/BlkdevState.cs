@@ -110,6 +110,12 @@ public sealed class BlkdevState
     /// <summary>New I/O waits while a queue repeats what was in flight.</summary>
     public bool IsHeld => Volatile.Read(ref _holds) != 0;
 
+    /// <summary>
+    /// Called on the thread of a queue when what other queues may wait for has come: wake those that sleep. Set it before
+    /// there are queues.
+    /// </summary>
+    public Action? QueuesMayGoOn { get; set; }
+
     /// <summary>Why every request is answered with EIO; null while the device works.</summary>
     public string? Failure => Volatile.Read(ref _failure);
 
@@ -167,8 +173,11 @@ public sealed class BlkdevState
 
     internal void ReleaseHold()
     {
-        if (Interlocked.Decrement(ref _holds) < 0)
+        int left = Interlocked.Decrement(ref _holds);
+        if (left < 0)
             throw new InvalidOperationException("a hold was released twice");
+        if (left == 0)
+            QueuesMayGoOn?.Invoke();
     }
 
     /// <summary>A queue leaves one session for another: what it acknowledged there must be covered, or have survived.</summary>
@@ -181,6 +190,10 @@ public sealed class BlkdevState
             FailForLostWrites();
         Volatile.Write(ref cover.Covered, cover.Acknowledged);
         Volatile.Write(ref cover.Generation, generation);
+        // Every queue looks whether it was the last, so that the last one does for sure.
+        Interlocked.MemoryBarrier();
+        if (AllEntered(generation))
+            QueuesMayGoOn?.Invoke();
     }
 
     /// <summary>

@@ -25,7 +25,11 @@ public sealed partial class Queue<TMemory, TPolicy>
     {
         // While commands are repeated, on whichever queue, nothing new may overtake them.
         if (_handlerLeft || (TPolicy.HoldWhileReissuing ? _device.IsHeld : _reissuesLeft > 0))
+        {
+            _waitsForHold = !_handlerLeft && _requests.HasWaiting;
             return;
+        }
+
         while (_requests.HasWaiting && _freeTagCount > 0)
         {
             int index = _requests.FirstWaiting;

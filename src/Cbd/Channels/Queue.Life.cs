@@ -127,8 +127,13 @@ public sealed partial class Queue<TMemory, TPolicy>
             return;
         }
 
-        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached && (!TPolicy.EnterTogether || _device.AllEntered(_generation)))
-            Attach(word);
+        if (_phase == QueuePhase.Offered && word.State == ClaimState.Attached)
+        {
+            _waitsForEntry = TPolicy.EnterTogether && !_device.AllEntered(_generation);
+            if (!_waitsForEntry)
+                Attach(word);
+        }
+
         if (_phase == QueuePhase.Attached && _handlerLeft != (word.State == ClaimState.Detached))
         {
             _handlerLeft = !_handlerLeft;

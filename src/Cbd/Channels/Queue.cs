@@ -70,6 +70,12 @@ public sealed partial class Queue<TMemory, TPolicy>
     private long _now;
     private bool _ring;
 
+    /// <summary>In the last turn requests had to wait for another queue to repeat what it had in flight.</summary>
+    private bool _waitsForHold;
+
+    /// <summary>In the last turn the attachment had to wait for other queues to leave the older sessions.</summary>
+    private bool _waitsForEntry;
+
     /// <summary>One command in flight, and all that is needed to store it again or re-issue it.</summary>
     private struct Piece
     {
@@ -171,6 +177,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     {
         _now = nowMicroseconds;
         _ring = false;
+        _waitsForHold = _waitsForEntry = false;
         FollowClaim();
         if (_phase == QueuePhase.Attached)
         {
@@ -201,7 +208,7 @@ public sealed partial class Queue<TMemory, TPolicy>
         if (_phase is QueuePhase.Closed or QueuePhase.Lost)
             return !_requests.HasAnswers;
         Doorbells.Announce(_memory, DoorbellOffset);
-        if (!_requests.HasAnswers && ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _seen)
+        if (!_requests.HasAnswers && !HasDeviceNews() && ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset) == _seen)
         {
             if (_phase != QueuePhase.Attached)
                 return true;
@@ -215,6 +222,16 @@ public sealed partial class Queue<TMemory, TPolicy>
         RetractSleep();
         return false;
     }
+
+    /// <summary>
+    /// Whether other threads of the device have changed something since the last turn that this queue has to act upon.
+    /// Whoever changes it rings the doorbells of queues that sleep, so it is asked after this one was announced.
+    /// </summary>
+    private bool HasDeviceNews() =>
+        (_device.SessionEpoch != _session && _phase is QueuePhase.Offered or QueuePhase.Attached) ||
+        (_requests.Count > 0 && (_device.IsFailing || _device.Failure is not null)) ||
+        (_waitsForHold && !_device.IsHeld) ||
+        (_waitsForEntry && _device.AllEntered(_generation));
 
     /// <summary>Says that the thread is awake.</summary>
     public void RetractSleep()

@@ -51,6 +51,8 @@ public sealed class A_queue_that_does_not_wait_for_its_backend
         Assert.True(bench.State.IsHeld);
         Assert.Equal(1, bench.Queue.InFlight);
 
+        int woken = 0;
+        bench.State.QueuesMayGoOn = () => woken += bench.State.IsHeld ? 100 : 1;
         bench.State.IsFailing = false;
         Assert.True(bench.Queue.TrySubmit(Write(2, buffer, 4096)));
         ulong epoch = bench.Word.Epoch;
@@ -60,6 +62,7 @@ public sealed class A_queue_that_does_not_wait_for_its_backend
         Assert.True(bench.State.IsHeld);
         Assert.Equal(new BlockCompletion(2, 0, 0), bench.Finish());
         Assert.False(bench.State.IsHeld);
+        Assert.Equal(1, woken);
         Assert.Equal(0, bench.Queue.InFlight);
         // What was answered with an error is never issued again.
         var read = new BufferSlice(buffer, 8192, 4096);
@@ -86,6 +89,32 @@ public sealed class A_queue_that_does_not_wait_for_its_backend
         Assert.Equal(default, Next(bench));
         Assert.False(bench.State.IsHeld);
         Assert.Equal(0, bench.Queue.ResetCount);
+    }
+
+    [Theory]
+    [InlineData("session")]
+    [InlineData("failing")]
+    [InlineData("failure")]
+    public void Does_not_sleep_over_what_another_thread_changed_just_before(string what)
+    {
+        using var bench = new ChannelBench();
+        bench.Attach();
+        using var buffer = new NativeBuffer(4096);
+        Assert.True(bench.Queue.TrySubmit(Write(1, buffer, 0)));
+        Assert.Equal(default, Next(bench));
+        Assert.True(bench.Queue.TryAnnounceSleep());
+        bench.Queue.RetractSleep();
+        if (what == "session")
+            bench.State.Adopt(new BackendSession(8, bench.State.Info.DurabilityId, bench.State.Info));
+        else if (what == "failing")
+            bench.State.IsFailing = true;
+        else
+            bench.State.Fail("a test");
+        Assert.False(bench.Queue.TryAnnounceSleep());
+        // The next turns act upon it, and then there is nothing to stay awake for.
+        Next(bench);
+        Next(bench);
+        Assert.True(bench.Queue.TryAnnounceSleep());
     }
 
     [Fact]
