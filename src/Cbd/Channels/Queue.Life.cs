@@ -180,7 +180,9 @@ public sealed partial class Queue<TMemory, TPolicy>
     /// </summary>
     private void Reset(string why)
     {
-        Hold();
+        // With nothing to repeat there is nothing to hold others for, and an idle queue may not look again for a second.
+        if (InFlight > 0)
+            Hold();
         while (true)
         {
             ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _layout.ClaimOffset);

@@ -146,6 +146,9 @@ public sealed partial class World<TPolicy>
 
     private void Swapped(int process, long offset, ulong from, ulong to)
     {
+        // The words of a region that is being formatted are nobody's: zeroed, or claimed by one who will look at the magic yet.
+        if (offset != TransportInfo.MagicOffset && TransportInfo.IsFormatting(Inspection.ReadAcquire(TransportInfo.MagicOffset)))
+            return;
         var before = new ClaimWord(from);
         var after = new ClaimWord(to);
         if (IsClaimWord(offset) && after.Epoch != before.Epoch && !_claims.Add((Geometry.RegionId, offset, after.Epoch)))

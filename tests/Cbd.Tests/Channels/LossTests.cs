@@ -92,6 +92,23 @@ public sealed class A_queue_that_does_not_wait_for_its_backend
     }
 
     [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Holds_the_other_queues_after_a_new_session_only_while_it_has_something_to_repeat(bool busy)
+    {
+        using var bench = new ChannelBench();
+        bench.Attach();
+        using var buffer = new NativeBuffer(4096);
+        if (busy)
+            Assert.True(bench.Queue.TrySubmit(Write(1, buffer, 0)));
+        Assert.Equal(default, Next(bench));
+        bench.State.Adopt(new BackendSession(8, bench.State.Info.DurabilityId, bench.State.Info));
+        Assert.Equal(default, Next(bench));
+        Assert.Equal(ClaimState.Offered, bench.Word.State);
+        Assert.Equal(busy, bench.State.IsHeld);
+    }
+
+    [Theory]
     [InlineData("session")]
     [InlineData("failing")]
     [InlineData("failure")]

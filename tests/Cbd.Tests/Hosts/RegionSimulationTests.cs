@@ -37,8 +37,8 @@ public partial class RegionSimulationTests
     {
         var first = new List<string>();
         var second = new List<string>();
-        Simulations.Run("", 5, WorldScenario.Everything, 5_000, first.Add);
-        Simulations.Run("", 5, WorldScenario.Everything, 5_000, second.Add);
+        Simulations.Run("", 5, WorldScenario.Everything, 10_000, first.Add);
+        Simulations.Run("", 5, WorldScenario.Everything, 10_000, second.Add);
         Assert.True(first.Count > 500);
         Assert.Equal(first, second);
     }
