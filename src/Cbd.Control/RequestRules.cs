@@ -88,7 +88,7 @@ public static class RequestRules
         CheckRange(options.NbdHandshakeSeconds, "the time for NBD handshakes, seconds,", 1, SocketOptions.MaxHandshakeSeconds);
         if (options.Attach is { } kind && AttachChoice.Order.Contains(kind) && SocketOptions.AreAskedFor(options))
         {
-            string asked = options.Nbd is not null ? $"NBD address '{options.Nbd}'" : options.Tls is not null ? "TLS" : "limits of NBD clients";
+            string asked = options.Nbd is not null ? $"NBD address '{options.Nbd}'" : options.Tls is not null ? "TLS" : options.Insecure ? "insecure" : "limits of NBD clients";
             throw Invalid($"{asked} with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
         }
 

@@ -22,7 +22,7 @@ public sealed record SocketOptions
 
     /// <summary>Something is asked for that only a socket has, so that the device is not to be attached to the kernel.</summary>
     public static bool AreAskedFor(StartDeviceOptions device) =>
-        device.Nbd is not null || device.Tls is not null || device.NbdConnections != DefaultConnections || device.NbdHandshakeSeconds != DefaultHandshakeSeconds;
+        device.Nbd is not null || device.Tls is not null || device.Insecure || device.NbdConnections != DefaultConnections || device.NbdHandshakeSeconds != DefaultHandshakeSeconds;
 
     /// <summary>The part of a device's options that is the socket's.</summary>
     public static SocketOptions Of(StartDeviceOptions device) => new()

@@ -299,10 +299,17 @@ internal sealed class DeviceService
             FlightFiles.OnFailure($"device {Device}: {state}");
     }
 
+    /// <summary>Any thread of the device.</summary>
     private void WakeQueues()
     {
+        if (_condition.IsFenced)
+            return;
         foreach (Queue<MappedMemory, SafePolicy> queue in _queues)
-            Doorbells.Ring(_memory, queue.DoorbellOffset);
+        {
+            // What was lost or given back is somebody else's channel: its doorbell too.
+            if (queue.Phase is not (QueuePhase.Closed or QueuePhase.Lost))
+                Doorbells.Ring(_memory, queue.DoorbellOffset);
+        }
     }
 
     private bool CloseChannels(bool force)

@@ -211,7 +211,7 @@ internal sealed partial class TransportService
     private BackendClaim<MappedMemory, SafePolicy> StartNew(BackendBody body)
     {
         lock (_lock)
-            return _backendRegistry.Start(body, isServedHere: _backends.ContainsKey);
+            return _backendRegistry.Start(body, isServedHere: id => _backends.ContainsKey(id) || _heldDisks.Exists(h => h.Backend == id));
     }
 
     /// <summary>Refuses what no lock can make right, before the disk is opened.</summary>

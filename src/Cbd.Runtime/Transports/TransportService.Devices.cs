@@ -122,7 +122,7 @@ internal sealed partial class TransportService
 
     public void ClearDevice(int device, bool force, bool fenced)
     {
-        int owner;
+        ClaimWord word;
         lock (_lock)
         {
             CheckUsable();
@@ -139,31 +139,39 @@ internal sealed partial class TransportService
                     throw new CbdException(CbdErrorKind.Busy, $"device {device} is quarantined: nothing proves that its host and its backend's are dead; if those machines are off or cut off, clear it with --fenced");
             }
 
-            owner = listing.Word.State == ClaimState.Quarantined ? -1 : listing.Word.Host;
+            word = listing.Word;
         }
 
-        if (owner < 0)
+        if (word.State == ClaimState.Quarantined)
         {
-            ReleaseQuarantined(device);
+            ReleaseQuarantined(device, word);
             return;
         }
 
         // A device without its host is cleared with it: the host's other entries are as dead.
-        ClearOneHost(owner, force, fenced);
+        ClearOneHost(word.Host, force, fenced);
     }
 
-    private void ReleaseQuarantined(int device)
+    /// <param name="word">The claim that the operator vouches for.</param>
+    private void ReleaseQuarantined(int device, ClaimWord word)
     {
         long limit = MonotonicClock.Milliseconds + 2L * _node.DeadMs + 5000;
-        while (Step(now => _opened.Clearing.ReleaseBlkdev(device, now)) == StepResult.Again)
+        while (true)
         {
-            CheckUsable();
+            lock (_lock)
+            {
+                CheckUsable();
+                if (_opened.Clearing.ReleaseBlkdev(device, word, MonotonicClock.Milliseconds) == StepResult.Done)
+                {
+                    AnnounceChange();
+                    return;
+                }
+            }
+
             if (MonotonicClock.Milliseconds > limit)
                 throw new CbdException(CbdErrorKind.TimedOut, $"device {device} could not be cleared yet: its backend's host is alive, and has requests of it at the disk; try again");
             Thread.Sleep(StepIntervalMs);
         }
-
-        AnnounceChange();
     }
 
     /// <param name="force">A host of this machine is killed; without proof of death what it had is quarantined.</param>

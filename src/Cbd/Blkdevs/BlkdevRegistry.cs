@@ -34,6 +34,9 @@ public sealed class BlkdevRegistry<TMemory, TPolicy>
     /// (a writable backend takes one blkdev, whatever that blkdev does). The entry stays in CLAIMING: claim channels,
     /// then <see cref="BlkdevClaim{TMemory, TPolicy}.Activate"/>, within a dead-time.
     /// </summary>
+    /// <param name="backend">Its id.</param>
+    /// <param name="readOnly">The blkdev writes nothing.</param>
+    /// <param name="isUsedHere">Ids that this process has in use still, whatever their entries say.</param>
     public BlkdevClaim<TMemory, TPolicy> Claim(int backend, bool readOnly, Predicate<int>? isUsedHere = null)
     {
         (ClaimWord backendWord, BackendBody disk) = ReadServed(backend);

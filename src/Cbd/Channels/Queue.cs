@@ -225,11 +225,13 @@ public sealed partial class Queue<TMemory, TPolicy>
 
     /// <summary>
     /// Whether other threads of the device have changed something since the last turn that this queue has to act upon.
-    /// Whoever changes it rings the doorbells of queues that sleep, so it is asked after this one was announced.
+    /// Who changes the session, failing or holds rings the doorbells of queues that sleep, so it is asked after this one was
+    /// announced.
     /// </summary>
     private bool HasDeviceNews() =>
         (_device.SessionEpoch != _session && _phase is QueuePhase.Offered or QueuePhase.Attached) ||
         (_requests.Count > 0 && (_device.IsFailing || _device.Failure is not null)) ||
+        (_hasAbandoned && _phase == QueuePhase.Attached && !_device.IsFailing) ||
         (_waitsForHold && !_device.IsHeld) ||
         (_waitsForEntry && _device.AllEntered(_generation));
 

@@ -48,10 +48,12 @@ public sealed partial class Clearing<TMemory, TPolicy>
     /// machine nor the backend's stores into them any more. A backend that is seen to live is not vouched for: it says
     /// itself when it is done, so call this again while it answers Again.
     /// </summary>
-    public StepResult ReleaseBlkdev(int blkdev, long nowMs)
+    /// <param name="blkdev">Its id.</param>
+    /// <param name="word">The claim that is vouched for; if the entry has another by now, nothing is done.</param>
+    /// <param name="nowMs">This host's monotonic clock.</param>
+    public StepResult ReleaseBlkdev(int blkdev, ClaimWord word, long nowMs)
     {
-        ClaimWord word = Read(_geometry.BlkdevOffset(blkdev));
-        if (word.State != ClaimState.Quarantined)
+        if (word.State != ClaimState.Quarantined || Read(_geometry.BlkdevOffset(blkdev)) != word)
             return StepResult.Done;
         _tracker.Sample(nowMs);
         bool any = false;
@@ -59,10 +61,10 @@ public sealed partial class Clearing<TMemory, TPolicy>
         {
             ClaimWord channelWord = Read(_geometry.ChannelOffset(channel));
             if (channelWord.State == ClaimState.Quarantined && channelWord.Host == word.Host &&
-                BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, channelWord.Epoch, out BlkdevCtrlLine line) &&
+                BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, channel, channelWord.Epoch, out BlkdevCtrlLine line) &&
                 line.Blkdev == blkdev && line.BlkdevEpoch == word.Epoch)
             {
-                if (HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, channelWord) == HandlerEnd.Alive)
+                if (HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, channelWord) is HandlerEnd.Alive or HandlerEnd.Open)
                     any = true;
                 else
                     Swap(_geometry.ChannelOffset(channel), channelWord, channelWord.Freed());

@@ -167,9 +167,7 @@ public sealed class Formatter<TMemory, TPolicy>
         for (int channel = 0; channel < geometry.ChannelCount; channel++)
             Zero(geometry.ChannelOffset(channel), ChannelLayout.MetaBytes(geometry.RingSlots, geometry.PageBytes), ref word);
         Move(ref word);
-        var header = new byte[TransportInfo.SizeBytes];
-        _info.Encode(header);
-        _memory.Write(TransportInfo.MagicOffset + 8, header.AsSpan(8));
+        StoreHeader(word);
         // Publishes the header and the zeroed areas; pairs with the acquire load of the magic in TransportInfo.Read.
         if (!TrySwap(word, TransportInfo.Magic))
             throw Overtaken();
@@ -206,16 +204,39 @@ public sealed class Formatter<TMemory, TPolicy>
             for (int i = words.IndexOfAnyExcept(0UL); i >= 0 && i < words.Length; i++)
             {
                 if (words[i] != 0)
-                    Zero(offset + done + i * sizeof(ulong), word);
+                    Store(offset + done + i * sizeof(ulong), 0, word);
             }
         }
     }
 
-    private void Zero(long at, ulong word)
+    /// <summary>What lies behind the magic.</summary>
+    private void StoreHeader(ulong word)
     {
-        ulong old = _memory.ReadAcquire(at);
-        if (_memory.ReadAcquire(TransportInfo.MagicOffset) != word || _memory.CompareExchange(at, 0, old) != old)
-            throw Overtaken();
+        byte[] header = new byte[TransportInfo.SizeBytes], there = new byte[TransportInfo.SizeBytes];
+        _info.Encode(header);
+        _memory.Read(0, there);
+        ReadOnlySpan<ulong> wanted = MemoryMarshal.Cast<byte, ulong>(header), found = MemoryMarshal.Cast<byte, ulong>(there);
+        for (int i = 1; i < wanted.Length; i++)
+        {
+            if (found[i] != wanted[i])
+                Store(TransportInfo.MagicOffset + i * sizeof(ulong), wanted[i], word);
+        }
+    }
+
+    /// <summary>
+    /// From what was there while the region was seen to be ours. One word alone can still be a successor's: where it has come
+    /// to be again what it was before, as the words of a first claim do.
+    /// </summary>
+    private void Store(long at, ulong value, ulong word)
+    {
+        while (true)
+        {
+            ulong old = _memory.ReadAcquire(at);
+            if (_memory.ReadAcquire(TransportInfo.MagicOffset) != word)
+                throw Overtaken();
+            if (_memory.CompareExchange(at, value, old) == old)
+                return;
+        }
     }
 
     /// <summary>Shows life, and sees that nobody took over.</summary>

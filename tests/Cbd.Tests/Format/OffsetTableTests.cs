@@ -207,7 +207,7 @@ public sealed class The_offset_tables
         Assert.Equal("Read=1 Write=2 Flush=3 Discard=4 WriteZeroes=5 BlockStatus=6 Cache=7", Values<BlockOperation>());
         Assert.Equal("None=0 ForceUnitAccess=1 NoUnmap=2 FastZero=4", Values<BlockFlags>());
         Assert.Equal("Command=1 Completion=2 BlkdevCtrl=3 HandlerCtrl=4", Values<LineKind>());
-        Assert.Equal("Serving=1 Failed=2 Stalled=3", Values<HandlerCondition>());
+        Assert.Equal("Serving=1 Failed=2 Stalled=3 Drained=4", Values<HandlerCondition>());
         Assert.Equal(0x65B05EFA96C596EFUL, TransportInfo.Magic);
     }
 

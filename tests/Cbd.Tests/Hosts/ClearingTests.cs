@@ -215,9 +215,9 @@ public sealed class Clearing_a_host
         _region.MakeChannel(0, ClaimState.Attached, a.Id, blkdev);
         a.Kill();
         b.ClearDead();
-        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(1, b.NowMs));
+        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(1, _region.BlkdevWord(1), b.NowMs));
         Assert.Equal(ClaimState.Quarantined, _region.BlkdevWord(0).State);
-        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, b.NowMs));
+        Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, _region.BlkdevWord(0), b.NowMs));
         AssertAllFreeBut("host 1", "host 2", "backend 0");
         Assert.Equal(WriterWord.None, _region.Writer(0));
     }
@@ -234,7 +234,7 @@ public sealed class Clearing_a_host
         ClaimWord quarantined = _region.MakeChannel(0, ClaimState.Quarantined, a.Id, blkdev);
         _region.Store(_region.Geometry.BlkdevOffset(0), _region.BlkdevWord(0).With(ClaimState.Quarantined));
         if (device)
-            Assert.Equal(StepResult.Again, b.Clearing.ReleaseBlkdev(0, b.NowMs));
+            Assert.Equal(StepResult.Again, b.Clearing.ReleaseBlkdev(0, _region.BlkdevWord(0), b.NowMs));
         else
             Assert.Equal(ClearResult.Cleared, b.Clear(a.Id, ClearAuthority.Fenced));
         b.Clearing.Sweep(b.NowMs);
@@ -249,7 +249,7 @@ public sealed class Clearing_a_host
         group.ReportDrained(1);
         group.ReportDrained(0);
         if (device)
-            Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, b.NowMs));
+            Assert.Equal(StepResult.Done, b.Clearing.ReleaseBlkdev(0, _region.BlkdevWord(0), b.NowMs));
         b.Clearing.Sweep(b.NowMs);
         Assert.Equal(ClaimState.Free, _region.ChannelWord(0).State);
         Assert.Equal(ClaimState.Free, _region.BlkdevWord(0).State);
