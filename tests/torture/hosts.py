@@ -89,6 +89,17 @@ class Host:
                               stderr=subprocess.PIPE, text=True, timeout=120, check=False)
         return done.returncode, done.stdout.strip(), done.stderr.strip()
 
+    def keep_flights(self):
+        """The last events of its channels, beside its log; those of a daemon that is dead are in its state directory."""
+        if not self.alive():
+            return
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            status, out, err = self.try_ctl("dump")
+            path = self.world.path(f"{self.name}.flights")
+            with open(path, "w") as file:
+                file.write(out if status == 0 else err)
+            print(f"torture: the last events of the channels of {self.name}: {path}", flush=True)
+
     def ctl(self, *words):
         status, out, err = self.try_ctl(*words)
         if status != 0:
@@ -190,13 +201,14 @@ class World:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-        if kind is not None:
-            for host in self.hosts:
-                print(f"torture: log of {host.name} (pids {host.pids[-3:]}): {host.log_end(8)}", flush=True)
         # A stopped daemon cannot be unmounted from, a dead one gives errors at once.
         for host in self.hosts:
             if host.alive():
                 host.process.send_signal(signal.SIGCONT)
+        if kind is not None:
+            for host in self.hosts:
+                print(f"torture: log of {host.name} (pids {host.pids[-3:]}): {host.log_end(8)}", flush=True)
+                host.keep_flights()
         for where in reversed(self.mounts):
             subprocess.run(["umount", "-l", where], stderr=subprocess.DEVNULL, check=False)
         for host in self.hosts:
