@@ -281,15 +281,12 @@ ALL = [
 NOT_WITH_CLIENT = {backend_grows}
 
 # What does not depend on how the device is attached: once per region is enough, with these.
-ONCE = {regions_are_refused, backend_process_is_killed, device_guest_is_killed}
+ONCE = {regions_are_refused, backend_guest_reboots, backend_guest_loses_writes, device_guest_is_killed}
 ONCE_WITH = {"ivshmem": "ublk", "devdax": "nbd"}
 # What does not depend on the region: with these pairs, so once per kind.
 ANYWHERE = {partitions_and_lvm, backend_grows}
 # What depends on neither.
-ONE = {
-    backend_guest_is_paused: "ivshmem", backend_guest_reboots: "ivshmem",
-    backend_guest_is_replaced: "devdax", backend_guest_loses_writes: "devdax",
-}
+ONE = {backend_guest_is_paused: "ivshmem", backend_guest_is_replaced: "devdax"}
 
 
 def is_due(scenario, region, attach):
