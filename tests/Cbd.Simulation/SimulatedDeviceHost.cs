@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Cbd.Blkdevs;
 using Cbd.Blocks;
 using Cbd.Channels;
@@ -298,7 +297,7 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
             for (int i = 0; i < count; i++)
             {
                 ids[i] = _history.BeginWrite(block + i, (flags & BlockFlags.ForceUnitAccess) != 0);
-                Stamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes).Span, block + i, ids[i]);
+                BlockStamp.Write(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes).Span, block + i, ids[i]);
             }
         }
 
@@ -327,7 +326,7 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
             if (sent.Operation == BlockOperation.Write)
                 _history.EndWrite(sent.Block + i, sent.Ids[i], completion.Error == 0);
             else if (sent.Operation == BlockOperation.Read && completion.Error == 0)
-                _history.CheckRead(sent.Block + i, Unstamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
+                _history.CheckRead(sent.Block + i, BlockStamp.Read(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
         }
 
         if (sent.Operation == BlockOperation.Flush && completion.Error == 0)
@@ -338,27 +337,5 @@ public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
     {
         foreach (User user in _users)
             Array.Clear(user.InFlight);
-    }
-
-    private static void Stamp(Span<byte> block, int number, long id)
-    {
-        for (int i = 0; i < block.Length; i += 16)
-        {
-            BinaryPrimitives.WriteInt64LittleEndian(block[i..], id);
-            BinaryPrimitives.WriteInt64LittleEndian(block[(i + 8)..], number + 1);
-        }
-    }
-
-    private static long Unstamp(ReadOnlySpan<byte> block, int number)
-    {
-        long id = BinaryPrimitives.ReadInt64LittleEndian(block);
-        for (int i = 0; i < block.Length; i += 16)
-        {
-            if (BinaryPrimitives.ReadInt64LittleEndian(block[i..]) != id ||
-                BinaryPrimitives.ReadInt64LittleEndian(block[(i + 8)..]) != (id == 0 ? 0 : number + 1))
-                throw new SimulationException($"block {number} reads as parts of several writes, or of another block");
-        }
-
-        return id;
     }
 }

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Cbd.Blocks;
 using Cbd.Channels;
 using Cbd.Memory;
@@ -125,7 +124,7 @@ internal sealed class DeviceUser<TPolicy>
             for (int i = 0; i < count; i++)
             {
                 ids[i] = Disk.History.BeginWrite(block + i, (flags & BlockFlags.ForceUnitAccess) != 0);
-                Stamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes).Span, block + i, ids[i]);
+                BlockStamp.Write(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes).Span, block + i, ids[i]);
             }
         }
 
@@ -154,7 +153,7 @@ internal sealed class DeviceUser<TPolicy>
             if (sent.Operation == BlockOperation.Write)
                 Disk.History.EndWrite(sent.Block + i, sent.Ids[i], success);
             else if (sent.Operation == BlockOperation.Read && success)
-                Disk.History.CheckRead(sent.Block + i, Unstamp(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
+                Disk.History.CheckRead(sent.Block + i, BlockStamp.Read(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
         }
 
         if (sent.Operation == BlockOperation.Flush && success)
@@ -190,27 +189,5 @@ internal sealed class DeviceUser<TPolicy>
             Disk.HasFailedFlush = true;
             Disk.FailedFlushAt = Disk.History.Begin();
         }
-    }
-
-    private static void Stamp(Span<byte> block, int number, long id)
-    {
-        for (int i = 0; i < block.Length; i += 16)
-        {
-            BinaryPrimitives.WriteInt64LittleEndian(block[i..], id);
-            BinaryPrimitives.WriteInt64LittleEndian(block[(i + 8)..], number + 1);
-        }
-    }
-
-    private static long Unstamp(ReadOnlySpan<byte> block, int number)
-    {
-        long id = BinaryPrimitives.ReadInt64LittleEndian(block);
-        for (int i = 0; i < block.Length; i += 16)
-        {
-            if (BinaryPrimitives.ReadInt64LittleEndian(block[i..]) != id ||
-                BinaryPrimitives.ReadInt64LittleEndian(block[(i + 8)..]) != (id == 0 ? 0 : number + 1))
-                throw new SimulationException($"block {number} reads as parts of several writes, or of another block");
-        }
-
-        return id;
     }
 }
