@@ -291,7 +291,8 @@ def write(results, directory):
         "",
         *comparison(r, "in-process, large disk", to_floor(r, "in-process, large disk")),
         "Two pairs of client and daemon, each with a region of its own, on the same two CPUs, 4 KiB random reads at depth 32. CPU time is that of all processes together; "
-        "it stands for cycles where the machine shows no cycle counter to its guests.",
+        "it stands for cycles where the machine shows no cycle counter to its guests. Mode busy is not judged: two clients that spin take turns on one CPU there, "
+        "and what they spin while their daemon has none counts, too.",
         "",
         *pairs(r),
         "## Over NBD",

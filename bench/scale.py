@@ -21,7 +21,7 @@ def scale(run):
     try:
         for number in range(hosts):
             daemons.append(Daemon(place, f"scale-{number}"))
-        joined = [elapsed(lambda d=d, o=options: d.register(region, *o, what="128 hosts" if o else None))
+        joined = [elapsed(lambda d=d, o=options: d.register(region, *o, what=f"{hosts} hosts" if o else None))
                   for d, options in zip(daemons, [formats(counts), *[()] * (hosts - 1)])]
         backends = {d: [d.ctl("backend-start", "-p", "memory:16M") for _ in range(BACKENDS_EACH)] for d in daemons}
         started, uris = [], {}
@@ -57,7 +57,6 @@ def elapsed(action):
 
 def idle_percent(daemons, seconds):
     """CPU time of all daemons together, percent of one core."""
-    time.sleep(min(1, seconds))
     before = sum(d.cpu_s() for d in daemons)
     # The one sleep that is the thing measured.
     time.sleep(seconds)

@@ -48,7 +48,6 @@ def wanted(r, profile):
             )
         )
     rows.append(allocation(r, crc, where, profile["run_s"]))
-    # In mode busy two clients that spin take turns on one CPU, and what they spin while their daemon has no CPU counts, too.
     one, two = (r.median("pairs", "adaptive", n, "cpu_ns_per_io") for n in ("one", "two"))
     ratio = r.ratio(("pairs", "adaptive", "two", "cpu_ns_per_io"), ("pairs", "adaptive", "one", "cpu_ns_per_io"))
     rows.append(

@@ -86,12 +86,8 @@ public static class RequestRules
             throw Invalid($"loss timeout {options.LossTimeoutSeconds} with requests that fail at once; it is for --on-backend-loss {LossText.Queue}: leave one of the two out");
         CheckRange(options.NbdConnections, "the number of NBD connections", 1, SocketOptions.MaxConnections);
         CheckRange(options.NbdHandshakeSeconds, "the time for NBD handshakes, seconds,", 1, SocketOptions.MaxHandshakeSeconds);
-        if (options.Attach is { } kind && AttachChoice.Order.Contains(kind) && SocketOptions.AreAskedFor(options))
-        {
-            string asked = options.Nbd is not null ? $"NBD address '{options.Nbd}'" : options.Tls is not null ? "TLS" : options.Insecure ? "insecure" : "limits of NBD clients";
+        if (options.Attach is { } kind && AttachChoice.Order.Contains(kind) && SocketOptions.AskedFor(options) is { } asked)
             throw Invalid($"{asked} with attach '{kind}': a device that is attached by {kind} has no socket; leave one of the two out, or use attach {AttachChoice.None}");
-        }
-
         if (options.Tls is { } tls)
             Check(tls);
         if (options.Nbd is null)

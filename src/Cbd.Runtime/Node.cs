@@ -106,7 +106,7 @@ public sealed class Node : INode
     {
         TransportService transport = Find(request.Transport);
         (IAttachKind? kind, string note) = _attach.Choose(
-            request.Attach ?? (SocketOptions.AreAskedFor(request) ? AttachChoice.None : AttachChoice.Auto));
+            request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
         if (kind is null)
         {
             string ofExport = "";

@@ -20,9 +20,16 @@ public sealed record SocketOptions
     /// <summary>Longest time from connecting to the first request, 1 to <see cref="MaxHandshakeSeconds"/>.</summary>
     public int HandshakeSeconds { get; init; } = DefaultHandshakeSeconds;
 
-    /// <summary>Something is asked for that only a socket has, so that the device is not to be attached to the kernel.</summary>
-    public static bool AreAskedFor(StartDeviceOptions device) =>
-        device.Nbd is not null || device.Tls is not null || device.Insecure || device.NbdConnections != DefaultConnections || device.NbdHandshakeSeconds != DefaultHandshakeSeconds;
+    /// <summary>
+    /// What is asked for that only a socket has, in words, so that the device is not to be attached to the kernel; null if
+    /// nothing is. Limits that are the default ones ask for nothing.
+    /// </summary>
+    public static string? AskedFor(StartDeviceOptions device) =>
+        device.Nbd is { } address ? $"NBD address '{address}'"
+        : device.Tls is not null ? "TLS"
+        : device.Insecure ? "insecure"
+        : device.NbdConnections != DefaultConnections || device.NbdHandshakeSeconds != DefaultHandshakeSeconds ? "limits of NBD clients"
+        : null;
 
     /// <summary>The part of a device's options that is the socket's.</summary>
     public static SocketOptions Of(StartDeviceOptions device) => new()

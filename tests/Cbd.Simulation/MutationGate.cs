@@ -42,7 +42,7 @@ public static class MutationGate
         new("KeepNewestBody", "failing-flushes", 8),
         new("KeepRecord", "take-overs", 55),
         new("RefuseStaleBody", "take-overs"),
-        new("LookAtBackendAfterActive", "clearings", 235),
+        new("LookAtBackendAfterActive", "clearings", 280),
         new("LookAtHostAfterClaim", "clearings", 2),
         new("LookAtNames", "management"),
         new(MutantPolicy.DiskLock, "slow-disks", 15),

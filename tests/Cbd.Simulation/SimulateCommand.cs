@@ -7,7 +7,7 @@ namespace Cbd.Simulation;
 /// <summary>The command line of the simulator: fresh seeds, one seed again, the crash matrix, the mutation gate.</summary>
 public static class SimulateCommand
 {
-    private const string Usage = """
+    private static readonly string s_usage = $"""
         simulate [--minutes N | --seeds N] [--from S] [--scenario NAME] [--steps N]
             fresh seeds (from S on; by default a number from the clock); then the cover of the crash matrix
         simulate --seed S [--scenario NAME] [--steps N] [--mutant RULE]
@@ -16,8 +16,8 @@ public static class SimulateCommand
             a directed run for each cell of the crash matrix, and the cover
         simulate --gate [--seeds N] [--mutant RULE]
             each safety rule switched off, and the seed of the first N that notices
-        Scenarios: everything, management, power-cuts, failing-flushes, pauses (a region with several hosts), or calm,
-        rough, crashing, slow-disk, rivals, no-payload-crc (one channel pair); none: everything, with the others now and then.
+        Scenarios of a region with several hosts: {string.Join(", ", WorldScenario.All.Keys)};
+        of one channel pair: {string.Join(", ", Simulations.Scenarios.Keys)}; none: everything, with others now and then.
         """;
 
     /// <summary>Runs it; 0 if nothing was wrong, 1 if something was, 2 if the command line is.</summary>
@@ -37,7 +37,7 @@ public static class SimulateCommand
 
         if (options.ContainsKey("--help"))
         {
-            output.WriteLine(Usage);
+            output.WriteLine(s_usage);
             return 0;
         }
 
@@ -78,7 +78,7 @@ public static class SimulateCommand
 
         int Refuse(string why)
         {
-            error.WriteLine($"simulate: {why}\n{Usage}");
+            error.WriteLine($"simulate: {why}\n{s_usage}");
             return 2;
         }
     }

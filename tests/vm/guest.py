@@ -33,6 +33,7 @@ class Guest:
         self._lines = None
         self._requests = 0
         self._life = 0
+        self._interrupted = False
 
     def start(self):
         """Starts to boot; ready() waits for the end of it."""
@@ -63,14 +64,15 @@ class Guest:
         Waits until it has booted. An emulated kernel sometimes dies meanwhile, when one CPU runs code that the other just
         patches; it has stored nothing anywhere by then, and is started again.
         """
-        for last in (False, False, True):
+        for again in (True, True, False):
             try:
                 self._await_agent(limit)
                 return
-            except Failed:
-                self.kill()
-                if last:
+            except Failed as e:
+                if self._interrupted or not again or self._accelerator != "tcg":
                     raise
+                print(f"vm: {e}: booted again", flush=True)
+                self.kill()
                 self.start()
 
     def _await_agent(self, limit):
@@ -123,7 +125,11 @@ class Guest:
             time.sleep(1 if "cbdctrl" in script else 0.2)
 
     def interrupt(self):
-        """Ends QEMU from another thread; what its own does with the guest fails then."""
+        """Ends QEMU from another thread, for good; what its own does with the guest fails then."""
+        self._interrupted = True
+        self._end()
+
+    def _end(self):
         process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -138,7 +144,7 @@ class Guest:
     def kill(self):
         """Ends QEMU at once, as a power cut does."""
         if self._process is not None:
-            self.interrupt()
+            self._end()
             self._process.wait()
             self._process = None
             if os.path.exists(self._socket_path):

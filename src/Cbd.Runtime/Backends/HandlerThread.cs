@@ -232,12 +232,14 @@ internal sealed class HandlerThread : IDisposable
         {
             if (_group.Serves(channel))
                 continue;
-            if (!_group.TryAttach(channel))
+            if (ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, _geometry.ChannelOffset(channel)).State == ClaimState.Quarantined)
             {
                 _group.ReportDrained(channel);
                 continue;
             }
 
+            if (!_group.TryAttach(channel))
+                continue;
             _served[channel] = true;
             _servedCount++;
             _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);

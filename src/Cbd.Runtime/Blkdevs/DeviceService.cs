@@ -202,8 +202,8 @@ internal sealed class DeviceService
 
     private void GiveBack(bool channelsAreFree)
     {
-        // This host was cleared, whether housekeeping has noticed or not: handlers may still drain these channels, and
-        // the entry with its writer word is given back after that, by who clears.
+        // This host was cleared, whether housekeeping has noticed or not (or somebody broke the claim word): handlers may
+        // still drain these channels, and the entry with its writer word is given back after that, by who clears this host.
         if (Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
             return;
         if (channelsAreFree)

@@ -133,12 +133,8 @@ internal sealed partial class TransportService
                 ?? throw new CbdException(CbdErrorKind.NotFound, $"device {device} does not exist on transport {Id}: see dev-list --all");
             if (listing.Liveness == Liveness.Alive)
                 throw new CbdException(CbdErrorKind.Busy, $"device {device} belongs to host {listing.Word.Host}, which is alive: stop it there with dev-stop");
-            if (listing.Word.State == ClaimState.Quarantined)
-            {
-                if (!fenced)
-                    throw new CbdException(CbdErrorKind.Busy, $"device {device} is quarantined: nothing proves that its host and its backend's are dead; if those machines are off or cut off, clear it with --fenced");
-            }
-
+            if (listing.Word.State == ClaimState.Quarantined && !fenced)
+                throw new CbdException(CbdErrorKind.Busy, $"device {device} is quarantined: nothing proves that its host and its backend's are dead; if those machines are off or cut off, clear it with --fenced");
             word = listing.Word;
         }
 
@@ -163,13 +159,14 @@ internal sealed partial class TransportService
                 CheckUsable();
                 if (_opened.Clearing.ReleaseBlkdev(device, word, MonotonicClock.Milliseconds) == StepResult.Done)
                 {
+                    _logger.LogWarning("transport {Transport}: quarantined device {Device} cleared ({Authority})", Id, device, ClearAuthority.Fenced);
                     AnnounceChange();
                     return;
                 }
             }
 
             if (MonotonicClock.Milliseconds > limit)
-                throw new CbdException(CbdErrorKind.TimedOut, $"device {device} could not be cleared yet: its backend's host is alive, and has requests of it at the disk; try again");
+                throw new CbdException(CbdErrorKind.TimedOut, $"device {device} could not be cleared yet: its backend's host has not said that it is done with it, or is not judged yet; try again");
             Thread.Sleep(StepIntervalMs);
         }
     }

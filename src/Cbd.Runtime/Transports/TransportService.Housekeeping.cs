@@ -190,9 +190,10 @@ internal sealed partial class TransportService
             ClaimWord word = ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, Geometry.ChannelOffset(channel));
             if (word.State is ClaimState.Offered or ClaimState.Quarantined &&
                 BlkdevCtrlLine.TryLoadLatest(_memory, Geometry, channel, word.Epoch, out BlkdevCtrlLine offer) &&
+                (word.State == ClaimState.Quarantined || offer.Epoch == word.Epoch) &&
                 _backends.TryGetValue(offer.Backend, out BackendService? backend) &&
                 backend.Claim.Session == offer.Session &&
-                !(word.State == ClaimState.Quarantined && HandlerEnds<MappedMemory, SafePolicy>.IsDrained(_memory, Geometry, channel, word, offer.Session)))
+                !(word.State == ClaimState.Quarantined && HandlerCtrlLine.IsDrained(_memory, Geometry, channel, word.Epoch, offer.Session)))
                 backend.Offer(channel);
         }
     }

@@ -111,8 +111,8 @@ public sealed class BlkdevState
     public bool IsHeld => Volatile.Read(ref _holds) != 0;
 
     /// <summary>
-    /// Called on the thread of a queue when what other queues may wait for has come: wake those that sleep. Set it before
-    /// there are queues.
+    /// Called, on any thread of the device, when what queues may wait for has come, or the device has failed: wake those that
+    /// sleep. Set it before there are queues.
     /// </summary>
     public Action? QueuesMayGoOn { get; set; }
 
@@ -167,7 +167,11 @@ public sealed class BlkdevState
     }
 
     /// <summary>From now on every request is answered with EIO. The first reason stays.</summary>
-    public void Fail(string reason) => Interlocked.CompareExchange(ref _failure, reason, null);
+    public void Fail(string reason)
+    {
+        if (Interlocked.CompareExchange(ref _failure, reason, null) is null)
+            QueuesMayGoOn?.Invoke();
+    }
 
     internal void AddHold() => Interlocked.Increment(ref _holds);
 

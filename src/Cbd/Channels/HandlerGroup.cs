@@ -99,7 +99,9 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
         if (word.State != ClaimState.Quarantined || Serves(channel) ||
             !BlkdevCtrlLine.TryLoadLatest(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line) ||
-            line.Backend != _backend.Backend || line.Session != _backend.Session)
+            line.Backend != _backend.Backend || line.Session != _backend.Session ||
+            // Once said it may be freed and served by somebody else: it is not said again.
+            HandlerCtrlLine.IsDrained(_memory, _geometry, channel, word.Epoch, line.Session))
             return;
         new HandlerCtrlLine(word.Epoch, HandlerCondition.Drained, line.Session, Fetched: 0, Posted: 0)
             .Store(_memory, offset + ChannelLayout.HandlerCtrlOffset, new LineSeal(_geometry.RegionId, channel, LineKind.HandlerCtrl, word.Epoch));
@@ -117,7 +119,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
         return false;
     }
 
-    /// <summary>Commands of a channel that are at the disk; 0 if it is not served here.</summary>
+    /// <summary>Commands of a channel that are at the disk; 0 if it is not served here. For the simulator.</summary>
     internal int OutstandingOn(int channel)
     {
         foreach (Handler<TMemory, TPolicy>? handler in _handlers)

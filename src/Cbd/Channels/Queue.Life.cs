@@ -20,7 +20,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     private long _aheadSince = long.MaxValue;
     private ulong _aheadCopied;
 
-    /// <summary>The session that the channel is offered or attached to.</summary>
+    /// <summary>The session that the channel is offered or attached to. For the simulator.</summary>
     internal ulong Session => _session;
 
     /// <summary>Offers the claimed channel to the device's session.</summary>

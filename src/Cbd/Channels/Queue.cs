@@ -225,8 +225,7 @@ public sealed partial class Queue<TMemory, TPolicy>
 
     /// <summary>
     /// Whether other threads of the device have changed something since the last turn that this queue has to act upon.
-    /// Who changes the session, failing or holds rings the doorbells of queues that sleep, so it is asked after this one was
-    /// announced.
+    /// Whoever changes it rings the doorbells of queues that sleep, so it is asked after this one was announced.
     /// </summary>
     private bool HasDeviceNews() =>
         (_device.SessionEpoch != _session && _phase is QueuePhase.Offered or QueuePhase.Attached) ||

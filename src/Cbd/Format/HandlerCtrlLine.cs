@@ -65,4 +65,9 @@ public readonly record struct HandlerCtrlLine(
         ctrl = new HandlerCtrlLine(line.Word0, (HandlerCondition)(byte)line.Word1, line.Word2, line.Word3, line.Word4);
         return true;
     }
+
+    /// <summary>Whether the session has said that nothing of the channel, quarantined in that epoch, is at its disk any more.</summary>
+    public static bool IsDrained<TMemory>(in TMemory memory, RegionGeometry geometry, int channel, ulong epoch, ulong session)
+        where TMemory : struct, ISharedMemory =>
+        TryLoad(memory, geometry, channel, epoch, out HandlerCtrlLine line) && line.Condition == HandlerCondition.Drained && line.Session == session;
 }

@@ -56,7 +56,7 @@ public sealed partial class Clearing<TMemory, TPolicy>
         if (word.State != ClaimState.Quarantined || Read(_geometry.BlkdevOffset(blkdev)) != word)
             return StepResult.Done;
         _tracker.Sample(nowMs);
-        bool any = false;
+        bool mayStore = false;
         for (int channel = 0; channel < _geometry.ChannelCount; channel++)
         {
             ClaimWord channelWord = Read(_geometry.ChannelOffset(channel));
@@ -65,13 +65,13 @@ public sealed partial class Clearing<TMemory, TPolicy>
                 line.Blkdev == blkdev && line.BlkdevEpoch == word.Epoch)
             {
                 if (HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, channelWord) is HandlerEnd.Alive or HandlerEnd.Open)
-                    any = true;
+                    mayStore = true;
                 else
                     Swap(_geometry.ChannelOffset(channel), channelWord, channelWord.Freed());
             }
         }
 
-        if (any)
+        if (mayStore)
             return StepResult.Again;
         FreeBlkdev(blkdev, word);
         References<TMemory, TPolicy>.FreeUnusedOrphans(_memory, _geometry);

@@ -28,13 +28,8 @@ public static class HandlerEnds<TMemory, TPolicy>
     /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>
     public static HandlerEnd OfChannel(in TMemory memory, RegionGeometry geometry, LivenessTracker<TMemory, TPolicy> tracker, int channel, ClaimWord word, int deadHost = -1) =>
         !BlkdevCtrlLine.TryLoadLatest(memory, geometry, channel, word.Epoch, out BlkdevCtrlLine line) ? HandlerEnd.Unproven
-        : word.State == ClaimState.Quarantined && IsDrained(memory, geometry, channel, word, line.Session) ? HandlerEnd.Over
+        : word.State == ClaimState.Quarantined && HandlerCtrlLine.IsDrained(memory, geometry, channel, word.Epoch, line.Session) ? HandlerEnd.Over
         : OfSession(memory, geometry, tracker, line.Backend, line.Session, deadHost);
-
-    /// <summary>Whether the session has said that nothing of the quarantined channel is at its disk any more.</summary>
-    public static bool IsDrained(in TMemory memory, RegionGeometry geometry, int channel, ClaimWord word, ulong session) =>
-        HandlerCtrlLine.TryLoad(memory, geometry, channel, word.Epoch, out HandlerCtrlLine line) &&
-        line.Condition == HandlerCondition.Drained && line.Session == session;
 
     /// <summary>Judges one session of a backend, by the tracker's last sample.</summary>
     /// <param name="deadHost">A host whose death is as good as proven, whatever the tracker says; −1 for none.</param>

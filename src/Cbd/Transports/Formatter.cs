@@ -224,7 +224,7 @@ public sealed class Formatter<TMemory, TPolicy>
     }
 
     /// <summary>
-    /// From what was there while the region was seen to be ours. One word alone can still be a successor's: where it has come
+    /// Swaps one word, from what was there while the region was seen to be ours. One word alone can still be a successor's: where it has come
     /// to be again what it was before, as the words of a first claim do.
     /// </summary>
     private void Store(long at, ulong value, ulong word)

@@ -123,9 +123,12 @@ internal sealed partial class CrashWatch<TPolicy>
         if (latched && session.FlushErrorAtStart == 0 && !session.Disk.HasFailedFlush)
         {
             // Stored, and no user knows yet.
+            long cleared = session.Disk.ClearedAt;
             Add(found, MatrixState.BackendLatched, MatrixDeath.Owner, -1, default, _ =>
-                NextSession(session) is { } next ? !next.IsTakeOver || next.Backend != session.Backend ? false : next.FlushErrorAtStart != 0
-                : device.IsOver ? false : null);
+                NextSession(session) is not { } next ? device.IsOver ? false : null
+                : !next.IsTakeOver || next.Backend != session.Backend || session.Disk.ClearedAt != cleared ? false
+                : next.FlushErrorAtStart != 0 ? true
+                : throw new SimulationException($"the flush failure of backend {session.Backend} that was latched in session {session.Epoch} is lost"));
         }
 
         if (!device.HasFlushInFlight || session.Disk.Disk.FlushesOf(session.Queue) == 0)

@@ -4,7 +4,8 @@ namespace Cbd.Simulation.Region;
 
 /// <summary>
 /// Says in which cells of the crash matrix a death is, from what is really so, and counts each when its outcome was
-/// seen afterwards. An outcome that does not come is an error of the run.
+/// seen afterwards. An outcome that neither comes nor becomes impossible is an error of the run, and so is a record or a
+/// latch that is lost.
 /// </summary>
 internal sealed partial class CrashWatch<TPolicy>(World<TPolicy> world)
     where TPolicy : struct, IProtocolPolicy

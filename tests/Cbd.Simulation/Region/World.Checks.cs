@@ -147,7 +147,9 @@ public sealed partial class World<TPolicy>
     private void Swapped(int process, long offset, ulong from, ulong to)
     {
         // The words of a region that is being formatted are nobody's: zeroed, or claimed by one who will look at the magic yet.
-        if (offset != TransportInfo.MagicOffset && TransportInfo.IsFormatting(Inspection.ReadAcquire(TransportInfo.MagicOffset)))
+        // A host that is there goes on: the formatter that finds it steps back.
+        if (offset != TransportInfo.MagicOffset && TransportInfo.IsFormatting(Inspection.ReadAcquire(TransportInfo.MagicOffset)) &&
+            !Living.Any(p => p.Number == process && p.MayStore))
             return;
         var before = new ClaimWord(from);
         var after = new ClaimWord(to);

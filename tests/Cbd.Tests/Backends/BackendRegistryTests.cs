@@ -71,6 +71,15 @@ public sealed class Offering_a_backend
     }
 
     [Fact]
+    public void Is_not_started_under_an_id_that_its_process_has_in_use_whatever_the_region_says()
+    {
+        TestHost a = _region.Host("a").Register();
+        Assert.Equal(1, a.Backends.Start(TestRegion.Disk(), isServedHere: id => id == 0).Backend);
+        Assert.Equal(ClaimState.Free, _region.BackendWord(0).State);
+        Assert.Equal(2, a.Blkdevs.Claim(1, readOnly: false, isUsedHere: id => id < 2).Blkdev);
+    }
+
+    [Fact]
     public void Can_be_started_under_an_id_that_is_free()
     {
         TestHost a = _region.Host("a").Register();

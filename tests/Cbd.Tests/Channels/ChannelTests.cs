@@ -1,7 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Channels;
 using Cbd.Format;
-using Cbd.Hosts;
 using Cbd.Memory;
 using Xunit;
 
@@ -120,7 +119,7 @@ public class ChannelTests
         Assert.True(IsDrained());
         Assert.Equal(quarantined, bench.Word);
 
-        bool IsDrained() => HandlerEnds<MappedMemory, SafePolicy>.IsDrained(bench.Memory, bench.Geometry, channel, quarantined, bench.Backend.Session);
+        bool IsDrained() => HandlerCtrlLine.IsDrained(bench.Memory, bench.Geometry, channel, quarantined.Epoch, bench.Backend.Session);
     }
 
     public static TheoryData<string> HostileCommands => ["operation", "flags", "pool offset", "pool length", "length", "extents"];

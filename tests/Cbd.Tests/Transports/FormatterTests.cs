@@ -153,6 +153,48 @@ public sealed class Formatting_a_region
         Assert.Contains("another host", refused.Message, StringComparison.Ordinal);
     }
 
+    /// <summary>Before each of its stores: the one that took over has formatted and has a host by then, and none of it is touched.</summary>
+    [Fact]
+    public void A_formatter_that_stood_still_leaves_its_successors_region_alone()
+    {
+        RegionGeometry old = Geometry(), ours = Geometry(), theirs = Geometry();
+        bool reached = true;
+        for (int moment = 2; reached; moment++)
+        {
+            var memory = new ArrayMemory(old.SizeBytes);
+            Run(Formatter(memory, old));
+            for (long at = old.ChannelAreaOffset; at < old.SizeBytes; at += 1024)
+                memory.WriteRelease(at, ulong.MaxValue);
+            byte[] left = [];
+            int stores = 0;
+            reached = false;
+            ArrayMemory disturbed = memory.With(access =>
+            {
+                if (access == MemoryAccess.Load || ++stores != moment)
+                    return;
+                reached = true;
+                memory.WriteRelease(0, 0);
+                Run(Formatter(memory, theirs, force: true));
+                memory.WriteRelease(theirs.HostOffset(0), 0x0200000000000001);
+                memory.WriteRelease(theirs.ChannelOffset(0), 0x0300000000000001);
+                left = new byte[memory.SizeBytes];
+                memory.Read(0, left);
+            });
+            Exception? refused = Record.Exception(() => Run(Formatter(disturbed, ours, force: true)));
+            if (!reached)
+            {
+                Assert.Null(refused);
+                Assert.True(moment > 20, $"it was formatted with {moment - 1} stores");
+                break;
+            }
+
+            Assert.Contains("another host", Assert.IsType<CbdException>(refused).Message, StringComparison.Ordinal);
+            var found = new byte[memory.SizeBytes];
+            memory.Read(0, found);
+            Assert.True(found.AsSpan().SequenceEqual(left), $"a formatter that stood still before its store {moment} changed its successor's region");
+        }
+    }
+
     [Fact]
     public void A_host_that_claims_between_the_two_looks_makes_the_formatter_step_back()
     {
