@@ -52,7 +52,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
             ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
             if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))
                 continue;
-            return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own, keptCopy: -1));
+            return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own.InSession(claimed.Epoch, null), keptCopy: -1));
         }
 
         throw backend is null
@@ -93,7 +93,7 @@ public sealed class BackendRegistry<TMemory, TPolicy>
         ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
         if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))
             return StepResult.Again;
-        BackendBody served = own with
+        BackendBody served = own.InSession(claimed.Epoch, record) with
         {
             SizeBytes = record.SizeBytes,
             FlushError = record.FlushError != 0 ? record.FlushError : own.FlushError,

@@ -45,7 +45,9 @@ public enum BackendEngine : byte
 /// <item><term>28, 4</term><description>physical block, bytes; a power of two from the logical block on</description></item>
 /// <item><term>32, 4</term><description>discard granularity, bytes; a multiple of the logical block</description></item>
 /// <item><term>36, 4</term><description>largest transfer, bytes; at least one logical block</description></item>
-/// <item><term>40, 16</term><description>durability id: the same while acknowledged, unflushed writes cannot be lost</description></item>
+/// <item><term>40, 16</term><description>durability id: the same while acknowledged, unflushed writes cannot be lost. 8 bytes
+/// of what names this life of the disk, then the session since which it has been served without another life between, 8
+/// (<see cref="InSession"/>)</description></item>
 /// <item><term>56, 4</term><description>handler threads, 1 to 128</description></item>
 /// <item><term>60, 4</term><description><see cref="BackendEngine"/></description></item>
 /// <item><term>64, 4</term><description>0, or the latched errno of the flush that failed</description></item>
@@ -97,6 +99,22 @@ public sealed record BackendBody
     public bool ReadOnly => (Flags & BackendFlags.ReadOnly) != 0;
 
     public bool IsStopped => (Flags & BackendFlags.Stopped) != 0;
+
+    /// <summary>
+    /// This body with the durability id of a session. A life of the disk (a boot of its host) that comes back after a session
+    /// of another one is not what it was: a blkdev that saw nothing of that session must see the difference.
+    /// </summary>
+    /// <param name="session">Epoch of the session.</param>
+    /// <param name="record">The record of the session before; null for none.</param>
+    public BackendBody InSession(ulong session, BackendBody? record)
+    {
+        Span<byte> id = stackalloc byte[16], before = stackalloc byte[16];
+        if (!DurabilityId.TryWriteBytes(id) || (record is not null && !record.DurabilityId.TryWriteBytes(before)))
+            throw new InvalidOperationException("a GUID has 16 bytes");
+        bool goesOn = record is not null && id[..8].SequenceEqual(before[..8]);
+        BinaryPrimitives.WriteUInt64LittleEndian(id[8..], goesOn ? BinaryPrimitives.ReadUInt64LittleEndian(before[8..]) : session);
+        return this with { DurabilityId = new Guid(id) };
+    }
 
     /// <summary>Stores all <see cref="EncodedSizeBytes"/>.</summary>
     public void Encode(Span<byte> payload)

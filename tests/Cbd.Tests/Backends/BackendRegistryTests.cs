@@ -31,7 +31,7 @@ public sealed class Offering_a_backend
         Assert.Equal(new ClaimWord(ClaimState.Active, 0, 1), _region.BackendWord(0));
         b.Tracker.Sample(0);
         BackendListing seen = b.Backends.List().Single();
-        Assert.Equal(TestRegion.Disk() with { HostId = 0, HostEpoch = 1 }, seen.Body);
+        Assert.Equal(TestRegion.Disk().InSession(1, null) with { HostId = 0, HostEpoch = 1 }, seen.Body);
         Assert.Equal(Liveness.Alive, seen.Liveness);
         var watch = new BackendWatch<ArrayMemory, SafePolicy>(b.Memory, _region.Geometry, 0);
         Assert.True(watch.TryRefresh(out BackendSession session));
@@ -146,6 +146,36 @@ public sealed class Offering_a_backend
         Assert.Equal(ClaimState.Orphaned, _region.BackendWord(0).State);
         Assert.Equal(3UL, TakeOver(b, 0, TestRegion.Disk()).Session);
         Assert.Equal(new WriterWord(blkdev.Blkdev, blkdev.Epoch), _region.Writer(0));
+    }
+
+    [Fact]
+    public void Has_another_durability_id_only_after_a_session_in_another_life_of_the_disk()
+    {
+        TestHost a = _region.Host("a").Register();
+        BackendBody here = TestRegion.Disk(), elsewhere = here with { DurabilityId = new Guid("eeeeeeee-0000-0000-0000-000000000001") };
+        BackendClaim<ArrayMemory, SafePolicy> started = a.Backends.Start(here);
+        Guid first = started.Body.DurabilityId;
+        a.StartBlkdev(0);
+        started.BeginClose(force: true);
+        started.EndClose();
+        Guid Next(BackendBody body)
+        {
+            BackendClaim<ArrayMemory, SafePolicy> claim = TakeOver(a, 0, body);
+            claim.BeginClose(force: true);
+            claim.EndClose();
+            return claim.Body.DurabilityId;
+        }
+
+        Assert.Equal(first, Next(here));
+        Assert.Equal(first, Next(here));
+        Guid second = Next(elsewhere);
+        Assert.NotEqual(first, second);
+        Assert.Equal(second, Next(elsewhere));
+        // A device that stood still from the first session on has seen nothing of what was between.
+        Guid third = Next(here);
+        Assert.NotEqual(first, third);
+        Assert.NotEqual(second, third);
+        Assert.Equal(third, Next(here));
     }
 
     [Fact]
