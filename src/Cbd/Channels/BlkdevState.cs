@@ -19,6 +19,7 @@ public sealed class BlkdevState
     private readonly Lock _adoptLock = new();
     private readonly QueueCover[] _covers;
     private BackendSession _session;
+    private BlockDeviceInfo _info;
     private ulong _sessionEpoch;
     private int _durabilityGeneration;
     private int _holds;
@@ -52,6 +53,7 @@ public sealed class BlkdevState
         BlkdevEpoch = blkdevEpoch;
         Backend = backend;
         _session = session;
+        _info = session.Info;
         _sessionEpoch = session.Epoch;
         _covers = new QueueCover[queues];
     }
@@ -120,14 +122,7 @@ public sealed class BlkdevState
     public string? Failure => Volatile.Read(ref _failure);
 
     /// <summary>Size and abilities as the current session states them.</summary>
-    public BlockDeviceInfo Info
-    {
-        get
-        {
-            lock (_adoptLock)
-                return _session.Info;
-        }
-    }
+    public BlockDeviceInfo Info => Volatile.Read(ref _info);
 
     /// <summary>Some acknowledged write is not covered by a later flush.</summary>
     public bool HasUncoveredWrites
@@ -160,6 +155,7 @@ public sealed class BlkdevState
             }
 
             _session = session;
+            Volatile.Write(ref _info, session.Info);
             Volatile.Write(ref _sessionEpoch, session.Epoch);
             IsBackendLost = false;
             IsBackendOver = false;

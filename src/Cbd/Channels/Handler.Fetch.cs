@@ -7,8 +7,14 @@ namespace Cbd.Channels;
 /// <content>From the command ring to commands that concern the channel rightly.</content>
 internal sealed partial class Handler<TMemory, TPolicy>
 {
-    /// <summary>Commands fetched in one turn at most, so that channels of one thread share it.</summary>
-    private const int FetchBudget = 64;
+    /// <summary>
+    /// How much is begun in one turn, so that channels of one thread share it, and the blkdev has the first answers while the
+    /// handler is at the next commands: what the disk does is answered at the end of the turn.
+    /// </summary>
+    private const int TurnBudget = 64;
+
+    /// <summary>What a command takes of that: if it was answered at once, or not.</summary>
+    private const int AnsweredCost = 1, StartedCost = 16;
 
     private bool Fetch()
     {
@@ -21,7 +27,7 @@ internal sealed partial class Handler<TMemory, TPolicy>
             any = _changed = true;
         }
 
-        for (int budget = FetchBudget; budget > 0 && !_stopping; budget--)
+        for (int budget = TurnBudget; budget > 0 && !_stopping;)
         {
             ulong sequence = _fetched + 1;
             uint slot = (uint)sequence & _ringMask;
@@ -42,12 +48,15 @@ internal sealed partial class Handler<TMemory, TPolicy>
                 command = CommandLine.FromLine(line);
             }
 
+            int atDisk = _busy;
             if (!TryStart(command))
             {
                 _pending = command;
                 _hasPending = _changed = true;
                 break;
             }
+
+            budget -= _busy == atDisk ? AnsweredCost : StartedCost;
         }
 
         return any;

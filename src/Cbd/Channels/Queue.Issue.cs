@@ -66,18 +66,19 @@ public sealed partial class Queue<TMemory, TPolicy>
         }
 
         int tag = _freeTags[--_freeTagCount];
-        _pieces[tag] = new Piece
-        {
-            Busy = true,
-            Request = index,
-            Offset = request.Offset + request.Issued,
-            Length = length,
-            DataOffset = carries ? (int)request.Issued : 0,
-            PayloadLength = payload,
-            PoolOffset = poolOffset,
-            InWritePool = inWritePool,
-            FlushSnapshot = snapshot,
-        };
+        // Field by field: what Send stores is not cleared before.
+        ref Piece piece = ref _pieces[tag];
+        piece.Busy = true;
+        piece.Request = index;
+        piece.Offset = request.Offset + request.Issued;
+        piece.Length = length;
+        piece.DataOffset = carries ? (int)request.Issued : 0;
+        piece.PayloadLength = payload;
+        piece.PoolOffset = poolOffset;
+        piece.InWritePool = inWritePool;
+        piece.FlushSnapshot = snapshot;
+        piece.Attempts = 0;
+        piece.Reissued = false;
         request.Issued += length;
         request.IsIssued = request.Issued >= request.Length;
         request.InFlight++;

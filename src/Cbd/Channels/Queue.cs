@@ -432,8 +432,7 @@ public sealed partial class Queue<TMemory, TPolicy>
             (piece.InWritePool ? _writePool : _readPool).Free(piece.PoolOffset, piece.PayloadLength);
         if (piece.FlushSnapshot >= 0)
             _flushSnapshotsBusy &= ~(1u << piece.FlushSnapshot);
-        piece = default;
-        piece.FlushSnapshot = -1;
+        piece.Busy = false;
         _freeTags[_freeTagCount++] = tag;
     }
 }

@@ -65,17 +65,20 @@ internal sealed class RequestTable
         if (_free.Count == 0)
             return false;
         int index = _free.Take();
-        _table[index] = new Request
-        {
-            Cookie = request.Cookie,
-            Operation = request.Operation,
-            Flags = request.Flags,
-            Offset = request.Offset,
-            Length = request.Length,
-            Data = request.Data,
-            Error = error,
-            Active = true,
-        };
+        ref Request added = ref _table[index];
+        added.Cookie = request.Cookie;
+        added.Operation = request.Operation;
+        added.Flags = request.Flags;
+        added.Offset = request.Offset;
+        added.Length = request.Length;
+        added.Data = request.Data;
+        added.Issued = 0;
+        added.IsIssued = false;
+        added.InFlight = 0;
+        added.Error = error;
+        added.Result = 0;
+        added.Active = true;
+        added.Answered = false;
         if (error != 0)
             Answer(index);
         else
@@ -121,7 +124,8 @@ internal sealed class RequestTable
             int index = _answers.Take();
             ref Request request = ref _table[index];
             completions[count++] = new BlockCompletion(request.Cookie, request.Error, request.Error == 0 ? request.Result : 0);
-            request = default;
+            request.Active = false;
+            request.Data = default;
             _free.Add(index);
         }
 
