@@ -59,15 +59,22 @@ class Comparison:
 
         def floor():
             with stopped(daemon):
-                return self.floor("line,copy,stream,memcpy", self.profile["beside_s"])
+                return self.floor("line,copy,queue,stream,memcpy", self.profile["beside_s"])
 
         before = floor()
         for _ in range(self.profile["attempts"]):
             sample, after = take(), floor()
             lines = sorted((before["line"]["p50_ns"], after["line"]["p50_ns"]))
             sample["steady"] = lines[1] <= lines[0] * STEADY and undisturbed(sample)
-            sample["floor"] = {"copy_ns": (before["copy"]["p50_ns"] + after["copy"]["p50_ns"]) / 2} | {
-                f"{part}_mb_per_s": (before[part]["mb_per_s"] + after[part]["mb_per_s"]) / 2 for part in ("stream", "memcpy")
+            sample["floor"] = {
+                f"{part}_{unit}": (before[part][key] + after[part][key]) / 2
+                for part, unit, key in (
+                    ("copy", "ns", "p50_ns"),
+                    ("queue", "read_iops", "read_iops"),
+                    ("queue", "write_iops", "write_iops"),
+                    ("stream", "mb_per_s", "mb_per_s"),
+                    ("memcpy", "mb_per_s", "mb_per_s"),
+                )
             }
             if sample["steady"]:
                 break

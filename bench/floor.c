@@ -1,7 +1,7 @@
 // floor: what this machine's memory can do at best, to put beside what CBD reaches on it.
 //
 //   gcc -O2 -march=native -fno-builtin-memcpy -o floor bench/floor.c
-//   ./floor [--measure line,copy,stream,memcpy] [--requester-cpu N] [--responder-cpu N] [--seconds S] [--disk-size BYTES]
+//   ./floor [--measure line,copy,queue,stream,memcpy] [--requester-cpu N] [--responder-cpu N] [--seconds S] [--disk-size BYTES]
 //
 // Two processes on a CPU each share an anonymous file (memfd). It measures, S seconds each:
 //
@@ -11,7 +11,10 @@
 //           the responder copies that block of its private 'disk' into the shared slot and answers; the requester
 //           copies the slot into a private buffer, and the trip ends. No checks, no CRC, one block in flight, always the
 //           same slot and the same buffer. It is the least that a block device through shared memory can do.
-//   stream  The same for large blocks: 1 MiB blocks of an 8 MiB disk in turn, four shared slots, so that the responder
+//   queue   The same with 32 blocks in flight, read and then written, in iops: a ring of lines to the responder and one
+//           back, 64 shared slots in turn, 32 private buffers. Of a write the requester copies a buffer into the slot
+//           before it asks, and the responder copies the slot into its disk. Both sides only wait for each other.
+//   stream  The same as copy for large blocks: 1 MiB blocks of an 8 MiB disk in turn, four shared slots, so that the responder
 //           fills one while the requester copies another out, into four private buffers.
 //   memcpy  One thread, on the requester's CPU, eight private buffers of 1 MiB: buffer i into buffer i + 4 (mod 8), in
 //           turn. All of it within one CPU's caches, where nothing comes from another CPU.
@@ -43,6 +46,8 @@ enum {
     BufferCount = 8,
     BufferBytes = 1 << 20,
     StreamSlots = 4,
+    QueueDepth = 32,
+    QueueSlots = 2 * QueueDepth,
     // Trips between two looks at the clock, where no single trip is timed.
     BatchTrips = 256,
     // Longer trips (the CPU was taken away) count as this long, for the median alone.
@@ -55,6 +60,11 @@ static const uint64_t Stop = UINT64_MAX;
 // What every byte of a disk is.
 static const unsigned char Pattern = 0x5a;
 
+// One entry of a ring: the block, published by the sequence number.
+struct entry {
+    _Atomic uint64_t block, sequence;
+} __attribute__((aligned(64)));
+
 // Only the side that is named stores into its line. 128 bytes apart: CPUs prefetch lines in pairs.
 struct shared {
     struct {
@@ -66,6 +76,9 @@ struct shared {
     struct {
         _Atomic uint64_t sequence;
     } answer __attribute__((aligned(128)));
+    struct entry requests[QueueSlots] __attribute__((aligned(128)));
+    struct entry answers[QueueSlots] __attribute__((aligned(128)));
+    unsigned char slots[QueueSlots][BlockBytes] __attribute__((aligned(4096)));
     unsigned char slot[BlockBytes] __attribute__((aligned(4096)));
     unsigned char stream[StreamSlots][BufferBytes];
 };
@@ -78,8 +91,8 @@ struct settings {
 };
 
 // In the order in which they are done; the bits of settings.measures.
-enum { Line, Copy, Stream, Memcpy, MeasureCount };
-static const char *const measure_names[MeasureCount] = {"line", "copy", "stream", "memcpy"};
+enum { Line, Copy, Queue, Stream, Memcpy, MeasureCount };
+static const char *const measure_names[MeasureCount] = {"line", "copy", "queue", "stream", "memcpy"};
 
 struct trips {
     uint64_t count;
@@ -133,7 +146,7 @@ static struct shared *shared_memory(void)
 }
 
 // The responder's whole life, of round trips: answers until it is told to stop.
-static void respond(struct shared *shared, const unsigned char *disk)
+static void respond(struct shared *shared, unsigned char *disk)
 {
     for (uint64_t expected = 1;; expected++) {
         uint64_t sequence;
@@ -149,7 +162,7 @@ static void respond(struct shared *shared, const unsigned char *disk)
 }
 
 // The same of the stream, where the request's sequence number says how far the slots are free.
-static void respond_stream(struct shared *shared, const unsigned char *disk)
+static void respond_stream(struct shared *shared, unsigned char *disk)
 {
     for (uint64_t filled = 0;; filled++) {
         uint64_t asked;
@@ -182,6 +195,9 @@ static double median(const uint32_t *histogram, uint64_t count)
     return HistogramNs;
 }
 
+// xorshift64: the disk's caches must not be able to guess, and the choice must cost next to nothing.
+#define NEXT_BLOCK() (random ^= random << 13, random ^= random >> 7, random ^= random << 17, random % blocks)
+
 // The requester's side: a tenth of the time to warm up, then half of it timed trip by trip, then the rest in batches.
 static struct trips request(struct shared *shared, const struct settings *settings, unsigned char *buffer)
 {
@@ -190,8 +206,6 @@ static struct trips request(struct shared *shared, const struct settings *settin
     uint64_t blocks = settings->disk_bytes / BlockBytes, random = 88172645463325252, sequence = 0;
     uint64_t whole = (uint64_t)(settings->seconds * 1e9), from = now_ns(), then = from, now;
 
-    // xorshift64: the disk's caches must not be able to guess, and the choice must cost next to nothing.
-#define NEXT_BLOCK() (random ^= random << 13, random ^= random >> 7, random ^= random << 17, random % blocks)
     do {
         trip(shared, ++sequence, NEXT_BLOCK(), buffer);
         now = now_ns();
@@ -211,7 +225,6 @@ static struct trips request(struct shared *shared, const struct settings *settin
     for (from = now = now_ns(); now - from < whole * 45 / 100; now = now_ns(), untimed += BatchTrips)
         for (int i = 0; i < BatchTrips; i++)
             trip(shared, ++sequence, NEXT_BLOCK(), buffer);
-#undef NEXT_BLOCK
     result.mean_ns = (double)(now - from) / (double)untimed;
     result.count += untimed;
     return result;
@@ -230,7 +243,7 @@ static void responder_ended(int signal_number)
 
 // Starts the other process on its CPU; disk_bytes is the size of its disk, 0 for none.
 static pid_t start_responder(struct shared *shared, const struct settings *settings, uint64_t disk_bytes,
-                             void (*respond_with)(struct shared *, const unsigned char *))
+                             void (*respond_with)(struct shared *, unsigned char *))
 {
     signal(SIGCHLD, responder_ended);
     pid_t requester = getpid(), responder = fork();
@@ -283,6 +296,69 @@ static struct trips round_trips(const struct settings *settings, bool with_copy)
         munmap(buffer, BlockBytes);
     }
     return result;
+}
+
+static inline void post(struct entry *ring, uint64_t sequence, uint64_t block)
+{
+    struct entry *entry = &ring[sequence % QueueSlots];
+    atomic_store_explicit(&entry->block, block, memory_order_relaxed);
+    atomic_store_explicit(&entry->sequence, sequence, memory_order_release);
+}
+
+static inline bool has_arrived(struct entry *ring, uint64_t sequence)
+{
+    return atomic_load_explicit(&ring[sequence % QueueSlots].sequence, memory_order_acquire) == sequence;
+}
+
+static inline uint64_t block_of(struct entry *ring, uint64_t sequence)
+{
+    return atomic_load_explicit(&ring[sequence % QueueSlots].block, memory_order_relaxed);
+}
+
+// The responder's whole life, of a queue.
+static inline void respond_queue(struct shared *shared, unsigned char *disk, bool writes)
+{
+    for (uint64_t sequence = 1;; sequence++) {
+        while (!has_arrived(shared->requests, sequence))
+            if (atomic_load_explicit(&shared->request.sequence, memory_order_relaxed) == Stop)
+                return;
+        uint64_t block = block_of(shared->requests, sequence);
+        unsigned char *slot = shared->slots[sequence % QueueSlots], *at = disk + block * BlockBytes;
+        memcpy(writes ? at : slot, writes ? slot : at, BlockBytes);
+        post(shared->answers, sequence, block);
+    }
+}
+
+static void respond_queue_read(struct shared *shared, unsigned char *disk) { respond_queue(shared, disk, false); }
+static void respond_queue_write(struct shared *shared, unsigned char *disk) { respond_queue(shared, disk, true); }
+
+// The requester's side: blocks done a second.
+static double queue_iops(const struct settings *settings, bool writes)
+{
+    struct shared *shared = shared_memory();
+    pid_t responder = start_responder(shared, settings, settings->disk_bytes, writes ? respond_queue_write : respond_queue_read);
+    unsigned char *buffers = private_memory(QueueDepth * BlockBytes, writes ? Pattern : 0);
+    uint64_t blocks = settings->disk_bytes / BlockBytes, random = 88172645463325252, asked = 0, done = 0, counted = 0;
+    uint64_t whole = (uint64_t)(settings->seconds * 1e9), from = now_ns(), now = from;
+    bool warm = false;
+    do {
+        for (; asked - done < QueueDepth; post(shared->requests, asked, NEXT_BLOCK())) {
+            asked++;
+            if (writes)
+                memcpy(shared->slots[asked % QueueSlots], buffers + asked % QueueDepth * BlockBytes, BlockBytes);
+        }
+        for (; done < asked && has_arrived(shared->answers, done + 1); done++)
+            if (!writes)
+                memcpy(buffers + (done + 1) % QueueDepth * BlockBytes, shared->slots[(done + 1) % QueueSlots], BlockBytes);
+        if (done % BatchTrips < QueueDepth)
+            now = now_ns();
+        if (!warm && now - from >= whole / 10)
+            warm = true, from = now, counted = done;
+    } while (!warm || now - from < whole * 9 / 10);
+    stop_responder(shared, responder);
+    check_arrived(buffers, QueueDepth * BlockBytes);
+    munmap(buffers, QueueDepth * BlockBytes);
+    return (double)(done - counted) * 1e9 / (double)(now - from);
 }
 
 static int ascending(const void *a, const void *b)
@@ -402,11 +478,11 @@ static unsigned measures(char *names)
         while (measure < MeasureCount && strcmp(name, measure_names[measure]) != 0)
             measure++;
         if (measure == MeasureCount)
-            usage("measure", name, "some of line, copy, stream, memcpy, with commas between");
+            usage("measure", name, "some of line, copy, queue, stream, memcpy, with commas between");
         chosen |= 1U << measure;
     }
     if (chosen == 0)
-        usage("measure", "''", "some of line, copy, stream, memcpy, with commas between");
+        usage("measure", "''", "some of line, copy, queue, stream, memcpy, with commas between");
     return chosen;
 }
 
@@ -443,7 +519,7 @@ static struct settings settings_of(int argc, char **argv)
             break;
         }
         case 'h':
-            puts("floor [--measure line,copy,stream,memcpy] [--requester-cpu N] [--responder-cpu N] [--seconds S] [--disk-size BYTES]");
+            puts("floor [--measure line,copy,queue,stream,memcpy] [--requester-cpu N] [--responder-cpu N] [--seconds S] [--disk-size BYTES]");
             exit(0);
         default:
             exit(2);
@@ -478,6 +554,10 @@ int main(int argc, char **argv)
             struct trips trips = round_trips(&settings, measure == Copy);
             printf(",\"%s\":{\"trips\":%llu,\"p50_ns\":%.0f,\"mean_ns\":%.1f}", name, (unsigned long long)trips.count,
                    trips.p50_ns, trips.mean_ns);
+        } else if (measure == Queue) {
+            printf(",\"%s\":{\"read_iops\":%.0f", name, queue_iops(&settings, false));
+            fflush(stdout);
+            printf(",\"write_iops\":%.0f}", queue_iops(&settings, true));
         } else {
             printf(",\"%s\":{\"mb_per_s\":%.0f}", name,
                    measure == Stream ? stream_mb_per_s(&settings) : memcpy_mb_per_s(&settings));

@@ -79,7 +79,7 @@ def to_floor(r, section):
                 )
                 + " stream"
             )
-        return ""
+        return percent(r.to_queue(section, target, name)) + " queue"
 
     def cpus(target, name):
         client, server = (r.median(section, target, name, k) for k in ("client_cpu", "server_cpu"))
@@ -128,6 +128,14 @@ def floor(r):
             ("line", "a cache line to the other process and one back"),
             ("copy", "the same around a 4 KiB block, copied by each side"),
         )
+    ]
+    rows += [
+        (
+            f"4 KiB blocks, 32 in flight, copied by each side, {what}",
+            quantity(r.median(*at, lambda s, k=key: s["queue"][k]), "IOPS") + " IOPS",
+            "",
+        )
+        for key, what in (("read_iops", "read"), ("write_iops", "written"))
     ]
     rows += [
         (what, quantity(r.median(*at, lambda s, p=part: s[p]["mb_per_s"]), "MB/s"), "")

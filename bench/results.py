@@ -22,6 +22,11 @@ class Results:
         """The median of the rounds' ratios of two questions (section, target, name, key)."""
         return median(a / b for a, b in zip(self.values(*above), self.values(*below)) if a is not None and b)
 
+    def to_queue(self, section, target, name):
+        """The rate of small blocks with 32 in flight as a part of the floor's."""
+        key = "queue_write_iops" if "write" in name else "queue_read_iops"
+        return self.ratio((section, target, name, "iops"), (section, target, name, lambda s: s["floor"].get(key)))
+
     def targets(self, section):
         return list(self._samples.get(section, {}))
 

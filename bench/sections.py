@@ -20,7 +20,7 @@ CRC = {"CRC on": "on", "CRC off": "off"}
 
 def floor(run):
     with run.place.alone():
-        run.add("floor", "floor", "floor", run.floor("line,copy,stream,memcpy", run.profile["floor_s"], what="floor"))
+        run.add("floor", "floor", "floor", run.floor("line,copy,queue,stream,memcpy", run.profile["floor_s"], what="floor"))
 
 
 HEADLINE = [

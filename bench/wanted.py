@@ -26,13 +26,14 @@ def wanted(r, profile):
             )
         )
     for rw, limit in ("randread", 2.0e6), ("randwrite", 1.5e6):
-        iops = r.median(*crc, f"4k {rw}, depth 32", "iops")
+        name = f"4k {rw}, depth 32"
+        iops = r.median(*crc, name, "iops")
         rows.append(
             (
                 f"{where}4 KiB {rw[4:]}, depth 32",
                 f"≥ {quantity(limit, 'IOPS')} IOPS",
-                quantity(iops, "IOPS"),
-                met(iops, limit) + disturbed(r, *crc, f"4k {rw}, depth 32"),
+                f"{quantity(iops, 'IOPS')} ({percent(r.to_queue(*crc, name))} of the floor's queue)",
+                met(iops, limit) + disturbed(r, *crc, name),
             )
         )
     for rw in "read", "write":
