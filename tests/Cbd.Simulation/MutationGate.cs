@@ -33,7 +33,7 @@ public static class MutationGate
         new("EnterTogether", "stalls", 55),
         new("LatchFailedFlush", "failing-flushes"),
         new("LatchBeforeCompletion", "failing-flushes", 20),
-        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner", 150),
+        new("FailBufferedFlush", "directed@BackendFlushingBuffered/Owner", 170),
         new("FreeOnlyDrained", "slow-disks", 11),
         new("QuarantineWithoutProof", "pauses"),
         new("TakeOverNeedsProof", "pauses", 2),

@@ -19,6 +19,12 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     private readonly NativeBuffer _buffers;
     private readonly PoolAllocator _bufferSpace;
     private readonly BlockCompletion[] _completions = new BlockCompletion[128];
+
+    /// <summary>
+    /// What the disk has done is answered so many at a time, or one for each channel: a disk often reports a whole queue's
+    /// worth at once, and should have the first new commands before the last of them is copied and answered.
+    /// </summary>
+    private const int AnswersPerTurn = 4;
     private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];
     private FlightRecorder[] _flights = [];
     private Handler<TMemory, TPolicy>? _bufferWaiter;
@@ -157,7 +163,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
 
         if (_disk.Outstanding > 0)
         {
-            int count = _disk.Poll(_completions);
+            int count = _disk.Poll(_completions.AsSpan(0, Math.Clamp(Count, AnswersPerTurn, _completions.Length)));
             for (int i = 0; i < count; i++)
             {
                 int number = (int)(_completions[i].Cookie >> 32);
