@@ -33,8 +33,12 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     /// </summary>
     private const long CrowdedMicroseconds = 1_000;
 
-    /// <summary>How long it sleeps without spinning first after that.</summary>
-    private const long CrowdedPauseMicroseconds = 20_000;
+    /// <summary>
+    /// How long it sleeps without spinning first after that; twice as long each time that it happens again before as much time
+    /// was spun through. Where programs want every CPU each try costs a time slice, and the scheduler holds it against the
+    /// thread when it is woken next.
+    /// </summary>
+    private const long FirstPauseMicroseconds = 20_000, LongestPauseMicroseconds = 640_000;
 
     private static readonly long s_ticksPerMicrosecond = Math.Max(1, Stopwatch.Frequency / 1_000_000);
 
@@ -45,6 +49,7 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     private int _wakes;
     private long _until;
     private long _notBefore;
+    private long _pause;
     private int _looks;
 
     /// <summary>Something happened: the window starts anew.</summary>
@@ -90,8 +95,10 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
         long end = Stopwatch.GetTimestamp();
         if (end - start > CrowdedMicroseconds * s_ticksPerMicrosecond)
         {
+            bool again = start - _notBefore < _pause;
+            _pause = again ? Math.Min(2 * _pause, LongestPauseMicroseconds * s_ticksPerMicrosecond) : FirstPauseMicroseconds * s_ticksPerMicrosecond;
             _until = 0;
-            _notBefore = end + CrowdedPauseMicroseconds * s_ticksPerMicrosecond;
+            _notBefore = end + _pause;
         }
     }
 }
