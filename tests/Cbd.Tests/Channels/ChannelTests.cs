@@ -51,6 +51,30 @@ public class ChannelTests
     }
 
     [Theory]
+    [InlineData(BlockOperation.Write, 4)]
+    [InlineData(BlockOperation.Read, 12)]
+    public void What_the_disk_did_is_answered_before_the_handler_begins_everything_that_has_come(BlockOperation operation, int answeredInATurn)
+    {
+        const int Count = 12;
+        using var bench = new ChannelBench();
+        bench.Attach();
+        using var buffer = new NativeBuffer(Count * 4096);
+        for (int i = 0; i < Count; i++)
+            Assert.True(bench.Queue.TrySubmit(new BlockRequest((ulong)i, operation, BlockFlags.None, i * 4096, 4096, new BufferSlice(buffer, i * 4096, 4096))));
+        var completions = new BlockCompletion[Count];
+        Assert.Equal(0, bench.PollQueue(completions));
+        Assert.Equal(Count, bench.Queue.InFlight);
+        for (int answered = 0; answered < Count; answered += answeredInATurn)
+        {
+            Assert.True(bench.Group.Poll());
+            Assert.Equal(answeredInATurn, bench.PollQueue(completions));
+            Assert.Equal((ulong)answered, completions[0].Cookie);
+        }
+
+        Assert.False(bench.Group.Poll());
+    }
+
+    [Theory]
     [InlineData(BlockOperation.Read, 16L << 20, 4096, Errno.EINVAL)]
     [InlineData(BlockOperation.Write, (16L << 20) - 512, 4096, Errno.EINVAL)]
     [InlineData(BlockOperation.Read, 100, 512, Errno.EINVAL)]
