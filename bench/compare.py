@@ -17,7 +17,7 @@ from sections import ONCE, SECTIONS
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FLOOR_BUILD = ["gcc", "-std=gnu17", "-O2", "-march=native", "-fno-builtin-memcpy"]
 
-# run, ramp, sweep, floor, beside, fill: seconds of one measurement of that kind; beside is each of the floor's four.
+# run, ramp, sweep, floor, beside, fill: seconds of one measurement of that kind; beside is each of the floor's five (queue twice).
 # attempts: how often a measurement that was disturbed is taken at most.
 FULL = {
     "name": "full",

@@ -3,7 +3,7 @@
 //   gcc -O2 -march=native -fno-builtin-memcpy -o floor bench/floor.c
 //   ./floor [--measure line,copy,queue,stream,memcpy] [--requester-cpu N] [--responder-cpu N] [--seconds S] [--disk-size BYTES]
 //
-// Two processes on a CPU each share an anonymous file (memfd). It measures, S seconds each:
+// Two processes on a CPU each share an anonymous file (memfd). It measures, S seconds each (queue twice):
 //
 //   line    The requester stores a sequence number into the request line, the responder waits for it and stores it into
 //           the answer line, the requester waits for that: two cache lines moved, nothing else.
@@ -339,7 +339,7 @@ static double queue_iops(const struct settings *settings, bool writes)
     pid_t responder = start_responder(shared, settings, settings->disk_bytes, writes ? respond_queue_write : respond_queue_read);
     unsigned char *buffers = private_memory(QueueDepth * BlockBytes, writes ? Pattern : 0);
     uint64_t blocks = settings->disk_bytes / BlockBytes, random = 88172645463325252, asked = 0, done = 0, counted = 0;
-    uint64_t whole = (uint64_t)(settings->seconds * 1e9), from = now_ns(), now = from;
+    uint64_t whole = (uint64_t)(settings->seconds * 1e9), from = 0, now = 0;
     bool warm = false;
     do {
         for (; asked - done < QueueDepth; post(shared->requests, asked, NEXT_BLOCK())) {
@@ -350,13 +350,17 @@ static double queue_iops(const struct settings *settings, bool writes)
         for (; done < asked && has_arrived(shared->answers, done + 1); done++)
             if (!writes)
                 memcpy(buffers + (done + 1) % QueueDepth * BlockBytes, shared->slots[(done + 1) % QueueSlots], BlockBytes);
-        if (done % BatchTrips < QueueDepth)
+        // Until the first whole turn is answered the responder still makes its disk.
+        if (done >= QueueDepth && done % BatchTrips < QueueDepth)
             now = now_ns();
+        if (from == 0)
+            from = now;
         if (!warm && now - from >= whole / 10)
             warm = true, from = now, counted = done;
     } while (!warm || now - from < whole * 9 / 10);
     stop_responder(shared, responder);
-    check_arrived(buffers, QueueDepth * BlockBytes);
+    if (!writes)
+        check_arrived(buffers, QueueDepth * BlockBytes);
     munmap(buffers, QueueDepth * BlockBytes);
     return (double)(done - counted) * 1e9 / (double)(now - from);
 }

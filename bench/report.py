@@ -132,7 +132,7 @@ def floor(r):
     rows += [
         (
             f"4 KiB blocks, 32 in flight, copied by each side, {what}",
-            quantity(r.median(*at, lambda s, k=key: s["queue"][k]), "IOPS") + " IOPS",
+            quantity(r.median(*at, lambda s, k=key: s.get("queue", {}).get(k)), "IOPS") + " IOPS",
             "",
         )
         for key, what in (("read_iops", "read"), ("write_iops", "written"))

@@ -35,7 +35,7 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
 
     /// <summary>
     /// How long it sleeps without spinning first after that; twice as long each time that it happens again before as much time
-    /// was spun through. Where programs want every CPU each try costs a time slice, and the scheduler holds it against the
+    /// has passed. Where programs want every CPU each try costs a time slice, and the scheduler holds it against the
     /// thread when it is woken next.
     /// </summary>
     private const long FirstPauseMicroseconds = 20_000, LongestPauseMicroseconds = 640_000;

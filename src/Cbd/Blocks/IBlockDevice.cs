@@ -134,7 +134,7 @@ public sealed record BlockDeviceInfo
 
     /// <summary>
     /// What is the same as long as acknowledged but unflushed writes cannot have been lost: boot id and disk identity
-    /// hashed together, random for each life of a memory disk.
+    /// hashed together, random for each life of a memory disk. Of a blkdev, the first half of that, and since which session.
     /// </summary>
     public Guid DurabilityId { get; init; }
 }

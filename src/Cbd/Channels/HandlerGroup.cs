@@ -21,10 +21,11 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     private readonly BlockCompletion[] _completions = new BlockCompletion[128];
 
     /// <summary>
-    /// What the disk has done is answered so many at a time, or one for each channel: a disk often reports a whole queue's
-    /// worth at once, and should have the first new commands before the last of them is copied and answered.
+    /// A turn answers so many of the disk's ends more than it has begun commands: a disk often reports a whole queue's worth at
+    /// once, and should have the first new commands before the last of them is copied and answered. Never fewer than were
+    /// begun, so that commands that fail at once, as fast as they come, keep no other channel waiting.
     /// </summary>
-    private const int AnswersPerTurn = 4;
+    private const int FurtherAnswers = 4;
     private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];
     private FlightRecorder[] _flights = [];
     private Handler<TMemory, TPolicy>? _bufferWaiter;
@@ -151,6 +152,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     {
         _now = nowMicroseconds;
         bool any = false;
+        int outstanding = _disk.Outstanding;
         for (int i = 0; i < _handlers.Count; i++)
         {
             Handler<TMemory, TPolicy>? handler = _handlers[i];
@@ -163,7 +165,8 @@ public sealed class HandlerGroup<TMemory, TPolicy>
 
         if (_disk.Outstanding > 0)
         {
-            int count = _disk.Poll(_completions.AsSpan(0, Math.Clamp(Count, AnswersPerTurn, _completions.Length)));
+            int begun = _disk.Outstanding - outstanding;
+            int count = _disk.Poll(_completions.AsSpan(0, Math.Min(begun + FurtherAnswers, _completions.Length)));
             for (int i = 0; i < count; i++)
             {
                 int number = (int)(_completions[i].Cookie >> 32);
