@@ -36,7 +36,7 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     /// <summary>
     /// How long it sleeps without spinning first after that; twice as long each time that it happens again before as much time
     /// has passed. Where programs want every CPU each try costs a time slice, and the scheduler holds it against the
-    /// thread when it is woken next.
+    /// thread when it is woken next. Where nobody can wake it the first pause is all: sleeping costs more there.
     /// </summary>
     private const long FirstPauseMicroseconds = 20_000, LongestPauseMicroseconds = 640_000;
 
@@ -81,7 +81,8 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     }
 
     /// <summary>Lets others run between two looks; closes the window if they do.</summary>
-    public void Yield()
+    /// <param name="canBeWoken">Who has something for this thread can wake it from its sleep.</param>
+    public void Yield(bool canBeWoken = true)
     {
         if (mode == PollMode.Busy)
         {
@@ -95,7 +96,7 @@ public struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
         long end = Stopwatch.GetTimestamp();
         if (end - start > CrowdedMicroseconds * s_ticksPerMicrosecond)
         {
-            bool again = start - _notBefore < _pause;
+            bool again = start - _notBefore < _pause && canBeWoken && (_waker is null || _waker.CanBeWoken);
             _pause = again ? Math.Min(2 * _pause, LongestPauseMicroseconds * s_ticksPerMicrosecond) : FirstPauseMicroseconds * s_ticksPerMicrosecond;
             _until = 0;
             _notBefore = end + _pause;

@@ -186,7 +186,7 @@ internal sealed class HandlerThread : IDisposable
             Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
             if (spin.IsOpen)
             {
-                spin.Yield();
+                spin.Yield(CanBeWoken);
                 continue;
             }
 
@@ -202,7 +202,7 @@ internal sealed class HandlerThread : IDisposable
             if (!_group.TryAnnounceSleep(doorbells, out int count))
                 continue;
             int sleep = IdleSleepMicroseconds;
-            if (stopping || count < _group.Count || (_group.Count > 0 && (_condition.HasRemoteHosts || !_memory.Wakes)))
+            if (stopping || count < _group.Count || (_group.Count > 0 && !CanBeWoken))
             {
                 // Nobody, or not everybody, can wake us: look again soon, and less often the longer nothing comes.
                 sleep = blindSleep;
@@ -214,6 +214,8 @@ internal sealed class HandlerThread : IDisposable
                 _group.RetractSleep();
         }
     }
+
+    private bool CanBeWoken => _memory.Wakes && !_condition.HasRemoteHosts;
 
     /// <summary>This host was cleared: what is at the disk ends, and nothing is stored into the region.</summary>
     private void DrainFenced()

@@ -54,6 +54,8 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
         public int WakeCount => queue.WakeCount;
 
+        public bool CanBeWoken => memory.Wakes && !condition.HasRemoteHosts;
+
         public bool TrySubmit(in BlockRequest request) => queue.TrySubmit(request);
 
         public int Poll(Span<BlockCompletion> completions)
@@ -104,7 +106,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
         public bool TryWait(RingDoorbell doorbell, int timeoutMicroseconds)
         {
-            if (doorbell.IsUnsupported || !memory.Wakes || condition.HasRemoteHosts || condition.IsOverdue)
+            if (doorbell.IsUnsupported || !CanBeWoken || condition.IsOverdue)
                 return false;
             // Not asleep: the caller's ring is still entered, for what it prepared.
             bool isAnnounced = queue.TryAnnounceSleep();

@@ -77,6 +77,9 @@ public interface IWakeCount
 {
     /// <summary>Grows with every wake. The thread of the queue.</summary>
     int WakeCount { get; }
+
+    /// <summary>Whoever answers can wake this side when it sleeps; else it looks again after sleeps that grow.</summary>
+    bool CanBeWoken { get; }
 }
 
 /// <summary>A queue whose sleep a descriptor can end too: for a pump that serves sockets with it.</summary>
