@@ -14,6 +14,7 @@
 //   queue   The same with 32 blocks in flight, read and then written, in iops: a ring of lines to the responder and one
 //           back, 64 shared slots in turn, 32 private buffers. Of a write the requester copies a buffer into the slot
 //           before it asks, and the responder copies the slot into its disk. Both sides only wait for each other.
+//           That what is written arrives is not checked.
 //   stream  The same as copy for large blocks: 1 MiB blocks of an 8 MiB disk in turn, four shared slots, so that the responder
 //           fills one while the requester copies another out, into four private buffers.
 //   memcpy  One thread, on the requester's CPU, eight private buffers of 1 MiB: buffer i into buffer i + 4 (mod 8), in

@@ -23,7 +23,7 @@ public sealed class HandlerGroup<TMemory, TPolicy>
     /// <summary>
     /// A turn answers so many of the disk's ends more than it has begun commands: a disk often reports a whole queue's worth at
     /// once, and should have the first new commands before the last of them is copied and answered. Never fewer than were
-    /// begun, so that commands that fail at once, as fast as they come, keep no other channel waiting.
+    /// begun, as far as one call takes them, so that commands that fail at once, as fast as they come, keep no other channel waiting.
     /// </summary>
     private const int FurtherAnswers = 4;
     private readonly List<Handler<TMemory, TPolicy>?> _handlers = [];

@@ -53,7 +53,7 @@ public class ChannelTests
     [Theory]
     [InlineData(BlockOperation.Write, 4)]
     [InlineData(BlockOperation.Read, 12)]
-    public void What_the_disk_did_is_answered_before_the_handler_begins_everything_that_has_come(BlockOperation operation, int answeredInATurn)
+    public void A_turn_does_four_writes_and_answers_them_or_all_reads_of_a_memory_disk(BlockOperation operation, int answeredInATurn)
     {
         const int Count = 12;
         using var bench = new ChannelBench();
