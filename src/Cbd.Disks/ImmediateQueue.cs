@@ -3,16 +3,18 @@ using Cbd.Memory;
 
 namespace Cbd.Disks;
 
-/// <summary>The queue of a disk that never waits: a request is done when it is submitted, and reported by the next Poll.</summary>
-internal class ImmediateQueue<TDisk> : IBlockQueue
-    where TDisk : Disk, IImmediateDisk
+/// <summary>
+/// The queue of a disk that never waits: a request is done when it is submitted, takes no longer than a copy, and is
+/// reported by the next Poll.
+/// </summary>
+internal abstract class ImmediateQueue : IBlockQueue
 {
-    private readonly TDisk _disk;
+    private readonly Disk _disk;
     private readonly WakeEvent _wake = new();
     private readonly BlockCompletion[] _done;
     private int _first;
 
-    public ImmediateQueue(TDisk disk, int depth)
+    protected ImmediateQueue(Disk disk, int depth)
     {
         _disk = disk;
         _done = new BlockCompletion[depth];
@@ -27,7 +29,7 @@ internal class ImmediateQueue<TDisk> : IBlockQueue
         int result = 0;
         int error = RequestGate.Check(_disk.Info, request);
         if (error == 0)
-            result = _disk.Execute(request);
+            result = Execute(request);
         int index = _first + Outstanding++;
         if (index >= _done.Length)
             index -= _done.Length;
@@ -56,12 +58,8 @@ internal class ImmediateQueue<TDisk> : IBlockQueue
 
     public void Interrupt() => _wake.Signal();
 
-    public void Dispose() => _wake.Dispose();
-}
+    public virtual void Dispose() => _wake.Dispose();
 
-/// <summary>A disk whose requests cannot fail and take no longer than a copy.</summary>
-internal interface IImmediateDisk
-{
-    /// <summary>Does a checked request; returns the bytes of payload stored. Any thread.</summary>
-    int Execute(in BlockRequest request);
+    /// <summary>Does a checked request, which cannot fail; returns the bytes of payload stored.</summary>
+    protected abstract int Execute(in BlockRequest request);
 }

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using static Cbd.Memory.KernelConstants;
 
@@ -5,26 +6,20 @@ namespace Cbd.Memory;
 
 /// <summary>
 /// Zeroed private memory that takes up only the pages that were written: the store of a memory disk. Any thread may
-/// use it; copies of overlapping ranges at the same time have no order among each other. It must not be disposed while
-/// another thread uses it.
+/// use it, and orders what it does there itself. It must not be disposed while another thread uses it.
 /// </summary>
 public sealed unsafe class SparseMemory : IDisposable
 {
     private readonly nuint _pageMask = (nuint)Environment.SystemPageSize - 1;
-    private readonly nuint _mappedBytes;
     private byte* _start;
-    private long _sizeBytes;
 
-    /// <param name="sizeBytes">Size, bytes; &gt; 0. Nothing is reserved for it.</param>
-    /// <param name="limitBytes">Size up to which it is to be able to grow; address space alone, and given up where there is none.</param>
+    /// <param name="sizeBytes">Size, bytes; &gt; 0. Nothing is reserved for it but address space.</param>
     /// <exception cref="CbdException">The address space has no room for it.</exception>
-    public SparseMemory(long sizeBytes, long limitBytes = 0)
+    public SparseMemory(long sizeBytes)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(sizeBytes);
-        long mapped = Math.Max(sizeBytes, limitBytes);
-        void* start = Map(mapped);
-        if (start == (void*)-1 && mapped > sizeBytes)
-            start = Map(mapped = sizeBytes);
+        void* start = LibC.MMap(
+            null, (nuint)sizeBytes, ProtectionRead | ProtectionWrite, MapPrivate | MapAnonymous | MapNoReserve, FileDescriptor.None, 0);
         if (start == (void*)-1)
         {
             throw new CbdException(
@@ -32,44 +27,26 @@ public sealed unsafe class SparseMemory : IDisposable
                 $"{sizeBytes} bytes of memory cannot be mapped (errno {LibC.LastErrno}); choose a smaller size");
         }
         // A process that keeps its memory locked would keep pages that were given back; these may be swapped.
-        _ = LibC.MUnlock(start, (nuint)mapped);
-        _mappedBytes = (nuint)mapped;
+        _ = LibC.MUnlock(start, (nuint)sizeBytes);
         _start = (byte*)start;
-        _sizeBytes = sizeBytes;
+        SizeBytes = sizeBytes;
     }
 
     ~SparseMemory() => Free();
 
     /// <summary>Size, bytes.</summary>
-    public long SizeBytes => Volatile.Read(ref _sizeBytes);
-
-    /// <summary>Size up to which it can grow, bytes.</summary>
-    public long LimitBytes => (long)_mappedBytes;
-
-    /// <summary>Makes it larger, by zeroes, while it is in use. False, and nothing is changed, above the limit.</summary>
-    public bool TryGrow(long sizeBytes)
-    {
-        if (sizeBytes > LimitBytes)
-            return false;
-        if (sizeBytes > SizeBytes)
-            Volatile.Write(ref _sizeBytes, sizeBytes);
-        return true;
-    }
+    public long SizeBytes { get; }
 
     /// <summary>The bytes [offset, offset + length) where they are. Not to be used after <see cref="Dispose"/>.</summary>
-    public ReadOnlySpan<byte> GetSpan(long offset, int length) =>
+    public Span<byte> GetSpan(long offset, int length) =>
         // SAFETY: Locate checked the range against the mapping.
         new(Locate(offset, length), length);
 
-    /// <summary>Copies the bytes from <paramref name="offset"/> on out.</summary>
-    public void Read(long offset, Span<byte> destination) =>
-        // SAFETY: Locate checked the range against the mapping.
-        new ReadOnlySpan<byte>(Locate(offset, destination.Length), destination.Length).CopyTo(destination);
-
-    /// <summary>Copies the bytes in from <paramref name="offset"/> on.</summary>
-    public void Write(long offset, ReadOnlySpan<byte> source) =>
-        // SAFETY: Locate checked the range against the mapping.
-        source.CopyTo(new Span<byte>(Locate(offset, source.Length), source.Length));
+    /// <summary>The aligned 64-bit word number <paramref name="index"/>. Not to be used after <see cref="Dispose"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ref ulong GetWord(long index) =>
+        // SAFETY: Locate checked the word against the mapping.
+        ref *(ulong*)Locate(index * sizeof(ulong), sizeof(ulong));
 
     /// <summary>Makes the range zeroes and gives its whole pages back to the system.</summary>
     public void Clear(long offset, long length)
@@ -96,12 +73,18 @@ public sealed unsafe class SparseMemory : IDisposable
         GC.SuppressFinalize(this);
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private byte* Locate(long offset, long length)
     {
-        ObjectDisposedException.ThrowIf(_start == null, this);
-        if ((ulong)offset > (ulong)SizeBytes || (ulong)length > (ulong)(SizeBytes - offset))
-            throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is outside a memory of {SizeBytes} bytes");
+        if (_start == null || (ulong)offset > (ulong)SizeBytes || (ulong)length > (ulong)(SizeBytes - offset))
+            ThrowOutside(offset, length);
         return _start + offset;
+    }
+
+    private void ThrowOutside(long offset, long length)
+    {
+        ObjectDisposedException.ThrowIf(_start == null, this);
+        throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is outside a memory of {SizeBytes} bytes");
     }
 
     private void Free()
@@ -109,9 +92,6 @@ public sealed unsafe class SparseMemory : IDisposable
         byte* start = _start;
         _start = null;
         if (start != null)
-            _ = LibC.MUnmap(start, _mappedBytes);
+            _ = LibC.MUnmap(start, (nuint)SizeBytes);
     }
-
-    private static void* Map(long bytes) => LibC.MMap(
-        null, (nuint)bytes, ProtectionRead | ProtectionWrite, MapPrivate | MapAnonymous | MapNoReserve, FileDescriptor.None, 0);
 }

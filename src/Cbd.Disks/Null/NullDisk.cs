@@ -4,7 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Disks;
 
 /// <summary><c>null:SIZE</c>: reads zeroes and drops writes. For measuring what is above the disk.</summary>
-public sealed class NullDisk : Disk, IImmediateDisk
+public sealed class NullDisk : Disk
 {
     private long _sizeBytes;
 
@@ -32,22 +32,7 @@ public sealed class NullDisk : Disk, IImmediateDisk
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
         CheckDepth(depth);
-        return new ImmediateQueue<NullDisk>(this, depth);
-    }
-
-    int IImmediateDisk.Execute(in BlockRequest request)
-    {
-        switch (request.Operation)
-        {
-            case BlockOperation.Read:
-                request.Data.Span.Clear();
-                return (int)request.Length;
-            case BlockOperation.BlockStatus:
-                new BlockExtent(request.Length, BlockExtentState.Hole | BlockExtentState.Zero).Encode(request.Data.Span);
-                return BlockExtent.EncodedSizeBytes;
-            default:
-                return 0;
-        }
+        return new NullQueue(this, depth);
     }
 
     public override long MeasureBytes() => _sizeBytes;
@@ -58,5 +43,23 @@ public sealed class NullDisk : Disk, IImmediateDisk
 
     public override void Dispose()
     {
+    }
+
+    private sealed class NullQueue(NullDisk disk, int depth) : ImmediateQueue(disk, depth)
+    {
+        protected override int Execute(in BlockRequest request)
+        {
+            switch (request.Operation)
+            {
+                case BlockOperation.Read:
+                    request.Data.Span.Clear();
+                    return (int)request.Length;
+                case BlockOperation.BlockStatus:
+                    new BlockExtent(request.Length, BlockExtentState.Hole | BlockExtentState.Zero).Encode(request.Data.Span);
+                    return BlockExtent.EncodedSizeBytes;
+                default:
+                    return 0;
+            }
+        }
     }
 }

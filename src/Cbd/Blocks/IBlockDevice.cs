@@ -62,14 +62,35 @@ public interface IBlockQueue : IDisposable
     void Interrupt();
 }
 
-/// <summary>A queue whose device lies in memory: what a read would copy can be taken from where it is.</summary>
+/// <summary>
+/// A queue whose device lies in memory: its reads and writes need no buffer between. One of them at a time, each to its
+/// end, and nothing is submitted meanwhile. The thread of the queue.
+/// </summary>
 public interface IBlocksInMemory
 {
+    /// <summary>Begins a read. False if it may not have the range; submit it then, for its error.</summary>
+    bool TryBeginRead(long offset, long length);
+
     /// <summary>
-    /// The bytes of the range, to be copied at once: writes and discards that come later show through. False if the
-    /// range is not one that a read may have; submit the read then, for its error.
+    /// The next bytes, as many as lie together, to be copied; <see cref="ConfirmRead"/> says whether the copy is worth
+    /// something, for others may store there.
     /// </summary>
-    bool TryGetBytes(long offset, long length, out ReadOnlySpan<byte> bytes);
+    ReadOnlySpan<byte> NextToRead();
+
+    /// <summary>Whether the device held what was copied since <see cref="NextToRead"/>; if not, that gives it once more.</summary>
+    bool ConfirmRead();
+
+    /// <summary>Begins a write. False if it cannot be done; submit it then, for its error.</summary>
+    bool TryBeginWrite(long offset, long length);
+
+    /// <summary>Where the next bytes go, as many as lie together. Nobody sees them before <see cref="EndWrite"/>.</summary>
+    Span<byte> NextToWrite();
+
+    /// <summary>The device has the bytes of the write, all of which were stored where <see cref="NextToWrite"/> said.</summary>
+    void EndWrite();
+
+    /// <summary>The write is not done, and the device is as it was.</summary>
+    void AbandonWrite();
 }
 
 /// <summary>A queue that tells how often it had to wake a sleeper that serves it.</summary>

@@ -13,8 +13,10 @@ internal sealed partial class Handler<TMemory, TPolicy>
     /// </summary>
     private const int TurnBudget = 64;
 
-    /// <summary>What a command takes of that: if it was answered at once, or not.</summary>
-    private const int AnsweredCost = 1, StartedCost = 16;
+    /// <summary>
+    /// What a command takes of that: one that was answered at once, and more for its copied payload; one that is at the disk.
+    /// </summary>
+    private const int AnsweredCost = 1, AnsweredPayloadShift = 14, StartedCost = 16;
 
     private bool Fetch()
     {
@@ -56,7 +58,7 @@ internal sealed partial class Handler<TMemory, TPolicy>
                 break;
             }
 
-            budget -= _busy == atDisk ? AnsweredCost : StartedCost;
+            budget -= _busy == atDisk ? AnsweredCost + (int)(command.PayloadLength >> AnsweredPayloadShift) : StartedCost;
         }
 
         return any;

@@ -300,11 +300,8 @@ internal sealed partial class Handler<TMemory, TPolicy>
     {
         if (_freeCount == 0)
             return false;
-        if (command.Operation == BlockOperation.Read && _inMemory is not null && _inMemory.TryGetBytes(command.Offset, command.Length, out ReadOnlySpan<byte> bytes))
-        {
-            Answer(command.Sequence, command.Tag, 0, StorePayload(command.PayloadOffset, bytes), command.PayloadLength);
+        if (_inMemory is not null && TryInMemory(_inMemory, command))
             return true;
-        }
 
         int index = _freeSlots[_freeCount - 1];
         ref Slot slot = ref _slots[index];
@@ -353,25 +350,6 @@ internal sealed partial class Handler<TMemory, TPolicy>
         return true;
     }
 
-    /// <summary>Copies the payload of a write once, into private memory, and checks it there.</summary>
-    private bool CopyPayload(in CommandLine command, Span<byte> destination)
-    {
-        long at = _layout.WritePoolOffset + command.PayloadOffset;
-        if (!_geometry.PayloadCrc)
-        {
-            _memory.Read(at, destination);
-            // No CRC tells the zeroes of a failed memory from data: they must not reach the disk.
-            return !_memory.IsPoisoned;
-        }
-
-        uint crc = _memory.ReadWithCrc(at, destination, uint.MaxValue);
-        if (TPolicy.CheckCrc && crc != command.PayloadCrc)
-            return false;
-        if (!TPolicy.CopyOnce)
-            _memory.Read(at, destination);
-        return true;
-    }
-
     private void Post(ref Slot slot, int error, int result)
     {
         uint crc = 0;
@@ -381,20 +359,10 @@ internal sealed partial class Handler<TMemory, TPolicy>
             length = slot.Operation == BlockOperation.Read ? slot.PayloadLength : (uint)result;
             if (length > slot.PayloadLength)
                 throw new InvalidOperationException($"the disk answered {length} bytes for {slot.PayloadLength}");
-            crc = StorePayload(slot.PayloadOffset, _buffers.GetSpan(slot.BufferOffset, (int)length));
+            crc = StorePayload(slot.PayloadOffset, _buffers.GetSpan(slot.BufferOffset, (int)length), uint.MaxValue);
         }
 
         Answer(slot.CommandSequence, slot.Tag, error, crc, length);
-    }
-
-    /// <summary>Copies payload into the read pool; returns its CRC, 0 without payload CRC.</summary>
-    private uint StorePayload(uint poolOffset, ReadOnlySpan<byte> payload)
-    {
-        long at = _layout.ReadPoolOffset + poolOffset;
-        if (_geometry.PayloadCrc)
-            return _memory.WriteWithCrc(at, payload, uint.MaxValue);
-        _memory.Write(at, payload);
-        return 0;
     }
 
     /// <summary>Stores the completion of a command whose payload is in the pool.</summary>

@@ -51,12 +51,15 @@ public class ChannelTests
     }
 
     [Theory]
-    [InlineData(BlockOperation.Write, 4)]
-    [InlineData(BlockOperation.Read, 12)]
-    public void A_turn_does_four_writes_and_answers_them_or_all_reads_of_a_memory_disk(BlockOperation operation, int answeredInATurn)
+    [InlineData("null:16M", BlockOperation.Write, 4)]
+    [InlineData("null:16M", BlockOperation.Read, 4)]
+    [InlineData("memory:16M", BlockOperation.Write, 12)]
+    [InlineData("memory:16M", BlockOperation.Read, 12)]
+    public void A_turn_begins_four_commands_at_a_disk_or_does_all_that_a_disk_in_memory_answers_at_once(
+        string disk, BlockOperation operation, int answeredInATurn)
     {
         const int Count = 12;
-        using var bench = new ChannelBench();
+        using var bench = new ChannelBench(disk: disk);
         bench.Attach();
         using var buffer = new NativeBuffer(Count * 4096);
         for (int i = 0; i < Count; i++)
@@ -196,17 +199,27 @@ public class ChannelTests
         Assert.Equal((1ul, (ushort)3, (ushort)Errno.EINVAL), (completion.Sequence, completion.Tag, completion.Error));
     }
 
-    [Fact]
-    public void A_write_whose_payload_does_not_match_its_crc_never_reaches_the_disk()
+    [Theory]
+    [InlineData(512)]
+    [InlineData(64 << 10)]
+    [InlineData(100 << 10)]
+    public void A_write_whose_payload_does_not_match_its_crc_never_reaches_the_disk(int length)
     {
         using var bench = new ChannelBench();
         bench.Attach();
-        bench.Memory.Write(bench.Layout.WritePoolOffset, new byte[512].AsSpan());
-        bench.StoreCommand(new CommandLine(1, bench.Word.Epoch, BlockOperation.Write, BlockFlags.None, 0, 512, 0, 512, 12345, 0));
+        using var buffer = new NativeBuffer(length);
+        buffer.GetSpan(0, length).Fill(7);
+        Assert.True(bench.Queue.TrySubmit(new BlockRequest(1, BlockOperation.Write, BlockFlags.None, 0, length, new BufferSlice(buffer, 0, length))));
+        Assert.Equal(new BlockCompletion(1, 0, 0), bench.Finish());
+        byte[] before = bench.ReadDisk(0, length);
+        Assert.Equal(buffer.GetSpan(0, length).ToArray(), before);
+        bench.Memory.Write(bench.Layout.WritePoolOffset, new byte[length].AsSpan());
+        bench.StoreCommand(new CommandLine(2, bench.Word.Epoch, BlockOperation.Write, BlockFlags.None, 0, length, 0, (uint)length, 12345, 0));
         bench.Group.Poll();
-        bench.Memory.ReadLine(bench.Layout.CompletionRingOffset + 64, out Line line);
+        bench.Memory.ReadLine(bench.Layout.CompletionRingOffset + 128, out Line line);
         Assert.Equal(Errno.EBADMSG, CompletionLine.FromLine(line).Error);
         Assert.Equal(0, bench.Group.Outstanding);
+        Assert.Equal(before, bench.ReadDisk(0, length));
     }
 
     [Theory]
