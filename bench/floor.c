@@ -339,7 +339,7 @@ static double queue_iops(const struct settings *settings, bool writes)
     struct shared *shared = shared_memory();
     pid_t responder = start_responder(shared, settings, settings->disk_bytes, writes ? respond_queue_write : respond_queue_read);
     unsigned char *buffers = private_memory(QueueDepth * BlockBytes, writes ? Pattern : 0);
-    uint64_t blocks = settings->disk_bytes / BlockBytes, random = 88172645463325252, asked = 0, done = 0, counted = 0;
+    uint64_t blocks = settings->disk_bytes / BlockBytes, random = 88172645463325252, asked = 0, done = 0, counted = 0, next = QueueDepth;
     uint64_t whole = (uint64_t)(settings->seconds * 1e9), from = 0, now = 0;
     bool warm = false;
     do {
@@ -352,8 +352,8 @@ static double queue_iops(const struct settings *settings, bool writes)
             if (!writes)
                 memcpy(buffers + (done + 1) % QueueDepth * BlockBytes, shared->slots[(done + 1) % QueueSlots], BlockBytes);
         // Until the first whole turn is answered the responder still makes its disk.
-        if (done >= QueueDepth && done % BatchTrips < QueueDepth)
-            now = now_ns();
+        if (done >= next)
+            now = now_ns(), next = done + BatchTrips;
         if (from == 0)
             from = now;
         if (!warm && now - from >= whole / 10)

@@ -79,7 +79,9 @@ def to_floor(r, section):
                 )
                 + " stream"
             )
-        return percent(r.to_queue(section, target, name)) + " queue"
+        if name.endswith("depth 32"):
+            return percent(r.to_queue(section, target, name)) + " queue"
+        raise ValueError(f"the floor measures nothing like {name}")
 
     def cpus(target, name):
         client, server = (r.median(section, target, name, k) for k in ("client_cpu", "server_cpu"))

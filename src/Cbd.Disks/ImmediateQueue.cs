@@ -4,8 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Disks;
 
 /// <summary>
-/// The queue of a disk that never waits: a request is done when it is submitted, takes no longer than a copy, and is
-/// reported by the next Poll.
+/// The queue of a disk that never waits for a device: a request is done when it is submitted, and reported by the next Poll.
 /// </summary>
 internal abstract class ImmediateQueue : IBlockQueue
 {

@@ -93,12 +93,14 @@ class Host:
         """The last events of its channels, beside its log; those of a daemon that is dead are in its state directory."""
         if not self.alive():
             return
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
+        try:
             status, out, err = self.try_ctl("dump")
             path = self.world.path(f"{self.name}.flights")
             with open(path, "w") as file:
                 file.write(out if status == 0 else err)
             print(f"torture: the last events of the channels of {self.name}: {path}", flush=True)
+        except (OSError, subprocess.SubprocessError) as e:
+            print(f"torture: the last events of the channels of {self.name} cannot be had: {e}", flush=True)
 
     def ctl(self, *words):
         status, out, err = self.try_ctl(*words)

@@ -17,8 +17,8 @@ internal sealed class ClusterStore : IDisposable
     public const int ClusterShift = 16;
     public const int ClusterBytes = 1 << ClusterShift;
 
-    /// <summary>Address space for spare clusters: no fewer than the disk has, and this.</summary>
-    private const long SpareBytes = 1L << 30;
+    /// <summary>So much address space nobody has; the numbers of all clusters fit an entry.</summary>
+    private const long MostBytes = 1L << 47;
 
     private readonly SparseMemory _entries;
     private readonly SparseMemory _clusters;
@@ -27,12 +27,14 @@ internal sealed class ClusterStore : IDisposable
     private long _unused;
 
     /// <param name="sizeBytes">Largest size of the disk, bytes. Nothing is reserved for it but address space.</param>
+    /// <param name="spareBytes">The same for spare clusters; without any, all writes are done in place.</param>
     /// <exception cref="CbdException">The address space has no room for it.</exception>
-    public ClusterStore(long sizeBytes)
+    public ClusterStore(long sizeBytes, long spareBytes)
     {
+        if (sizeBytes > MostBytes)
+            throw new CbdException(CbdErrorKind.Exhausted, $"{sizeBytes} bytes of memory cannot be mapped; choose a smaller size");
         _unused = ((sizeBytes - 1) >> ClusterShift) + 1;
-        // Larger ones end where the address space does.
-        _clusters = new SparseMemory(sizeBytes >= 1L << 60 ? sizeBytes : 2 * (_unused << ClusterShift) + SpareBytes);
+        _clusters = new SparseMemory((_unused << ClusterShift) + spareBytes);
         try
         {
             _entries = new SparseMemory(_unused * sizeof(ulong));
@@ -61,7 +63,7 @@ internal sealed class ClusterStore : IDisposable
         return Volatile.Read(ref _entries.GetWord(place)) == entry.Value;
     }
 
-    /// <summary>Locks the entry: its cluster is the caller's to store to. Several at once: the lower places first.</summary>
+    /// <summary>Locks the entry: its cluster is the caller's to store to. One at a time.</summary>
     public ClusterEntry Lock(long place)
     {
         ref ulong word = ref _entries.GetWord(place);
@@ -78,6 +80,9 @@ internal sealed class ClusterStore : IDisposable
     public void Unlock(long place, ClusterEntry entry, long cluster) =>
         Volatile.Write(ref _entries.GetWord(place), entry.Next(place, cluster).Value);
 
+    /// <summary>Ends the lock of somebody who has stored nothing.</summary>
+    public void UnlockUnchanged(long place, ClusterEntry entry) => Volatile.Write(ref _entries.GetWord(place), entry.Value);
+
     /// <summary>Bytes from one of a cluster on; they may go on in the clusters that follow it.</summary>
     public Span<byte> Bytes(long cluster, int offset, int length) => _clusters.GetSpan((cluster << ClusterShift) + offset, length);
 
@@ -86,7 +91,10 @@ internal sealed class ClusterStore : IDisposable
     /// </summary>
     public void Clear(long cluster, int offset, int length) => _clusters.Clear((cluster << ClusterShift) + offset, length);
 
-    /// <summary>Fills the span with clusters that are the caller's from now on, the lowest last; false if there are no more.</summary>
+    /// <summary>
+    /// Fills the span with clusters that are the caller's from now on, the one to use first the last; false if there are not
+    /// so many.
+    /// </summary>
     public bool TryTake(Span<long> clusters)
     {
         lock (_lock)
@@ -94,23 +102,25 @@ internal sealed class ClusterStore : IDisposable
             int fresh = Math.Max(clusters.Length - _returned.Count, 0);
             if (fresh > (_clusters.SizeBytes >> ClusterShift) - _unused)
                 return false;
-            for (int i = 0; i < clusters.Length; i++)
-                clusters[i] = i < fresh ? _unused + fresh - 1 - i : _returned.Pop();
+            for (int i = 0; i < fresh; i++)
+                clusters[i] = _unused + fresh - 1 - i;
+            // In the order in which they were returned.
+            for (int i = clusters.Length - 1; i >= fresh; i--)
+                clusters[i] = _returned.Pop();
             _unused += fresh;
             return true;
         }
     }
 
-    /// <summary>Takes clusters back that are at no place.</summary>
+    /// <summary>Takes clusters back that are at no place, and gives their memory back.</summary>
     public void Return(ReadOnlySpan<long> clusters)
     {
+        foreach (long cluster in clusters)
+            Clear(cluster, 0, ClusterBytes);
         lock (_lock)
         {
             foreach (long cluster in clusters)
-            {
-                Clear(cluster, 0, ClusterBytes);
                 _returned.Push(cluster);
-            }
         }
     }
 

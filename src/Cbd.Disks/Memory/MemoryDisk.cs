@@ -4,7 +4,8 @@ using Cbd.Memory;
 namespace Cbd.Disks;
 
 /// <summary>
-/// <c>memory:SIZE</c>: a sparse disk in private memory, gone when it is disposed. Only what was written takes up memory.
+/// <c>memory:SIZE</c>: a sparse disk in private memory, gone when it is disposed. Only what was written takes up memory,
+/// and for each queue as much as its largest write.
 /// </summary>
 public sealed class MemoryDisk : Disk
 {
@@ -12,6 +13,9 @@ public sealed class MemoryDisk : Disk
     private const long LeastGrowthBytes = 64L << 30;
     private const int GrowthFactor = 4;
     private const long MostGrowthBytes = 16L << 40;
+
+    /// <summary>Spare clusters of all queues, each of which keeps what its largest write took: address space alone.</summary>
+    private const long SpareBytes = 1L << 30;
 
     private readonly long _limitBytes;
     private long _sizeBytes;
@@ -56,6 +60,9 @@ public sealed class MemoryDisk : Disk
 
     internal WrittenMap Written { get; }
 
+    /// <summary>One discard at a time: another one would find unmarked what is not cleared yet, and leave it out.</summary>
+    internal Lock Clearing { get; } = new();
+
     internal long SizeBytes => Volatile.Read(ref _sizeBytes);
 
     public override IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
@@ -83,17 +90,24 @@ public sealed class MemoryDisk : Disk
 
     public override void Dispose() => Clusters.Dispose();
 
-    /// <summary>Room to grow is given up where the address space has none.</summary>
+    /// <summary>Room to grow, and then spare clusters, are given up where the address space has none.</summary>
     private static ClusterStore OpenStore(long sizeBytes, ref long limitBytes)
     {
-        try
+        long spareBytes = SpareBytes;
+        while (true)
         {
-            return new ClusterStore(limitBytes);
-        }
-        catch (CbdException) when (limitBytes > sizeBytes)
-        {
-            limitBytes = sizeBytes;
-            return new ClusterStore(limitBytes);
+            try
+            {
+                return new ClusterStore(limitBytes, spareBytes);
+            }
+            catch (CbdException) when (limitBytes > sizeBytes)
+            {
+                limitBytes = sizeBytes;
+            }
+            catch (CbdException) when (spareBytes > 0)
+            {
+                spareBytes = 0;
+            }
         }
     }
 }

@@ -10,9 +10,6 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     private const int ClusterShift = ClusterStore.ClusterShift;
     private const int ClusterBytes = ClusterStore.ClusterBytes;
 
-    /// <summary>Clusters that are locked together to be cleared: 2 MiB.</summary>
-    private const int ClearedTogether = 32;
-
     private readonly MemoryDisk _disk = disk;
     private readonly ClusterStore _store = disk.Clusters;
 
@@ -23,15 +20,15 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     // The transfer, bytes of the disk [start, end); those from next on are to be copied yet.
     private long _start, _next, _end;
 
-    /// <summary>Of a read: the entries of the present run.</summary>
+    /// <summary>Of a read: the entries of the present run, and how often it was stored to while it was copied.</summary>
     private ClusterEntry[] _seen = new ClusterEntry[1];
     private int _runBytes;
-    private bool _oneByOne;
+    private int _failures;
 
-    /// <summary>
-    /// Of a write: the clusters that are filled, and for less than one at either end bytes that will be stored in place.
-    /// </summary>
+    /// <summary>Of a write: the clusters that are filled.</summary>
     private long[] _filled = new long[1];
+
+    /// <summary>Of a write, at either end: less than a cluster, to be stored in place. Of a read: a copy of what is never left alone.</summary>
     private readonly NativeBuffer _ends = new(2 * ClusterBytes);
 
     public bool TryBeginRead(long offset, long length)
@@ -39,7 +36,6 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
         if (!RequestGate.IsTransfer(_disk.Info, offset, length))
             return false;
         Begin(offset, length);
-        _oneByOne = false;
         return true;
     }
 
@@ -47,10 +43,12 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     {
         int within = (int)_next & (ClusterBytes - 1);
         long place = _next >> ClusterShift;
+        if (_failures > 1)
+            return CopyLocked(place, within);
         _seen[0] = _store.Read(place);
         long cluster = _seen[0].Cluster(place);
         int length = ClusterBytes - within;
-        for (int i = 1; length < _end - _next && !_oneByOne; i++, length += ClusterBytes)
+        for (int i = 1; length < _end - _next && _failures == 0; i++, length += ClusterBytes)
         {
             _seen[i] = _store.Read(place + i);
             if (_seen[i].Cluster(place + i) != cluster + i)
@@ -64,15 +62,16 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     public bool ConfirmRead()
     {
         long place = _next >> ClusterShift;
-        for (int i = 0; i < PlacesOf(_next, _runBytes); i++)
+        for (int i = 0; i < PlacesOf(_next, _runBytes) && _failures < 2; i++)
         {
             if (_store.IsStill(place + i, _seen[i]))
                 continue;
-            // One cluster is copied so soon that somebody who writes there all the time cannot hold it up for good.
-            _oneByOne = true;
+            _failures++;
             return false;
         }
 
+        // The rest cluster by cluster: somebody is writing there.
+        _failures = Math.Min(_failures, 1);
         _next += _runBytes;
         return true;
     }
@@ -116,6 +115,8 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
             int length = (int)Math.Min(ClusterBytes - within, _end - at);
             ClusterEntry entry = _store.Lock(place);
             long cluster = entry.Cluster(place);
+            // Whoever can see what is written finds it marked.
+            _disk.Written.Set(at, length);
             if (length == ClusterBytes)
             {
                 _store.Unlock(place, entry, _filled[whole]);
@@ -131,17 +132,16 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
         }
 
         SpareFilled();
-        _disk.Written.Set(_start, _end - _start);
     }
 
     public void AbandonWrite() => SpareFilled();
 
     public override void Dispose()
     {
+        base.Dispose();
+        _ends.Dispose();
         _store.Return(_spare.AsSpan(0, _spareCount));
         _spareCount = 0;
-        _ends.Dispose();
-        base.Dispose();
     }
 
     protected override int Execute(in BlockRequest request)
@@ -156,7 +156,8 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
                 return 0;
             case BlockOperation.Discard:
             case BlockOperation.WriteZeroes:
-                Clear(request.Offset, request.Offset + request.Length);
+                lock (_disk.Clearing)
+                    Clear(request.Offset, request.Offset + request.Length);
                 return 0;
             case BlockOperation.BlockStatus:
                 return _disk.Written.Describe(request.Offset, request.Length, request.Data.Span);
@@ -168,7 +169,6 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     private void Read(long offset, Span<byte> destination)
     {
         Begin(offset, destination.Length);
-        _oneByOne = false;
         while (destination.Length > 0)
         {
             ReadOnlySpan<byte> run = NextToRead();
@@ -189,12 +189,22 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
             ClusterEntry entry = _store.Lock(place);
             long cluster = entry.Cluster(place);
             source[..length].CopyTo(_store.Bytes(cluster, within, length));
+            _disk.Written.Set(at, length);
             _store.Unlock(place, entry, cluster);
             at += length;
             source = source[length..];
         }
+    }
 
-        _disk.Written.Set(offset, at - offset);
+    /// <summary>A copy of the next bytes, up to the end of the cluster, which nobody can store to meanwhile.</summary>
+    private ReadOnlySpan<byte> CopyLocked(long place, int within)
+    {
+        _runBytes = (int)Math.Min(ClusterBytes - within, _end - _next);
+        Span<byte> copy = _ends.GetSpan(0, _runBytes);
+        ClusterEntry entry = _store.Lock(place);
+        _store.Bytes(entry.Cluster(place), within, _runBytes).CopyTo(copy);
+        _store.UnlockUnchanged(place, entry);
+        return copy;
     }
 
     /// <summary>Makes zeroes of the bytes and gives their memory back.</summary>
@@ -233,6 +243,7 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     {
         _start = _next = offset;
         _end = offset + length;
+        _failures = 0;
         int places = PlacesOf(offset, length);
         if (_seen.Length < places)
         {

@@ -186,7 +186,7 @@ internal sealed class HandlerThread : IDisposable
             Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
             if (spin.IsOpen)
             {
-                spin.Yield(CanBeWoken);
+                spin.Yield(_condition.CanBeWoken(_memory) && SleepsOnDoorbellsAlone);
                 continue;
             }
 
@@ -202,7 +202,7 @@ internal sealed class HandlerThread : IDisposable
             if (!_group.TryAnnounceSleep(doorbells, out int count))
                 continue;
             int sleep = IdleSleepMicroseconds;
-            if (stopping || count < _group.Count || (_group.Count > 0 && !CanBeWoken))
+            if (stopping || count < _group.Count || (_group.Count > 0 && !_condition.CanBeWoken(_memory)))
             {
                 // Nobody, or not everybody, can wake us: look again soon, and less often the longer nothing comes.
                 sleep = blindSleep;
@@ -215,7 +215,8 @@ internal sealed class HandlerThread : IDisposable
         }
     }
 
-    private bool CanBeWoken => _memory.Wakes && !_condition.HasRemoteHosts;
+    /// <summary>It would sleep now until somebody rings: nothing is at the disk or stalled, and there is a doorbell for each channel.</summary>
+    private bool SleepsOnDoorbellsAlone => _group.Outstanding == 0 && !_group.IsStalled && _group.Count <= DoorbellSleeper.MaximumDoorbells;
 
     /// <summary>This host was cleared: what is at the disk ends, and nothing is stored into the region.</summary>
     private void DrainFenced()
@@ -234,14 +235,12 @@ internal sealed class HandlerThread : IDisposable
         {
             if (_group.Serves(channel))
                 continue;
-            if (ClaimOperations<MappedMemory, SafePolicy>.Read(_memory, _geometry.ChannelOffset(channel)).State == ClaimState.Quarantined)
+            if (!_group.TryAttach(channel))
             {
                 _group.ReportDrained(channel);
                 continue;
             }
 
-            if (!_group.TryAttach(channel))
-                continue;
             _served[channel] = true;
             _servedCount++;
             _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);

@@ -54,7 +54,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
         public int WakeCount => queue.WakeCount;
 
-        public bool CanBeWoken => memory.Wakes && !condition.HasRemoteHosts;
+        public bool CanBeWoken => condition.CanBeWoken(memory);
 
         public bool TrySubmit(in BlockRequest request) => queue.TrySubmit(request);
 

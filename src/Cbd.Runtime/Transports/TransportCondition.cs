@@ -51,6 +51,9 @@ internal sealed class TransportCondition(int fenceMs)
         set => _hasRemoteHosts = value;
     }
 
+    /// <summary>Whoever has something for a thread of this process that sleeps on a doorbell there can wake it.</summary>
+    public bool CanBeWoken(MappedMemory memory) => memory.Wakes && !HasRemoteHosts;
+
     /// <summary>
     /// A beat was published, and the entry was this host's afterwards. The times are those from before it: it may have
     /// taken long.

@@ -63,8 +63,8 @@ public interface IBlockQueue : IDisposable
 }
 
 /// <summary>
-/// A queue whose device lies in memory: its reads and writes need no buffer between. One of them at a time, each to its
-/// end, and nothing is submitted meanwhile. The thread of the queue.
+/// A queue whose device lies in memory: reads are copied from there, and writes to where it says. One of them at a time,
+/// each to its end, and nothing is submitted meanwhile. The thread of the queue.
 /// </summary>
 public interface IBlocksInMemory
 {
@@ -80,13 +80,16 @@ public interface IBlocksInMemory
     /// <summary>Whether the device held what was copied since <see cref="NextToRead"/>; if not, that gives it once more.</summary>
     bool ConfirmRead();
 
-    /// <summary>Begins a write. False if it cannot be done; submit it then, for its error.</summary>
+    /// <summary>Begins a write. False if it cannot be done so; submit it then.</summary>
     bool TryBeginWrite(long offset, long length);
 
     /// <summary>Where the next bytes go, as many as lie together. Nobody sees them before <see cref="EndWrite"/>.</summary>
     Span<byte> NextToWrite();
 
-    /// <summary>The device has the bytes of the write, all of which were stored where <see cref="NextToWrite"/> said.</summary>
+    /// <summary>
+    /// Gives the device the bytes of the write, all of which were stored where <see cref="NextToWrite"/> said. Others may see
+    /// some of them before the rest.
+    /// </summary>
     void EndWrite();
 
     /// <summary>The write is not done, and the device is as it was.</summary>

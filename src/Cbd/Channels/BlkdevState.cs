@@ -165,9 +165,17 @@ public sealed class BlkdevState
     /// <summary>From now on every request is answered with EIO. The first reason stays.</summary>
     public void Fail(string reason)
     {
-        if (Interlocked.CompareExchange(ref _failure, reason, null) is null)
+        if (TryFail(reason))
             QueuesMayGoOn?.Invoke();
     }
+
+    /// <summary>
+    /// <see cref="Fail"/> because a channel was lost. The others may be lost too, and their doorbells somebody else's: their
+    /// queues are not woken, and find out when they look.
+    /// </summary>
+    internal void FailAfterLoss(string reason) => TryFail(reason);
+
+    private bool TryFail(string reason) => Interlocked.CompareExchange(ref _failure, reason, null) is null;
 
     internal void AddHold() => Interlocked.Increment(ref _holds);
 

@@ -13,23 +13,27 @@ internal sealed partial class Handler<TMemory, TPolicy>
     /// </summary>
     private const int TurnBudget = 64;
 
-    /// <summary>
-    /// What a command takes of that: one that was answered at once, and more for its copied payload; one that is at the disk.
-    /// </summary>
+    /// <summary>What a command takes of that: if it was answered at once this, and one for each 16 KiB of payload; if it is at the disk.</summary>
     private const int AnsweredCost = 1, AnsweredPayloadShift = 14, StartedCost = 16;
+
+    private static int Cost(in CommandLine command, bool isAtDisk) =>
+        isAtDisk ? StartedCost : AnsweredCost + (int)(command.PayloadLength >> AnsweredPayloadShift);
 
     private bool Fetch()
     {
         bool any = false;
+        int budget = TurnBudget;
         if (_hasPending)
         {
+            int busy = _busy;
             if (!TryStart(_pending))
                 return false;
+            budget -= Cost(_pending, _busy > busy);
             _hasPending = false;
             any = _changed = true;
         }
 
-        for (int budget = TurnBudget; budget > 0 && !_stopping;)
+        while (budget > 0 && !_stopping)
         {
             ulong sequence = _fetched + 1;
             uint slot = (uint)sequence & _ringMask;
@@ -50,7 +54,7 @@ internal sealed partial class Handler<TMemory, TPolicy>
                 command = CommandLine.FromLine(line);
             }
 
-            int atDisk = _busy;
+            int busy = _busy;
             if (!TryStart(command))
             {
                 _pending = command;
@@ -58,7 +62,7 @@ internal sealed partial class Handler<TMemory, TPolicy>
                 break;
             }
 
-            budget -= _busy == atDisk ? AnsweredCost + (int)(command.PayloadLength >> AnsweredPayloadShift) : StartedCost;
+            budget -= Cost(command, _busy > busy);
         }
 
         return any;

@@ -8,8 +8,8 @@ namespace Cbd.Channels;
 internal sealed partial class Handler<TMemory, TPolicy>
 {
     /// <summary>
-    /// Does a read or a write of a disk in memory with one copy, between the pool and the disk, and answers it; false if it
-    /// is to be submitted.
+    /// Does a read or a write of a disk in memory without a buffer of ours between it and the pool, and answers it; false if
+    /// it is to be submitted.
     /// </summary>
     private bool TryInMemory(IBlocksInMemory disk, in CommandLine command)
     {

@@ -329,7 +329,7 @@ public sealed partial class Queue<TMemory, TPolicy>
     {
         _phase = QueuePhase.Lost;
         _flight.Life(FlightEventKind.Lost, _now, _word.Epoch);
-        _device.Fail(_memory.IsPoisoned
+        _device.FailAfterLoss(_memory.IsPoisoned
             ? "the memory of the region failed under an access: it was truncated, or it is broken"
             : $"channel {Channel} was taken away: this host was cleared by another; register again");
         AbandonAll(Errno.EIO);

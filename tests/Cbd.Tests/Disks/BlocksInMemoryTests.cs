@@ -129,12 +129,12 @@ public sealed class Blocks_in_memory : IDisposable
     }
 
     [Fact]
-    public void Are_written_whole_or_not_at_all_in_the_eyes_of_other_queues()
+    public void Change_cluster_by_cluster_in_the_eyes_of_other_queues_and_stay_in_their_places()
     {
         const int Rounds = 3_000;
         const int Wide = 4 * Cluster;
         using var disk = Disk.Open(new DiskOptions { Path = $"memory:{Wide}" });
-        // Whatever anybody writes, and a discard, leaves a cluster of one value.
+        // Whatever anybody writes leaves a cluster of one value, which says its place; a discard leaves zeroes.
         var writers = Enumerable.Range(0, 3).Select(id => new Thread(() =>
         {
             using IBlockQueue queue = disk.OpenQueue(1);
@@ -143,7 +143,7 @@ public sealed class Blocks_in_memory : IDisposable
             for (int i = 0; i < Rounds; i++)
             {
                 int first = random.Next(4), count = random.Next(1, 5 - first);
-                byte stamp = (byte)random.Next(1, 256);
+                int stamp = random.Next(1, 64);
                 if (id == 2 && i % 4 == 0)
                 {
                     Assert.Equal(0, driver.Do(BlockOperation.Discard, (long)first * Cluster, (long)count * Cluster).Error);
@@ -151,7 +151,8 @@ public sealed class Blocks_in_memory : IDisposable
                 }
 
                 byte[] bytes = new byte[count * Cluster];
-                Array.Fill(bytes, stamp);
+                for (int place = 0; place < count; place++)
+                    bytes.AsSpan(place * Cluster, Cluster).Fill(Stamp(first + place, stamp));
                 BeginWrite((IBlocksInMemory)queue, first * Cluster, bytes);
                 ((IBlocksInMemory)queue).EndWrite();
             }
@@ -163,7 +164,7 @@ public sealed class Blocks_in_memory : IDisposable
             byte[] bytes = new byte[Cluster];
             for (int i = 0; i < Rounds; i++)
             {
-                Array.Fill(bytes, (byte)i);
+                Array.Fill(bytes, Stamp(i % 4, i));
                 Assert.Equal(0, driver.Write(i % 4 * Cluster, bytes).Error);
             }
         }));
@@ -185,8 +186,12 @@ public sealed class Blocks_in_memory : IDisposable
                     done += run.Length;
             }
 
-            for (int cluster = 0; cluster < 4; cluster++)
-                torn += read.AsSpan(cluster * Cluster, Cluster).ContainsAnyExcept(read[cluster * Cluster]) ? 1 : 0;
+            for (int place = 0; place < 4; place++)
+            {
+                Span<byte> cluster = read.AsSpan(place * Cluster, Cluster);
+                if (cluster.ContainsAnyExcept(cluster[0]) || (cluster[0] != 0 && cluster[0] % 4 != place))
+                    torn++;
+            }
         }
 
         Assert.Equal(0, torn);
@@ -196,15 +201,86 @@ public sealed class Blocks_in_memory : IDisposable
     public void Of_spare_clusters_serve_other_queues_when_one_is_closed()
     {
         Fill(0, Size, 1);
-        for (int i = 0; i < 200; i++)
+        byte[] bytes = Bytes(Size, 2);
+        // More than the spare clusters there are.
+        for (int i = 0; i < 1200; i++)
         {
             using IBlockQueue queue = _disk.OpenQueue(1);
-            byte[] bytes = Bytes(3 * Cluster, i);
-            BeginWrite((IBlocksInMemory)queue, i % 13 * Cluster, bytes);
-            ((IBlocksInMemory)queue).EndWrite();
-            Assert.Equal(bytes, Read(i % 13 * Cluster, bytes.Length));
+            var blocks = (IBlocksInMemory)queue;
+            Assert.True(blocks.TryBeginWrite(0, Size));
+            // Together still, as at first.
+            Span<byte> run = blocks.NextToWrite();
+            Assert.Equal(Size, run.Length);
+            bytes.CopyTo(run);
+            blocks.EndWrite();
         }
+
+        Assert.Equal(bytes, ReadAll());
     }
+
+    [Fact]
+    public void That_somebody_always_writes_to_are_read_all_the_same()
+    {
+        using IBlockQueue other = _disk.OpenQueue(1);
+        var writer = (IBlocksInMemory)other;
+        byte[] expected = Fill(0, Size, 1);
+        byte[] read = new byte[Size];
+        Assert.True(_blocks.TryBeginRead(0, Size));
+        int seed = 2, copied = 0;
+        for (int done = 0; done < Size; copied++)
+        {
+            ReadOnlySpan<byte> run = _blocks.NextToRead();
+            run.CopyTo(read.AsSpan(done));
+            byte[] bytes = Bytes(4096, seed++);
+            BeginWrite(writer, done, bytes);
+            writer.EndWrite();
+            if (!_blocks.ConfirmRead())
+            {
+                bytes.CopyTo(expected, done);
+                continue;
+            }
+
+            Assert.Equal(Cluster, run.Length);
+            done += run.Length;
+        }
+
+        Assert.Equal(expected, read);
+        // At first all of it, then each cluster where it is and, locked, once more.
+        Assert.Equal(1 + 2 * (Size / Cluster), copied);
+    }
+
+    [Fact]
+    public void Are_zeroes_when_a_discard_has_ended_though_another_one_is_clearing_them()
+    {
+        const int Rounds = 100;
+        using var disk = Disk.Open(new DiskOptions { Path = "memory:64M" });
+        using var barrier = new Barrier(2);
+        int left = 0;
+        var threads = Enumerable.Range(0, 2).Select(id => new Thread(() =>
+        {
+            using var driver = new DiskDriver(disk);
+            for (int i = 0; i < Rounds; i++)
+            {
+                if (id == 0)
+                {
+                    for (long at = 0; at < 64 << 20; at += 16 * Cluster)
+                        Assert.Equal(0, driver.Write(at, Bytes(4096, i)).Error);
+                }
+
+                barrier.SignalAndWait();
+                // One of the two is first; the other must not be done before the last block is cleared.
+                Assert.Equal(0, driver.Do(BlockOperation.Discard, 0, 64 << 20).Error);
+                if (driver.Read((64 << 20) - 16 * Cluster, 4096).AsSpan().ContainsAnyExcept((byte)0))
+                    Interlocked.Increment(ref left);
+                barrier.SignalAndWait();
+            }
+        })).ToList();
+        threads.ForEach(t => t.Start());
+        threads.ForEach(t => t.Join());
+        Assert.Equal(0, left);
+    }
+
+    private static byte Stamp(int place, int value) => (byte)(value % 64 * 4 + place);
 
     private static byte[] Bytes(int length, int seed)
     {
