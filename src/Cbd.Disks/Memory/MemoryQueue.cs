@@ -10,6 +10,9 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
     private const int ClusterShift = ClusterStore.ClusterShift;
     private const int ClusterBytes = ClusterStore.ClusterBytes;
 
+    /// <summary>So much is cleared while other discards wait, bytes: whole chunks of <see cref="WrittenMap"/>.</summary>
+    private const long ClearedTogether = 64L << 20;
+
     private readonly MemoryDisk _disk = disk;
     private readonly ClusterStore _store = disk.Clusters;
 
@@ -156,8 +159,7 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
                 return 0;
             case BlockOperation.Discard:
             case BlockOperation.WriteZeroes:
-                lock (_disk.Clearing)
-                    Clear(request.Offset, request.Offset + request.Length);
+                Clear(request.Offset, request.Offset + request.Length);
                 return 0;
             case BlockOperation.BlockStatus:
                 return _disk.Written.Describe(request.Offset, request.Length, request.Data.Span);
@@ -213,15 +215,19 @@ internal sealed class MemoryQueue(MemoryDisk disk, int depth) : ImmediateQueue(d
         WrittenMap written = _disk.Written;
         while (offset < end)
         {
-            if (written.DescribeRun(offset, end, out long next))
+            long stop = Math.Min(end, (offset / ClearedTogether + 1) * ClearedTogether);
+            lock (_disk.Clearing)
             {
-                // Unmarked before it is cleared: a write that comes in between is marked again, so that data is never
-                // reported as a hole.
-                written.Clear(offset, next - offset);
-                ClearWritten(offset, next);
-            }
+                if (written.DescribeRun(offset, stop, out long next))
+                {
+                    // Unmarked before it is cleared: a write that comes in between is marked again, so that what it wrote is
+                    // never reported as a hole.
+                    written.Clear(offset, next - offset);
+                    ClearWritten(offset, next);
+                }
 
-            offset = next;
+                offset = next;
+            }
         }
     }
 

@@ -179,12 +179,13 @@ public sealed class BlkdevState
 
     internal void AddHold() => Interlocked.Increment(ref _holds);
 
-    internal void ReleaseHold()
+    /// <param name="wakes">False for a queue that lost its channel: see <see cref="FailAfterLoss"/>.</param>
+    internal void ReleaseHold(bool wakes)
     {
         int left = Interlocked.Decrement(ref _holds);
         if (left < 0)
             throw new InvalidOperationException("a hold was released twice");
-        if (left == 0)
+        if (left == 0 && wakes)
             QueuesMayGoOn?.Invoke();
     }
 

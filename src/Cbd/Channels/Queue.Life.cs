@@ -316,12 +316,12 @@ public sealed partial class Queue<TMemory, TPolicy>
         _holding = true;
     }
 
-    private void ReleaseHold()
+    private void ReleaseHold(bool wakes = true)
     {
         if (!_holding)
             return;
         _holding = false;
-        _device.ReleaseHold();
+        _device.ReleaseHold(wakes);
     }
 
     /// <summary>Somebody else has the channel: this host was cleared. Nothing of it is touched any more.</summary>
@@ -332,7 +332,8 @@ public sealed partial class Queue<TMemory, TPolicy>
         _device.FailAfterLoss(_memory.IsPoisoned
             ? "the memory of the region failed under an access: it was truncated, or it is broken"
             : $"channel {Channel} was taken away: this host was cleared by another; register again");
-        AbandonAll(Errno.EIO);
+        Abandon(Errno.EIO);
+        ReleaseHold(wakes: false);
     }
 
     /// <summary>

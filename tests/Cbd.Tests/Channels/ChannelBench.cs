@@ -19,7 +19,8 @@ internal sealed class ChannelBench : IDisposable
     private readonly IBlockQueue _diskQueue;
     private long _now;
 
-    public ChannelBench(bool payloadCrc = true, string disk = "memory:16M")
+    /// <param name="isInMemory">The handler may copy to and from the disk itself, as it does not of a file's.</param>
+    public ChannelBench(bool payloadCrc = true, string disk = "memory:16M", bool isInMemory = true)
     {
         Geometry = new RegionGeometry
         {
@@ -44,8 +45,8 @@ internal sealed class ChannelBench : IDisposable
         _region = _source.Map();
         Memory = _region.Memory;
         Geometry.Validate(_region.SizeBytes);
-        _disk = Disk.Open(new DiskOptions { Path = disk });
-        _diskQueue = _disk.OpenQueue(64, _handlerBuffers);
+        _disk = Disk.Open(new DiskOptions { Path = disk, Faults = isInMemory ? null : new FaultSet([]) });
+        _diskQueue = _disk.Faulty.OpenQueue(64, _handlerBuffers);
         Backend = new ServedBackend(0, 7, _disk, 0, error => StoredFlushError = error, (_, _) => true);
         Group = new HandlerGroup<MappedMemory, SafePolicy>(Memory, Geometry, Backend, _diskQueue, _handlerBuffers);
         State = new BlkdevState(0, 1, 0, new BackendSession(7, _disk.Info.DurabilityId, _disk.Info), 1);

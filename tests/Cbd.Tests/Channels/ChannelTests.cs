@@ -200,12 +200,13 @@ public class ChannelTests
     }
 
     [Theory]
-    [InlineData(512)]
-    [InlineData(64 << 10)]
-    [InlineData(100 << 10)]
-    public void A_write_whose_payload_does_not_match_its_crc_never_reaches_the_disk(int length)
+    [InlineData(true, 512)]
+    [InlineData(true, 64 << 10)]
+    [InlineData(true, 100 << 10)]
+    [InlineData(false, 100 << 10)]
+    public void A_write_whose_payload_does_not_match_its_crc_never_reaches_the_disk(bool isInMemory, int length)
     {
-        using var bench = new ChannelBench();
+        using var bench = new ChannelBench(isInMemory: isInMemory);
         bench.Attach();
         using var buffer = new NativeBuffer(length);
         buffer.GetSpan(0, length).Fill(7);

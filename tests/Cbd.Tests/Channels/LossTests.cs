@@ -73,6 +73,29 @@ public sealed class A_queue_that_does_not_wait_for_its_backend
     }
 
     [Fact]
+    public void Wakes_no_other_queue_when_its_channel_is_taken_away_while_it_holds_them()
+    {
+        using var bench = new ChannelBench();
+        bench.Attach();
+        using var buffer = new NativeBuffer(4096);
+        Assert.True(bench.Queue.TrySubmit(Write(1, buffer, 0)));
+        Assert.Equal(default, Next(bench));
+        bench.State.IsFailing = true;
+        Assert.Equal(new BlockCompletion(1, Errno.EIO, 0), Next(bench));
+        Assert.True(bench.State.IsHeld);
+
+        int woken = 0;
+        bench.State.QueuesMayGoOn = () => woken++;
+        Assert.True(ClaimOperations<MappedMemory, SafePolicy>.TrySwap(bench.Memory, bench.Layout.ClaimOffset, bench.Word, bench.Word.With(ClaimState.Free)));
+        bench.PollQueue(_one);
+        Assert.Equal(QueuePhase.Lost, bench.Queue.Phase);
+        Assert.NotNull(bench.State.Failure);
+        Assert.False(bench.State.IsHeld);
+        // Their doorbells may be somebody else's, too.
+        Assert.Equal(0, woken);
+    }
+
+    [Fact]
     public void Needs_no_reset_when_the_late_completions_have_come()
     {
         using var bench = new ChannelBench();

@@ -16,11 +16,13 @@ public class PoisonedChannelTests
     }
 
     [Theory]
-    [InlineData(true)]
-    [InlineData(false)]
-    public void Zeroes_of_a_failed_memory_do_not_reach_the_disk(bool payloadCrc)
+    [InlineData(true, true)]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    [InlineData(false, false)]
+    public void Zeroes_of_a_failed_memory_do_not_reach_the_disk(bool isInMemory, bool payloadCrc)
     {
-        using var bench = new ChannelBench(payloadCrc);
+        using var bench = new ChannelBench(payloadCrc, isInMemory: isInMemory);
         using var buffer = new NativeBuffer(8192);
         WriteOld(bench, buffer);
         buffer.GetSpan(0, 8192).Fill(0x11);
