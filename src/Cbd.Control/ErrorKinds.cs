@@ -6,7 +6,7 @@ namespace Cbd.Control;
 /// The one table that gives every kind of error its name on the socket, its HTTP status and its exit code. Scripts
 /// depend on all three: rows are only ever added.
 /// </summary>
-public static class ErrorKinds
+internal static class ErrorKinds
 {
     /// <summary>Exit code of success.</summary>
     public const int ExitSuccess = 0;

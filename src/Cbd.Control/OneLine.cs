@@ -3,7 +3,7 @@ using System.Text;
 namespace Cbd.Control;
 
 /// <summary>Messages are one line each, whatever names of files or hosts are quoted in them.</summary>
-public static class OneLine
+internal static class OneLine
 {
     /// <summary>The text with control characters written as \n, \t or \xNN; the same object if there are none.</summary>
     public static string From(string text)

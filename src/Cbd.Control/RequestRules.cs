@@ -1,9 +1,10 @@
+using Cbd.Host.Devices;
 using System.Diagnostics.CodeAnalysis;
-using Cbd.Blkdevs;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Disks;
 using Cbd.Memory;
-using Cbd.Runtime;
-using Cbd.Runtime.Attachments;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Control;
 
@@ -11,7 +12,7 @@ namespace Cbd.Control;
 /// The ranges of what a request may ask, whatever region it is for. What depends on the region or the disk (free
 /// entries, sizes that fit) is the node's to check. Every refusal names the value and the range.
 /// </summary>
-public static class RequestRules
+internal static class RequestRules
 {
     /// <summary>Most handlers of a backend, and most queues of a device.</summary>
     public const int MaxThreads = 128;

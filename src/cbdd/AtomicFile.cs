@@ -3,7 +3,7 @@ using Cbd.Memory;
 namespace Cbd.Programs.Daemon;
 
 /// <summary>A file that holds either its old bytes or its new ones, whenever the machine stops.</summary>
-public static class AtomicFile
+internal static class AtomicFile
 {
     /// <summary>Writes a new file beside it, syncs it, renames it over the old one and syncs the directory.</summary>
     public static void Write(string path, ReadOnlySpan<byte> bytes)

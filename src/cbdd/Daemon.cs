@@ -7,7 +7,7 @@ using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
@@ -16,7 +16,7 @@ namespace Cbd.Programs.Daemon;
 /// One life of a daemon: directories, node, restore, verbs, control socket, wait, drain. The socket comes last, so
 /// that a socket that answers means that everything asked for at start is up.
 /// </summary>
-public sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
+internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
 {
     /// <summary>The name of the service manager's socket for the control API.</summary>
     private const string ControlSocketName = "control";

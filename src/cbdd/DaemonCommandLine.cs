@@ -3,12 +3,12 @@ using System.CommandLine.Help;
 using Cbd.Control.Client;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Daemon;
 
 /// <summary>cbdd's options. Nothing is taken from the environment but the XDG directories, HOME, and given sockets.</summary>
-public sealed class DaemonCommandLine
+internal sealed class DaemonCommandLine
 {
     private const int LeastBeatMs = 10;
     private const int MostMs = 3_600_000;

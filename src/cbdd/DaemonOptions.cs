@@ -1,9 +1,9 @@
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Daemon;
 
 /// <summary>The command line of cbdd, checked. Directories are absolute; times are milliseconds.</summary>
-public sealed record DaemonOptions
+internal sealed record DaemonOptions
 {
     public required string RunDirectory { get; init; }
     public required string StateDirectory { get; init; }

@@ -2,13 +2,13 @@ using Cbd.Control;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
 
 /// <summary>cbdd from its words to its exit code.</summary>
-public static class DaemonProgram
+internal static class DaemonProgram
 {
     public static async Task<int> RunAsync(string[] words, Func<NodeOptions, GivenSockets, INode> createNode)
     {

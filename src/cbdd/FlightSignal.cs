@@ -1,12 +1,12 @@
 using System.Runtime.InteropServices;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
 
 /// <summary>SIGQUIT writes the flight recorders to a file, and the daemon goes on.</summary>
-public sealed class FlightSignal : IDisposable
+internal sealed class FlightSignal : IDisposable
 {
     private readonly FlightFiles _files;
     private readonly ILogger _logger;

@@ -7,7 +7,7 @@ namespace Cbd.Programs.Daemon;
 /// The host uuid: random, made at the first start and kept in <c>&lt;state-dir&gt;/host-uuid</c>. With it a host
 /// recognises its own earlier lives. Machine ids cannot serve: cloned machines share them.
 /// </summary>
-public static class HostIdentity
+internal static class HostIdentity
 {
     public static Guid LoadOrCreate(string stateDirectory)
     {

@@ -10,7 +10,7 @@ namespace Cbd.Programs.Daemon;
 /// A directory that one daemon has for itself: made if it is not there (0700), its file <c>lock</c> locked with
 /// flock(2) for as long as this lives, the process id in it. The kernel lets the lock go with the process.
 /// </summary>
-public sealed class OwnedDirectory : IDisposable
+internal sealed class OwnedDirectory : IDisposable
 {
     private readonly SafeFileHandle _lock;
 

@@ -3,7 +3,7 @@ using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Nbd;
 using Cbd.Exports.Ublk;
 using Cbd.Programs.Daemon;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 if (args is [LoopProgram.Verb, ..])

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace Cbd.Programs.Daemon;
 
 /// <summary>SIGTERM, SIGINT or SIGHUP: the first asks for a clean end, the second ends at once. SIGPIPE is ignored.</summary>
-public sealed class StopSignal : IDisposable
+internal sealed class StopSignal : IDisposable
 {
     private const PosixSignal SigPipe = (PosixSignal)13;
 

@@ -1,7 +1,7 @@
 using Cbd.Blocks;
-using Cbd.Channels;
+using Cbd.Protocol.Channels;
 using Cbd.Disks;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.Fuzz;

@@ -1,6 +1,6 @@
 using Cbd.Blocks;
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.Fuzz;

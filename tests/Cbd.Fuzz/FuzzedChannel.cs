@@ -1,5 +1,5 @@
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Simulation;
 

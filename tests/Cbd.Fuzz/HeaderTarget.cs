@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.Fuzz;

@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Net.Sockets;
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Fuzz;
 

@@ -7,7 +7,7 @@ namespace Cbd.Simulation;
 /// A region in an array, seen alike by all that hold the struct. Every access first calls a hook, so that a test can
 /// crash the caller there or let another host run. One access at a time (the hook's scheduler sees to it).
 /// </summary>
-public readonly struct ArrayMemory : ISharedMemory
+internal readonly struct ArrayMemory : ISharedMemory
 {
     private readonly byte[] _bytes;
     private readonly Action<MemoryAccess>? _hook;
@@ -145,7 +145,7 @@ public readonly struct ArrayMemory : ISharedMemory
 }
 
 /// <summary>What an <see cref="ArrayMemory"/> is about to do.</summary>
-public enum MemoryAccess
+internal enum MemoryAccess
 {
     Load,
     Store,

@@ -7,7 +7,7 @@ namespace Cbd.Simulation;
 /// was begun after this one could take effect for the last time, and answered before the read; and no other value was
 /// seen by a read in between.
 /// </remarks>
-public sealed class History(int blocks)
+internal sealed class History(int blocks)
 {
     private const long Never = long.MaxValue;
     private readonly List<Write>[] _writes = MakeBlocks(blocks);
@@ -209,4 +209,4 @@ public sealed class History(int blocks)
 }
 
 /// <summary>A safety or progress rule did not hold.</summary>
-public sealed class SimulationException(string message, Exception? inner = null) : Exception(message, inner);
+internal sealed class SimulationException(string message, Exception? inner = null) : Exception(message, inner);

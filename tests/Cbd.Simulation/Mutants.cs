@@ -4,7 +4,7 @@ namespace Cbd.Simulation;
 /// The shipped policy with one safety rule off, which <see cref="Off"/> names for the present thread. One type, so that
 /// the protocol is compiled once for all mutants.
 /// </summary>
-public readonly struct MutantPolicy : IProtocolPolicy
+internal readonly struct MutantPolicy : IProtocolPolicy
 {
     [ThreadStatic]
     private static string? s_off;

@@ -4,12 +4,12 @@ namespace Cbd.Simulation;
 /// <param name="Rule">Name of the rule.</param>
 /// <param name="Scenario">A scenario of <see cref="Simulations"/>; behind an @ the cell of the crash matrix that is aimed at.</param>
 /// <param name="FirstSeed">Where to begin; seeds before it do not notice.</param>
-public sealed record GateEntry(string Rule, string Scenario, long FirstSeed = 1);
+internal sealed record GateEntry(string Rule, string Scenario, long FirstSeed = 1);
 
 /// <summary>
 /// The mutation gate: each safety rule is switched off, one at a time, and must be noticed by one of a few fixed seeds.
 /// </summary>
-public static class MutationGate
+internal static class MutationGate
 {
     /// <summary>Seeds that are tried from an entry's first on.</summary>
     public const int SeedCount = 30;

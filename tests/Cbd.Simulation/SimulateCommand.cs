@@ -5,7 +5,7 @@ using Cbd.Simulation.Region;
 namespace Cbd.Simulation;
 
 /// <summary>The command line of the simulator: fresh seeds, one seed again, the crash matrix, the mutation gate.</summary>
-public static class SimulateCommand
+internal static class SimulateCommand
 {
     private static readonly string s_usage = $"""
         simulate [--minutes N | --seeds N] [--from S] [--scenario NAME] [--steps N]

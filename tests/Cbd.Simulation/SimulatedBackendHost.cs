@@ -1,11 +1,11 @@
-using Cbd.Blkdevs;
-using Cbd.Channels;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Channels;
 using Cbd.Memory;
 
 namespace Cbd.Simulation;
 
 /// <summary>A host that serves one disk, and comes back after each crash once the disk's lock is free.</summary>
-public sealed class SimulatedBackendHost<TPolicy> : SimulatedActor
+internal sealed class SimulatedBackendHost<TPolicy> : SimulatedActor
     where TPolicy : struct, IProtocolPolicy
 {
     private readonly Simulator<TPolicy> _world;

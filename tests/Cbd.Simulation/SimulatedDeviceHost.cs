@@ -1,7 +1,7 @@
-using Cbd.Blkdevs;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Blocks;
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.Simulation;
@@ -10,7 +10,7 @@ namespace Cbd.Simulation;
 /// A host with one device of two queues and a user on each, who write stamped blocks, read, flush and check. Crashes,
 /// is cleared by another host, and comes back; or stops its device in order and starts it again.
 /// </summary>
-public sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
+internal sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
     where TPolicy : struct, IProtocolPolicy
 {
     private const int QueueCount = 2;

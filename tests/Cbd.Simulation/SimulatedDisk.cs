@@ -9,7 +9,7 @@ namespace Cbd.Simulation;
 /// fail operations, and is locked like a disk of a kernel: by one process of a machine, until the last operation of it
 /// has ended.
 /// </summary>
-public sealed class SimulatedDisk
+internal sealed class SimulatedDisk
 {
     public const int BlockBytes = 512;
 
@@ -243,7 +243,7 @@ public sealed class SimulatedDisk
 }
 
 /// <summary>One process's view of a <see cref="SimulatedDisk"/>, and its one queue.</summary>
-public sealed class SimulatedDiskQueue(SimulatedDisk disk, SimulatedRegion clock, Guid durabilityId) : IBlockDevice, IBlockQueue
+internal sealed class SimulatedDiskQueue(SimulatedDisk disk, SimulatedRegion clock, Guid durabilityId) : IBlockDevice, IBlockQueue
 {
     /// <summary>Called before a request is taken, to see that this process may have the disk at all.</summary>
     public Action? Check { get; init; }

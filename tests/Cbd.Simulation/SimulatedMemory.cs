@@ -4,7 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Simulation;
 
 /// <summary>How a simulated region misbehaves; probabilities per store or load, times in simulated microseconds.</summary>
-public sealed record VisibilityFaults
+internal sealed record VisibilityFaults
 {
     public static readonly VisibilityFaults None = new();
 
@@ -32,7 +32,7 @@ public sealed record VisibilityFaults
 /// sees yet. Claim words (compare-and-swap) and single words are atomic and immediate, as the hardware guarantees;
 /// lines and payload are at the mercy of <see cref="VisibilityFaults"/>.
 /// </summary>
-public sealed class SimulatedRegion
+internal sealed class SimulatedRegion
 {
     private readonly byte[] _visible;
     private readonly byte[] _older;
@@ -231,7 +231,7 @@ public sealed class SimulatedRegion
 /// <param name="region">The region.</param>
 /// <param name="host">Number of the process, for telling its stores from others'.</param>
 /// <param name="beforeAccess">Called before each access of this process: where it is paused or dies.</param>
-public readonly struct SimulatedMemory(SimulatedRegion region, int host, Action<MemoryAccess>? beforeAccess = null) : ISharedMemory
+internal readonly struct SimulatedMemory(SimulatedRegion region, int host, Action<MemoryAccess>? beforeAccess = null) : ISharedMemory
 {
     public long SizeBytes => region.SizeBytes;
 

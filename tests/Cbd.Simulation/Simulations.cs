@@ -3,13 +3,13 @@ using Cbd.Simulation.Region;
 namespace Cbd.Simulation;
 
 /// <summary>What one run did, whichever model it was of.</summary>
-public sealed record RunResult(int Requests, int Errors, int Deaths, IReadOnlyDictionary<string, int> Covered)
+internal sealed record RunResult(int Requests, int Errors, int Deaths, IReadOnlyDictionary<string, int> Covered)
 {
     public override string ToString() => $"{Requests} requests, {Errors} errors, {Deaths} deaths, {Covered.Count} cells of the crash matrix";
 }
 
 /// <summary>The named scenarios of both models, and runs of them with the shipped policy or a mutant of it.</summary>
-public static class Simulations
+internal static class Simulations
 {
     /// <summary>Steps of a run of a region.</summary>
     public const int DefaultSteps = 25_000;

@@ -1,10 +1,10 @@
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation;
 
 /// <summary>What may go wrong in a run.</summary>
-public sealed record Scenario
+internal sealed record Scenario
 {
     public VisibilityFaults Visibility { get; init; } = VisibilityFaults.None;
 
@@ -84,13 +84,13 @@ public sealed record Scenario
 }
 
 /// <summary>What a run did, to see that it did something.</summary>
-public sealed record SimulationSummary(long Seed, int Requests, int Errors, int Resets, int BackendLives, int DeviceLives);
+internal sealed record SimulationSummary(long Seed, int Requests, int Errors, int Resets, int BackendLives, int DeviceLives);
 
 /// <summary>
 /// Runs hosts with devices and hosts with backends in one thread over simulated memory and simulated time. The seed
 /// decides everything; the same seed replays the same run.
 /// </summary>
-public sealed class Simulator<TPolicy>
+internal sealed class Simulator<TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
     private readonly Scenario _scenario;
@@ -279,7 +279,7 @@ public sealed class Simulator<TPolicy>
 }
 
 /// <summary>Something that the scheduler runs.</summary>
-public abstract class SimulatedActor
+internal abstract class SimulatedActor
 {
     internal bool IsRunning { get; set; }
 

@@ -4,8 +4,8 @@ using Cbd.Disks;
 using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Ublk;
 using Cbd.Memory;
-using Cbd.Runtime;
-using Cbd.Runtime.Attachments;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
 namespace Cbd.TestPeer;
 

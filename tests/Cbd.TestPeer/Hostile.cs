@@ -1,5 +1,5 @@
 using System.Diagnostics;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.TestPeer;

@@ -1,6 +1,6 @@
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.TestPeer;
 

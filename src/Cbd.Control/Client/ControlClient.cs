@@ -2,7 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Cbd.Control.Json;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Client;
 
@@ -10,7 +10,7 @@ namespace Cbd.Control.Client;
 /// The node of a daemon, over its control socket. Thread-safe, no connection is kept. Errors arrive as the
 /// <see cref="CbdException"/> that the daemon threw; <see cref="NoDaemonException"/> if none answers.
 /// </summary>
-public sealed class ControlClient(string socketPath) : INode
+internal sealed class ControlClient(string socketPath) : INode
 {
     private const string Transports = "/v1/transports";
 

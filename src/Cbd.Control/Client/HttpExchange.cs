@@ -9,7 +9,7 @@ namespace Cbd.Control.Client;
 /// One HTTP/1.1 request and its answer over a Unix socket (RFC 9112, the little of it that a command line needs: it
 /// must start, ask and end in milliseconds). One exchange per connection. Thread-safe: no shared state.
 /// </summary>
-public static class HttpExchange
+internal static class HttpExchange
 {
     /// <summary>Longest answer taken, bytes; a list of every entry of a region stays far below.</summary>
     private const int MaxAnswerBytes = 256 << 20;

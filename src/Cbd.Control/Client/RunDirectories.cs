@@ -3,7 +3,7 @@ using Cbd.Memory;
 namespace Cbd.Control.Client;
 
 /// <summary>Where a daemon's run and state directories are when nobody says.</summary>
-public static class RunDirectories
+internal static class RunDirectories
 {
     public const string SocketName = "cbdd.sock";
     public const string RunDirectoryVariable = "CBD_RUN_DIR";

@@ -36,7 +36,7 @@ namespace Cbd.Control.Json;
 [JsonSerializable(typeof(bool?))] // arguments in addresses, for the OpenAPI document
 [JsonSerializable(typeof(int))]
 [JsonSerializable(typeof(int?))]
-public sealed partial class ControlJson : JsonSerializerContext
+internal sealed partial class ControlJson : JsonSerializerContext
 {
     /// <summary>The rules above for the options object of a host that serialises with its own.</summary>
     public static void Apply(JsonSerializerOptions options)

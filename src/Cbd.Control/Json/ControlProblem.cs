@@ -6,7 +6,7 @@ namespace Cbd.Control.Json;
 /// Every refusal and failure, as problem details (RFC 9457): <c>detail</c> is the one line for the operator,
 /// <c>kind</c> what to do about it (see <see cref="ErrorKinds"/>).
 /// </summary>
-public sealed record ControlProblem
+internal sealed record ControlProblem
 {
     public string Type { get; init; } = "about:blank";
     public required string Title { get; init; }

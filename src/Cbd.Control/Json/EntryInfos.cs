@@ -1,10 +1,11 @@
-using Cbd.Blkdevs;
-using Cbd.Runtime;
+using Cbd.Host.Devices;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Host;
 
 namespace Cbd.Control.Json;
 
 /// <summary>One host entry. <c>alive</c> is "alive", "dead" or "unknown".</summary>
-public sealed record HostInfo
+internal sealed record HostInfo
 {
     public required int HostId { get; init; }
     public required string Hostname { get; init; }
@@ -31,7 +32,7 @@ public sealed record HostInfo
 }
 
 /// <summary>One backend entry.</summary>
-public sealed record BackendInfo
+internal sealed record BackendInfo
 {
     public required int BackendId { get; init; }
     public required int HostId { get; init; }
@@ -106,14 +107,14 @@ public sealed record BackendInfo
 }
 
 /// <summary>A fault in force on a backend: how it can be given again, and how many requests it has struck.</summary>
-public sealed record FaultInfo
+internal sealed record FaultInfo
 {
     public required string Spec { get; init; }
     public required long Struck { get; init; }
 }
 
 /// <summary>One blkdev entry. <c>dev_name</c> is its node or NBD URI, empty for those of other hosts.</summary>
-public sealed record DeviceInfo
+internal sealed record DeviceInfo
 {
     public required int BlkdevId { get; init; }
     public required int HostId { get; init; }
@@ -176,7 +177,7 @@ public sealed record DeviceInfo
 }
 
 /// <summary>One channel in use. An id is −1 where it cannot be told.</summary>
-public sealed record ChannelInfo
+internal sealed record ChannelInfo
 {
     public required int ChannelId { get; init; }
     public required int BlkdevId { get; init; }

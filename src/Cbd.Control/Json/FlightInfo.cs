@@ -1,9 +1,9 @@
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Json;
 
 /// <summary>The last events of one side of one channel. <c>side</c> is "queue" or "handler"; <c>blkdev_id</c> −1 for a handler.</summary>
-public sealed record FlightInfo
+internal sealed record FlightInfo
 {
     public required int TransportId { get; init; }
     public required int ChannelId { get; init; }
@@ -42,7 +42,7 @@ public sealed record FlightInfo
 /// One event. <c>time</c> is UTC. <c>operation</c>, <c>flags</c> and <c>detail</c> are empty, numbers 0, where an event has
 /// none.
 /// </summary>
-public sealed record FlightEventInfo
+internal sealed record FlightEventInfo
 {
     public required DateTime Time { get; init; }
     public required string Event { get; init; }

@@ -1,5 +1,6 @@
+using Cbd.Host.Devices;
 using System.Text.Json.Serialization;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Json;
 
@@ -8,7 +9,7 @@ namespace Cbd.Control.Json;
 
 /// <summary>Body of tp-reg. Numbers left out are computed from the region's size. Sizes are bytes.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record TransportRequest
+internal sealed record TransportRequest
 {
     public required string Host { get; init; }
     public required string Path { get; init; }
@@ -61,7 +62,7 @@ public sealed record TransportRequest
 
 /// <summary>Body of backend-start; the transport is in the address.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record BackendRequest
+internal sealed record BackendRequest
 {
     public required string Path { get; init; }
     public int Handlers { get; set; } = 1;
@@ -105,21 +106,21 @@ public sealed record BackendRequest
 
 /// <summary>Body of backend-resize. <c>size_bytes</c> left out: what the disk has now.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record ResizeRequest
+internal sealed record ResizeRequest
 {
     public long? SizeBytes { get; set; }
 }
 
 /// <summary>Body of backend-fault: the faults that are in force from now on, or "off" alone.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record FaultsRequest
+internal sealed record FaultsRequest
 {
     public required IReadOnlyList<string> Faults { get; init; }
 }
 
 /// <summary>Body of dev-start; the transport is in the address.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record DeviceRequest
+internal sealed record DeviceRequest
 {
     public required int BackendId { get; init; }
     public int? Queues { get; set; }
@@ -170,7 +171,7 @@ public sealed record DeviceRequest
 
 /// <summary>TLS of a device's socket; <c>certificates</c> is a directory.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record TlsRequest
+internal sealed record TlsRequest
 {
     public bool Require { get; set; } = true;
     public required string Certificates { get; init; }
@@ -196,31 +197,31 @@ public sealed record TlsRequest
 
 /// <summary>Body of the stop verbs.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record StopRequest
+internal sealed record StopRequest
 {
     public bool Force { get; set; }
 }
 
 /// <summary>Body of the clear verbs. <c>fenced</c>: the operator vouches that the machine is off or cut off.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record ClearRequest
+internal sealed record ClearRequest
 {
     public bool Force { get; set; }
     public bool Fenced { get; set; }
 }
 
-public sealed record TransportStarted
+internal sealed record TransportStarted
 {
     public required int TransportId { get; init; }
 }
 
-public sealed record BackendStarted
+internal sealed record BackendStarted
 {
     public required int BackendId { get; init; }
 }
 
 /// <summary><c>size_bytes</c> is the size that is served now; <c>note</c> says what one may not expect, if anything.</summary>
-public sealed record BackendResized
+internal sealed record BackendResized
 {
     public required long SizeBytes { get; init; }
     public string? Note { get; set; }
@@ -232,7 +233,7 @@ public sealed record BackendResized
 /// <summary>
 /// <c>dev_name</c> is the node or NBD URI to use the device with; <c>note</c> says what one may not expect, if anything.
 /// </summary>
-public sealed record DeviceStarted
+internal sealed record DeviceStarted
 {
     public required int BlkdevId { get; init; }
     public required string DevName { get; init; }

@@ -1,6 +1,6 @@
 using System.Globalization;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Json;
 
@@ -8,7 +8,7 @@ namespace Cbd.Control.Json;
 /// One transport as JSON: the keys of the original's info attribute, then what this system adds. Offsets and sizes
 /// are bytes. Keys may be added, none renamed.
 /// </summary>
-public sealed record TransportInfo
+internal sealed record TransportInfo
 {
     public required int TransportId { get; init; }
 

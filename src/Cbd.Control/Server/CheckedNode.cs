@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Server;
 
@@ -7,7 +7,7 @@ namespace Cbd.Control.Server;
 /// The gate in front of a node: every number and text of a request, wherever it came from (socket, start-up verbs,
 /// restore), is in its range before the node sees it.
 /// </summary>
-public sealed class CheckedNode(INode inner) : INode
+internal sealed class CheckedNode(INode inner) : INode
 {
     public int RegisterTransport(RegisterTransportOptions options)
     {

@@ -1,5 +1,5 @@
 using Cbd.Control.Json;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
@@ -7,7 +7,7 @@ using Microsoft.AspNetCore.Routing;
 namespace Cbd.Control.Server;
 
 /// <summary>The control API: one route per method of <see cref="INode"/>, no state of its own.</summary>
-public static class ControlRoutes
+internal static class ControlRoutes
 {
     private const string Transports = "/v1/transports";
     private const string Transport = "/v1/transports/{transport}";

@@ -19,7 +19,7 @@ namespace Cbd.Control.Server;
 /// The control API on a Unix socket. Built from nothing: no configuration is read from files, the environment or the
 /// working directory. Start and stop are not thread-safe; requests are handled concurrently.
 /// </summary>
-public sealed class ControlServer : IAsyncDisposable
+internal sealed class ControlServer : IAsyncDisposable
 {
     public const string ProblemContentType = "application/problem+json";
 

@@ -5,7 +5,7 @@ using Microsoft.OpenApi;
 namespace Cbd.Control.Server;
 
 /// <summary>The description of the control API that the daemon serves; <c>docs/openapi.json</c> is its copy.</summary>
-public static class OpenApiDocument
+internal static class OpenApiDocument
 {
     public const string Path = "/openapi/v1.json";
 

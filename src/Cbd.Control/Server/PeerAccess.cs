@@ -5,7 +5,7 @@ using System.Runtime.InteropServices;
 namespace Cbd.Control.Server;
 
 /// <summary>Who is at the other end of a Unix socket, as the kernel says (unix(7): SO_PEERCRED, SO_PEERGROUPS).</summary>
-public sealed record Peer(int ProcessId, uint UserId, uint GroupId, IReadOnlyList<uint> Groups)
+internal sealed record Peer(int ProcessId, uint UserId, uint GroupId, IReadOnlyList<uint> Groups)
 {
     // asm-generic/socket.h, used by x86-64 and arm64.
     private const int SolSocket = 1;
@@ -32,7 +32,7 @@ public sealed record Peer(int ProcessId, uint UserId, uint GroupId, IReadOnlyLis
 /// Who may use the control socket: root and the daemon's own user always, and with <c>--socket-group</c> the members
 /// of that group. The mode of the socket says the same; this also holds for descriptors that were handed on.
 /// </summary>
-public sealed class PeerAccess(uint ownUserId, SocketGroup? group = null)
+internal sealed class PeerAccess(uint ownUserId, SocketGroup? group = null)
 {
     /// <summary>The group whose members may use the socket besides root and the own user.</summary>
     public SocketGroup? Group => group;
@@ -56,4 +56,4 @@ public sealed class PeerAccess(uint ownUserId, SocketGroup? group = null)
 }
 
 /// <summary>A group of the system.</summary>
-public sealed record SocketGroup(string Name, uint Id);
+internal sealed record SocketGroup(string Name, uint Id);

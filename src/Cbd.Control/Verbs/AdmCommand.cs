@@ -1,6 +1,6 @@
 using System.Globalization;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -8,7 +8,7 @@ namespace Cbd.Control.Verbs;
 /// The original's adm attribute: <c>op=backend-start,path=/dev/sdb</c>. Options are separated by commas or newlines,
 /// each is key=value, at most once, and only those of the op are taken. <c>force</c> can only be 1.
 /// </summary>
-public sealed record AdmCommand
+internal sealed record AdmCommand
 {
     private static readonly (string Op, string[] Required, string[] Optional)[] Ops =
     [

@@ -1,7 +1,7 @@
 using System.CommandLine;
 using Cbd.Control.Json;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 

@@ -7,7 +7,7 @@ namespace Cbd.Control.Verbs;
 /// Splits one line into words as a shell does with plain text: blanks separate, '…' keeps everything, "…" keeps
 /// everything but \" and \\, a backslash keeps the next character. Nothing is expanded.
 /// </summary>
-public static class CommandWords
+internal static class CommandWords
 {
     public static IReadOnlyList<string> Split(string line)
     {

@@ -1,6 +1,7 @@
+using Cbd.Host.Devices;
 using System.CommandLine;
 using Cbd.Control.Json;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 

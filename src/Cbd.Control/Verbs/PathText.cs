@@ -1,7 +1,7 @@
 namespace Cbd.Control.Verbs;
 
 /// <summary>Paths mean what they mean where they were typed; the daemon has another working directory.</summary>
-public static class PathText
+internal static class PathText
 {
     /// <summary>A region or disk path made absolute; <c>memory:</c> and <c>null:</c> disks stay as they are.</summary>
     public static string FromCaller(string path) =>

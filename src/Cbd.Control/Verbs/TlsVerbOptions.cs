@@ -1,6 +1,6 @@
 using System.CommandLine;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 

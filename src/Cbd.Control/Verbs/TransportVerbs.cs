@@ -1,6 +1,6 @@
 using System.CommandLine;
 using Cbd.Control.Json;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -161,7 +161,7 @@ internal static class TransportVerbs
 }
 
 /// <summary>Options that many verbs have.</summary>
-public static class CommonOptions
+internal static class CommonOptions
 {
     public static Option<int> Transport() => VerbOptions.NumberOr("--transport", "-t", "the transport", 0);
 

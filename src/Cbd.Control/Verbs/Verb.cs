@@ -1,13 +1,13 @@
 using System.CommandLine;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
 /// <summary>One verb: its command line, and what it does to a node, here or at the other end of a control socket.</summary>
-public sealed record Verb(Command Command, Action<ParseResult, INode, VerbOutput> Execute);
+internal sealed record Verb(Command Command, Action<ParseResult, INode, VerbOutput> Execute);
 
 /// <summary>A verb with its options, parsed and ready to be done.</summary>
-public sealed record ParsedVerb(Verb Verb, ParseResult Result)
+internal sealed record ParsedVerb(Verb Verb, ParseResult Result)
 {
     public string Name => Verb.Command.Name;
 

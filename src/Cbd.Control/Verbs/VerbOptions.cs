@@ -6,7 +6,7 @@ using Cbd.Disks;
 namespace Cbd.Control.Verbs;
 
 /// <summary>Options whose errors are one line with the value and what was expected.</summary>
-public static class VerbOptions
+internal static class VerbOptions
 {
     public static Option<bool> Flag(string name, string? alias, string description) => new(name, Aliases(alias))
     {

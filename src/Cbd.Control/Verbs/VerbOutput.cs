@@ -3,7 +3,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Cbd.Control.Json;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -11,7 +11,7 @@ namespace Cbd.Control.Verbs;
 /// Where a verb's result goes, and whether a person reads it; and where notes go, which are no part of the result.
 /// Single-threaded.
 /// </summary>
-public sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string>? note = null)
+internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string>? note = null)
 {
     /// <summary>"json", "table", or null: a table on a terminal, else JSON.</summary>
     public string? Format { get; set; }

@@ -8,7 +8,7 @@ namespace Cbd.Control.Verbs;
 /// All verbs under one root command: what cbdctrl parses, and each <c>cbdd --run</c> line. Names and options are those
 /// of cbd-utils where it has them.
 /// </summary>
-public sealed class VerbSet
+internal sealed class VerbSet
 {
     private static readonly ParserConfiguration Configuration = new()
     {

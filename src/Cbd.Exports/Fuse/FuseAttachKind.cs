@@ -1,7 +1,7 @@
 using System.Globalization;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
-using Cbd.Runtime.Attachments;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.Fuse;
 
@@ -9,7 +9,7 @@ namespace Cbd.Exports.Fuse;
 /// <param name="program">
 /// The program that has <see cref="LoopProgram"/> as its hidden subcommand; null: the one that runs.
 /// </param>
-public sealed class FuseAttachKind(string? program = null) : IAttachKind
+internal sealed class FuseAttachKind(string? program = null) : IAttachKind
 {
     private const int AdministratorCapability = 21; // CAP_SYS_ADMIN
     private static readonly Version s_leastKernel = new(5, 8);

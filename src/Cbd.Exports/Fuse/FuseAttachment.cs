@@ -1,8 +1,8 @@
 using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
-using Cbd.Runtime;
-using Cbd.Runtime.Attachments;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.Fuse;
 

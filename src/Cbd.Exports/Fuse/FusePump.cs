@@ -2,7 +2,7 @@ using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Fuse;
 

@@ -1,6 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Fuse;
 

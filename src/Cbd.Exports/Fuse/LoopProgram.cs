@@ -7,7 +7,7 @@ namespace Cbd.Exports.Fuse;
 /// What is done with loop devices in a process of its own: these calls wait for the server of the file, and are never
 /// made by it. A hidden subcommand of the daemon's program; <see cref="LoopProcess"/> starts it.
 /// </summary>
-public static class LoopProgram
+internal static class LoopProgram
 {
     /// <summary>The first word of its command line.</summary>
     public const string Verb = "--loop-device";

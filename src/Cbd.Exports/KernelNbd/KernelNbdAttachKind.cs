@@ -1,11 +1,11 @@
 using System.Globalization;
 using Cbd.Memory;
-using Cbd.Runtime.Attachments;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.KernelNbd;
 
 /// <summary>Attaches devices through the kernel's NBD client, whose server is this process.</summary>
-public sealed class KernelNbdAttachKind : IAttachKind
+internal sealed class KernelNbdAttachKind : IAttachKind
 {
     private const string Module = "nbd";
     private const string BlockDirectory = "/sys/block";

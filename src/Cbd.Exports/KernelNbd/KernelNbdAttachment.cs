@@ -3,8 +3,8 @@ using Cbd.Blocks;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
-using Cbd.Runtime.Attachments;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.KernelNbd;
 

@@ -1,7 +1,7 @@
 using Cbd.Blocks;
 using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
 
@@ -9,7 +9,7 @@ namespace Cbd.Exports.Nbd;
 /// An NBD server: fixed newstyle, one export with the empty name. One thread accepts, and one per queue serves.
 /// All members are thread-safe.
 /// </summary>
-public sealed class NbdExport : IExport
+internal sealed class NbdExport : IExport
 {
     private readonly Lock _lock = new();
     private readonly NbdListener _listener;

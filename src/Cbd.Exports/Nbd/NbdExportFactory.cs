@@ -1,13 +1,13 @@
 using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
 
 /// <summary>Makes NBD servers. Thread-safe.</summary>
 /// <param name="log">Gets one line per message that an operator may want to see; called from any thread.</param>
 /// <param name="given">Sockets that addresses of kind <c>fd:NAME</c> mean; stays the caller's.</param>
-public sealed class NbdExportFactory(Action<string>? log = null, GivenSockets? given = null) : IExportFactory
+internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets? given = null) : IExportFactory
 {
     private const string GivenScheme = "fd:";
 

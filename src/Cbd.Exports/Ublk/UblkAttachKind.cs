@@ -1,11 +1,11 @@
 using System.Globalization;
 using Cbd.Memory;
-using Cbd.Runtime.Attachments;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.Ublk;
 
 /// <summary>Attaches devices through ublk, the kernel's block driver whose server is a process (Linux 6.5 and later).</summary>
-public sealed class UblkAttachKind : IAttachKind
+internal sealed class UblkAttachKind : IAttachKind
 {
     private const string ServerPrefix = "ublkc";
 

@@ -1,8 +1,8 @@
 using System.Globalization;
 using Cbd.Blocks;
 using Cbd.Memory;
-using Cbd.Runtime;
-using Cbd.Runtime.Attachments;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.Ublk;
 

@@ -3,13 +3,13 @@ using System.Runtime.InteropServices;
 using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Ublk;
 
 /// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
 /// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
-public readonly record struct UblkPumpStatistics(
+internal readonly record struct UblkPumpStatistics(
     long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
 
 /// <summary>

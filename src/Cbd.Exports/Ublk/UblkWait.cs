@@ -1,6 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Exports.Ublk;
 

@@ -2,7 +2,7 @@ using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
-using Cbd.Runtime;
+using Cbd.Host;
 using HdrHistogram;
 
 namespace Cbd.Programs.Ctrl.Bench;

@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Ctrl.Bench;
 

@@ -2,7 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Ctrl.Bench;
 

@@ -1,7 +1,7 @@
 using System.Globalization;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd.Client;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Ctrl.Bench;
 

@@ -12,7 +12,7 @@ namespace Cbd.Programs.Daemon.Logs;
 /// Structured logs on stderr, one line per event, written before the call returns: no queue, no thread, and nothing
 /// lost when the process dies next. Thread-safe.
 /// </summary>
-public sealed class StderrLogs(TextWriter writer, bool asJson) : ILoggerProvider
+internal sealed class StderrLogs(TextWriter writer, bool asJson) : ILoggerProvider
 {
     private readonly Lock _gate = new();
 

@@ -1,10 +1,11 @@
+using Cbd.Host.Devices;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>A node whose starts and stops are kept in a <see cref="StateRecord"/>.</summary>
-public sealed class RecordingNode(INode inner, StateRecord record) : INode
+internal sealed class RecordingNode(INode inner, StateRecord record) : INode
 {
     public int RegisterTransport(RegisterTransportOptions options)
     {
@@ -81,7 +82,7 @@ public sealed class RecordingNode(INode inner, StateRecord record) : INode
                 Insecure = options.Insecure,
                 ReadOnly = options.ReadOnly,
                 Mode = PollModeText.OfOther(options.Mode),
-                OnBackendLoss = options.OnBackendLoss == Cbd.Blkdevs.OnBackendLoss.Queue ? null : LossText.Of(options.OnBackendLoss),
+                OnBackendLoss = options.OnBackendLoss == OnBackendLoss.Queue ? null : LossText.Of(options.OnBackendLoss),
                 LossTimeout = options.LossTimeoutSeconds == 0 ? null : options.LossTimeoutSeconds,
             },
         });

@@ -1,5 +1,6 @@
+using Cbd.Host.Devices;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon.State;
@@ -7,7 +8,7 @@ namespace Cbd.Programs.Daemon.State;
 /// <summary>
 /// Starts again what the record has pending, in its order. What fails is reported, one line each, and stays pending.
 /// </summary>
-public sealed class Restore(INode node, StateRecord record, ILogger logger)
+internal sealed class Restore(INode node, StateRecord record, ILogger logger)
 {
     /// <summary>Returns how many could not be started. <paramref name="isStopping"/> is asked before each.</summary>
     public int Run(Func<bool> isStopping)

@@ -1,11 +1,12 @@
+using Cbd.Host.Devices;
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>The record of what a daemon has started, in the order of starting.</summary>
-public sealed record StateDocument
+internal sealed record StateDocument
 {
     public const int CurrentVersion = 1;
 
@@ -17,7 +18,7 @@ public sealed record StateDocument
 /// One started thing: exactly one of the three is there. Things name their transport by the region's path, which is
 /// registered once per daemon; transport ids change from run to run.
 /// </summary>
-public sealed record StateEntry
+internal sealed record StateEntry
 {
     public TransportEntry? Transport { get; init; }
     public BackendEntry? Backend { get; init; }
@@ -29,14 +30,14 @@ public sealed record StateEntry
 }
 
 /// <summary>Format options are left out on purpose: a restore must never format.</summary>
-public sealed record TransportEntry
+internal sealed record TransportEntry
 {
     public required string Region { get; init; }
     public required string Host { get; init; }
     public string? Coherence { get; init; }
 }
 
-public sealed record BackendEntry
+internal sealed record BackendEntry
 {
     public required string Region { get; init; }
     public required int BackendId { get; init; }
@@ -50,7 +51,7 @@ public sealed record BackendEntry
     public string? Mode { get; init; }
 }
 
-public sealed record DeviceEntry
+internal sealed record DeviceEntry
 {
     public required string Region { get; init; }
     public required int BlkdevId { get; init; }
@@ -82,7 +83,7 @@ public sealed record DeviceEntry
 }
 
 /// <summary>TLS of a device's socket. The files themselves are read anew.</summary>
-public sealed record TlsEntry
+internal sealed record TlsEntry
 {
     public required bool Require { get; init; }
     public required string Certificates { get; init; }
@@ -109,4 +110,4 @@ public sealed record TlsEntry
     RespectNullableAnnotations = true,
     AllowDuplicateProperties = false)]
 [JsonSerializable(typeof(StateDocument))]
-public sealed partial class StateJson : JsonSerializerContext;
+internal sealed partial class StateJson : JsonSerializerContext;

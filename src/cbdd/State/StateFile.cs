@@ -4,7 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary><c>&lt;state-dir&gt;/state.json</c>: replaced as a whole, durably, with every change.</summary>
-public sealed class StateFile(string stateDirectory)
+internal sealed class StateFile(string stateDirectory)
 {
     /// <summary>Largest record taken, bytes.</summary>
     private const long MaxBytes = 64 << 20;

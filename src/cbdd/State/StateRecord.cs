@@ -8,7 +8,7 @@ namespace Cbd.Programs.Daemon.State;
 /// What is to be running: what this run has started, and what an earlier run had and this one could not start yet
 /// (pending: a disk that is missing today is not forgotten). Saved with every change. Thread-safe.
 /// </summary>
-public sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
+internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
 {
     private readonly Lock _gate = new();
     private readonly List<StateEntry> _entries = [.. loaded];

@@ -1,9 +1,9 @@
-using Cbd.Format;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 
 /// <summary>What an entry or channel is in when somebody dies.</summary>
-public enum MatrixState
+internal enum MatrixState
 {
     ChannelClaimed,
     ChannelOffered,
@@ -37,7 +37,7 @@ public enum MatrixState
 }
 
 /// <summary>Whose process ends.</summary>
-public enum MatrixDeath
+internal enum MatrixDeath
 {
     /// <summary>The host of the entry itself.</summary>
     Owner,
@@ -47,7 +47,7 @@ public enum MatrixDeath
 }
 
 /// <summary>What has to be seen after the death, before the cell counts.</summary>
-public enum MatrixOutcome
+internal enum MatrixOutcome
 {
     /// <summary>The claim word of that claim becomes FREE.</summary>
     Freed,
@@ -93,7 +93,7 @@ public enum MatrixOutcome
 /// <param name="Row">The first column, or columns, of the table in docs/protocol.md.</param>
 /// <param name="Column">The header of the column there.</param>
 /// <param name="Text">The text of the cell there.</param>
-public sealed record MatrixCell(MatrixState State, MatrixDeath Death, MatrixOutcome Outcome, string Row, string Column, string Text)
+internal sealed record MatrixCell(MatrixState State, MatrixDeath Death, MatrixOutcome Outcome, string Row, string Column, string Text)
 {
     /// <summary>The name by which it is counted.</summary>
     public string Name => $"{State}/{Death}";
@@ -103,7 +103,7 @@ public sealed record MatrixCell(MatrixState State, MatrixDeath Death, MatrixOutc
 /// The crash matrix of docs/protocol.md as data: the simulator counts each case when that death happened in that state
 /// and its outcome was seen, the directed runs aim at each, and a test compares the document with it.
 /// </summary>
-public static class CrashMatrix
+internal static class CrashMatrix
 {
     private const string BlkdevDies = "blkdev's host dies", BackendDies = "backend's host dies", BothDie = "both die", HostDies = "its host dies", WhoGoesOn = "who goes on";
 

@@ -1,5 +1,5 @@
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 

@@ -1,5 +1,5 @@
 using Cbd.Blocks;
-using Cbd.Channels;
+using Cbd.Protocol.Channels;
 using Cbd.Memory;
 
 namespace Cbd.Simulation.Region;

@@ -1,7 +1,7 @@
 namespace Cbd.Simulation.Region;
 
 /// <summary>How often each cell of the crash matrix was seen, with its outcome.</summary>
-public sealed class MatrixCover
+internal sealed class MatrixCover
 {
     private readonly Dictionary<string, int> _seen = [];
 
@@ -27,7 +27,7 @@ public sealed class MatrixCover
 }
 
 /// <summary>Runs that aim at one cell each: processes die in that state, and only there.</summary>
-public static class DirectedRuns
+internal static class DirectedRuns
 {
     private const int MaxSeeds = 40;
     private const int Steps = 40_000;

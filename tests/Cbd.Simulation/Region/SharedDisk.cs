@@ -1,4 +1,4 @@
-using Cbd.Format;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 

@@ -1,14 +1,14 @@
-using Cbd.Backends;
-using Cbd.Blkdevs;
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
-using Cbd.Transports;
+using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
 
 /// <summary>A process is killed here: thrown out of an access to the region.</summary>
-public sealed class CrashException : Exception
+internal sealed class CrashException : Exception
 {
     public CrashException()
         : base("the process was killed")

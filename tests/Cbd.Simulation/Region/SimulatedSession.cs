@@ -1,8 +1,8 @@
-using Cbd.Backends;
-using Cbd.Blkdevs;
-using Cbd.Channels;
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 
 namespace Cbd.Simulation.Region;

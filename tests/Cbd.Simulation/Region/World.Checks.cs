@@ -1,9 +1,9 @@
-using Cbd.Format;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 
 /// <summary>What must hold at any time, and what must be there in the end.</summary>
-public sealed partial class World<TPolicy>
+internal sealed partial class World<TPolicy>
 {
     /// <summary>Virtual time in which everything has to be well after the faults stopped: a few dead-times each way.</summary>
     private const long CalmMicroseconds = 60L * DeadMicroseconds;

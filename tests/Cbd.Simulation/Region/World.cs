@@ -1,19 +1,19 @@
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
-using Cbd.Transports;
+using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
 
 /// <summary>What a run did, to see that it did something, and which cells of the crash matrix it showed.</summary>
-public sealed record WorldSummary(long Seed, int Requests, int Errors, int Deaths, int Devices, int Sessions, int Accesses, IReadOnlyDictionary<string, int> Covered);
+internal sealed record WorldSummary(long Seed, int Requests, int Errors, int Deaths, int Devices, int Sessions, int Accesses, IReadOnlyDictionary<string, int> Covered);
 
 /// <summary>
 /// A region with everything on it, in one thread and in virtual time: three machines, five processes, three disks,
 /// devices that come and go, an operator. Everything that the seed decides is replayed by it. Each memory access is a
 /// place where another thread may run, where the process may stand still for long, or die.
 /// </summary>
-public sealed partial class World<TPolicy>
+internal sealed partial class World<TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
     internal const int BeatMs = 5;

@@ -1,7 +1,7 @@
 namespace Cbd.Simulation.Region;
 
 /// <summary>What may go wrong in a run of a <see cref="World{TPolicy}"/>; probabilities, times in microseconds.</summary>
-public sealed record WorldScenario
+internal sealed record WorldScenario
 {
     public VisibilityFaults Visibility { get; init; } = VisibilityFaults.None;
 

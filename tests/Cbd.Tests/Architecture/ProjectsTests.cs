@@ -9,7 +9,7 @@ public sealed partial class ProjectsTests
 {
     /// <summary>A project references only those above it; the two programs, which come last, not each other.</summary>
     private static readonly string[] s_order =
-        ["Cbd.Memory", "Cbd", "Cbd.Disks", "Cbd.Runtime", "Cbd.Exports", "Cbd.Control", "cbdd", "cbdctrl"];
+        ["Cbd.Memory", "Cbd.Blocks", "Cbd.Protocol", "Cbd.Disks", "Cbd.Host", "Cbd", "Cbd.Exports", "Cbd.Control", "cbdd", "cbdctrl"];
 
     [Fact]
     public void Reference_only_projects_above_them()
@@ -63,7 +63,7 @@ public sealed partial class ProjectsTests
     /// <summary>Queue and handler advance by polling; whoever drives them has the threads and the clocks.</summary>
     [Fact]
     public void Have_no_threads_and_no_clocks_in_the_protocol() =>
-        Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), "Cbd"));
+        Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), "Cbd.Protocol"));
 
     /// <summary>.NET's cryptography loads OpenSSL, and ends the process where there is none; a disk needs libc alone.</summary>
     [Fact]

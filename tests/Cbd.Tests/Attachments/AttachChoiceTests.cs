@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime.Attachments;
+using Cbd.Host.Attachments;
 using Xunit;
 
 namespace Cbd.Tests.Attachments;

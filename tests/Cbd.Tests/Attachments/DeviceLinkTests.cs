@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime.Attachments;
+using Cbd.Host.Attachments;
 using Cbd.Tests.Memory;
 using Xunit;
 

@@ -1,4 +1,5 @@
-using Cbd.Blkdevs;
+using Cbd.Host.Devices;
+using Cbd.Protocol.Blkdevs;
 using Xunit;
 
 namespace Cbd.Tests.Blkdevs;

@@ -1,7 +1,7 @@
-using Cbd.Backends;
-using Cbd.Blkdevs;
-using Cbd.Channels;
-using Cbd.Format;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Cbd.Tests.Hosts;

@@ -1,8 +1,8 @@
-using Cbd.Blkdevs;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Blocks;
-using Cbd.Channels;
+using Cbd.Protocol.Channels;
 using Cbd.Disks;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 
 namespace Cbd.Tests.Channels;

@@ -1,6 +1,6 @@
 using Cbd.Control.Verbs;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Control;

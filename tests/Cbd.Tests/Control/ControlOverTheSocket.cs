@@ -6,7 +6,7 @@ using Cbd.Control.Client;
 using Cbd.Control.Server;
 using Cbd.Memory;
 using Cbd.Programs.Daemon.Logs;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Control;

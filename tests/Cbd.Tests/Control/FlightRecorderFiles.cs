@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging.Abstractions;
 using Xunit;
 

@@ -1,4 +1,4 @@
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Tests.Control;
 

@@ -1,9 +1,10 @@
+using Cbd.Host.Devices;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
-using Cbd.Blkdevs;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Control.Json;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Control;

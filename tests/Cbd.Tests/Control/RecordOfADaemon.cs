@@ -1,8 +1,9 @@
-using Cbd.Blkdevs;
+using Cbd.Host.Devices;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Memory;
 using Cbd.Programs.Daemon;
 using Cbd.Programs.Daemon.State;
-using Cbd.Runtime;
+using Cbd.Host;
 using Microsoft.Extensions.Logging;
 using Xunit;
 

@@ -1,6 +1,7 @@
+using Cbd.Host.Devices;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Control;
@@ -215,7 +216,7 @@ public sealed class VerbsOnTheCommandLine : IDisposable
             $"{new StartDeviceOptions { Backend = 2, Queues = 3, Nbd = "tcp:0.0.0.0:10809", Insecure = true, ReadOnly = true }}",
             _node.Calls[1]);
         Run("dev-start -b 2 --on-backend-loss fail");
-        Assert.Equal($"{new StartDeviceOptions { Backend = 2, OnBackendLoss = Cbd.Blkdevs.OnBackendLoss.Fail }}", _node.Calls[2]);
+        Assert.Equal($"{new StartDeviceOptions { Backend = 2, OnBackendLoss = OnBackendLoss.Fail }}", _node.Calls[2]);
         Run("dev-start -b 2 --on-backend-loss queue --loss-timeout 90");
         Assert.Equal($"{new StartDeviceOptions { Backend = 2, LossTimeoutSeconds = 90 }}", _node.Calls[3]);
     }

@@ -2,7 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Exports;

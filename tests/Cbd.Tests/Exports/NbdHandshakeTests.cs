@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Text;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Exports;

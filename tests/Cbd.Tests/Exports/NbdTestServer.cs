@@ -1,6 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Exports;

@@ -5,7 +5,7 @@ using System.Security.Cryptography.X509Certificates;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
-using Cbd.Runtime;
+using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Exports;

@@ -1,6 +1,6 @@
 using System.Security.Cryptography;
 using System.Security.Cryptography.X509Certificates;
-using Cbd.Runtime;
+using Cbd.Host;
 
 namespace Cbd.Tests.Exports;
 

@@ -1,4 +1,4 @@
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Simulation;
 using Cbd.Tests.Hosts;
 using Cbd.Tests.Transports;

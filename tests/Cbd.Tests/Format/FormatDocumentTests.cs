@@ -3,7 +3,7 @@ using System.Globalization;
 using System.Reflection;
 using System.Runtime.CompilerServices;
 using System.Text.Json;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Tests.Hosts;
 using Xunit;

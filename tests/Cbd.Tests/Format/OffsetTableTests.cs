@@ -1,5 +1,5 @@
 using Cbd.Blocks;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Tests.Hosts;
 using Xunit;
@@ -61,7 +61,7 @@ public sealed class The_offset_tables
     public void List_every_structure_of_the_format()
     {
         IEnumerable<string> types = typeof(ClaimWord).Assembly.GetTypes()
-            .Where(type => type.Namespace == "Cbd.Format" && !type.IsNested && !type.IsEnum && type.Name[0] != '<')
+            .Where(type => type.Namespace == "Cbd.Protocol.Format" && !type.IsNested && !type.IsEnum && type.Name[0] != '<')
             .Select(type => type.Name);
         Assert.Equal(s_tables.Keys.Concat(s_lines).Concat(s_notStored).Order(StringComparer.Ordinal), types.Order(StringComparer.Ordinal));
     }

@@ -1,10 +1,10 @@
-using Cbd.Backends;
-using Cbd.Blkdevs;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
 using Cbd.Blocks;
-using Cbd.Channels;
+using Cbd.Protocol.Channels;
 using Cbd.Disks;
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Xunit;

@@ -1,7 +1,7 @@
-using Cbd.Backends;
-using Cbd.Blkdevs;
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Xunit;

@@ -1,5 +1,5 @@
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Xunit;
 

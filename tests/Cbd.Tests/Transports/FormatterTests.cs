@@ -1,10 +1,10 @@
-using Cbd.Channels;
-using Cbd.Format;
-using Cbd.Hosts;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Cbd.Tests.Hosts;
-using Cbd.Transports;
+using Cbd.Protocol.Transports;
 using Xunit;
 
 namespace Cbd.Tests.Transports;

@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Runtime.Transports;
+using Cbd.Host.Sessions;
 using Xunit;
 
 namespace Cbd.Tests.Transports;

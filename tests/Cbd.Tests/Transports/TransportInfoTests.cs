@@ -1,9 +1,9 @@
 using System.Buffers.Binary;
-using Cbd.Format;
+using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Simulation;
 using Cbd.Tests.Hosts;
-using Cbd.Transports;
+using Cbd.Protocol.Transports;
 using Xunit;
 
 namespace Cbd.Tests.Transports;

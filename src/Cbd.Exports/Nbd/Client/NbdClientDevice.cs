@@ -9,7 +9,7 @@ namespace Cbd.Exports.Nbd.Client;
 /// An NBD server's export as a block device: one connection for each queue, simple replies, no TLS. For measuring and
 /// testing; a server that breaks the protocol fails the queue.
 /// </summary>
-public sealed class NbdClientDevice : IBlockDevice
+internal sealed class NbdClientDevice : IBlockDevice
 {
     private const int PeerCredentials = 17;
     private const int LevelSocket = 1;

@@ -1,0 +1,85 @@
+using Cbd.Blocks;
+
+namespace Cbd.Host.Attachments;
+
+/// <summary>
+/// One way to give a device to this machine's kernel, so that it is a block device there: ublk, nbd or fuse. One object
+/// serves a whole daemon. Thread-safe.
+/// </summary>
+/// <remarks>
+/// What is the same for all kinds is done around them (<see cref="AttachedExport"/>): the link <c>/dev/cbdN</c>, who
+/// uses the device, the choice of a kind.
+/// </remarks>
+internal interface IAttachKind
+{
+    /// <summary>As in <c>dev-start --attach</c>: "ublk", "nbd" or "fuse".</summary>
+    string Name { get; }
+
+    /// <summary>
+    /// This kernel has it and this process may use it. Cheap; changes nothing. Otherwise
+    /// <paramref name="whyNot"/> says what is missing (module, node, capability, kernel version) and how to get it, as
+    /// the rest of a sentence: "/dev/ublk-control does not exist: load the module with 'modprobe ublk_drv'".
+    /// </summary>
+    bool IsAvailable(out string whyNot);
+
+    /// <summary>
+    /// Takes what the device needs of the kernel that may be refused, and gives nothing to users yet. Throws
+    /// <see cref="Cbd.Memory.CbdException"/>, and holds nothing then.
+    /// </summary>
+    IKernelAttachment Open(AttachOptions options);
+
+    /// <summary>
+    /// Removes what killed daemons left in the kernel: their devices, mounts, connections; those of living processes,
+    /// other daemons included, are not touched. Called when the daemon starts, and before a device is attached.
+    /// <paramref name="log"/> gets one line for each thing found. Does not throw for what it cannot remove; it logs.
+    /// </summary>
+    void CleanUp(Action<string> log);
+}
+
+/// <summary>What a device is attached with.</summary>
+internal sealed record AttachOptions
+{
+    /// <summary>Name of the device on this machine: <c>cbd0</c>; <c>cbd1.0</c> on a second transport.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Its number among the devices of its transport.</summary>
+    public required int Device { get; init; }
+
+    /// <summary>The daemon's own directory, for what the kind must keep in files.</summary>
+    public required string RunDirectory { get; init; }
+
+    /// <summary>Gets one line per message that an operator may want to see; called from any thread.</summary>
+    public required Action<string> Log { get; init; }
+}
+
+/// <summary>
+/// One device in this machine's kernel. <see cref="Serve"/> is called once, then <see cref="Resize"/> any number of
+/// times, then <see cref="Stop"/>; <see cref="IDisposable.Dispose"/> always, after which nothing is left. One thread at
+/// a time, except <see cref="Node"/>.
+/// </summary>
+internal interface IKernelAttachment : IDisposable
+{
+    /// <summary>The kernel's node, e.g. <c>/dev/ublkb0</c>; empty until <see cref="Serve"/> has returned.</summary>
+    string Node { get; }
+
+    /// <summary>
+    /// Serves <paramref name="device"/> on threads of its own, one per queue, and makes the kernel's block device: when
+    /// it returns the node is there and can be opened. Throws <see cref="Cbd.Memory.CbdException"/> if the kernel
+    /// refuses; <see cref="Stop"/> need not be called then.
+    /// </summary>
+    void Serve(IBlockDevice device, int queues, PollMode mode);
+
+    /// <summary>
+    /// The device has another size (<see cref="IBlockDevice.Info"/>): the kernel's gets it too, while in use. Throws
+    /// Unsupported, naming the kernel version that is needed, where that cannot be done.
+    /// </summary>
+    void Resize();
+
+    /// <summary>
+    /// Removes the kernel's block device, then ends the threads after their requests were answered, and closes the
+    /// queues. Nobody seemed to use the device, unless <paramref name="force"/>: then its users get I/O errors from here
+    /// on, and what they still hold goes when they let it go. Not forced it may throw
+    /// <see cref="Cbd.Memory.CbdException"/> (Busy) if the kernel says that it is in use after all; it serves on then.
+    /// </summary>
+    void Stop(bool force);
+}

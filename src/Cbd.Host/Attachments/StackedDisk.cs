@@ -1,0 +1,81 @@
+using Cbd.Memory;
+
+namespace Cbd.Host.Attachments;
+
+/// <summary>
+/// Finds out whether a disk lies on a device of the same transport: its requests would come back to the transport that
+/// they came from, and wait for themselves.
+/// </summary>
+internal static class StackedDisk
+{
+    private const int MaxDepth = 16;
+
+    /// <summary>Throws Invalid if the path is, or lies on, a device of that region on this machine.</summary>
+    internal static void Refuse(string path, Guid region, AttachPlaces places)
+    {
+        if (FileStatus.TryGet(path, out FileStatus status) != 0)
+            return;
+        bool isNode = status.Type == FileType.BlockDevice;
+        string number = isNode ? $"{status.NodeMajor}:{status.NodeMinor}" : $"{status.DeviceMajor}:{status.DeviceMinor}";
+        if (Find(number, region, places, MaxDepth) is { } name)
+        {
+            throw new CbdException(
+                CbdErrorKind.Invalid,
+                $"'{path}' {(isNode ? "is" : "lies on")} the device {name} of this transport: a disk cannot be stacked on a device that it may serve; use another disk, or another transport");
+        }
+    }
+
+    /// <summary>The device of that region which the block device is, is a part of, or is made of; null if none is.</summary>
+    private static string? Find(string number, Guid region, AttachPlaces places, int depth)
+    {
+        string? folder = Resolve($"/sys/dev/block/{number}");
+        if (folder is null || depth == 0)
+            return null;
+        string whole = File.Exists($"{folder}/partition") ? Path.GetDirectoryName(folder)! : folder;
+        if (NameOf(Path.GetFileName(whole), region, places) is { } name)
+            return name;
+        var below = new List<string>();
+        foreach (string slave in Entries($"{folder}/slaves").Concat(Entries($"{whole}/slaves")))
+            below.AddRange(Lines($"/sys/class/block/{slave}/dev"));
+        foreach (string file in Lines($"{whole}/loop/backing_file"))
+        {
+            if (FileStatus.TryGet(file, out FileStatus status) == 0)
+                below.Add(status.Type == FileType.BlockDevice ? $"{status.NodeMajor}:{status.NodeMinor}" : $"{status.DeviceMajor}:{status.DeviceMinor}");
+        }
+
+        return below.Distinct().Select(next => Find(next, region, places, depth - 1)).FirstOrDefault(found => found is not null);
+    }
+
+    private static string? NameOf(string kernelName, Guid region, AttachPlaces places)
+    {
+        string[] words = Lines(Path.Combine(places.Registry, "by-node", kernelName)).FirstOrDefault("").Split(' ');
+        return words.Length == 2 && Guid.TryParse(words[1], out Guid its) && its == region ? words[0] : null;
+    }
+
+    private static string? Resolve(string link)
+    {
+        try
+        {
+            return new DirectoryInfo(link).ResolveLinkTarget(returnFinalTarget: true)?.FullName;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    private static IEnumerable<string> Entries(string directory) =>
+        Directory.Exists(directory) ? Directory.EnumerateFileSystemEntries(directory).Select(path => Path.GetFileName(path)) : [];
+
+    private static string[] Lines(string file)
+    {
+        try
+        {
+            return File.ReadAllLines(file);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return [];
+        }
+    }
+}

@@ -1,0 +1,249 @@
+using Cbd.Disks;
+using Cbd.Memory;
+using Cbd.Host.Attachments;
+using Cbd.Host.Sessions;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Host;
+
+/// <summary>A host in this process: see <see cref="INode"/>. Thread-safe.</summary>
+internal sealed class Node : INode
+{
+    private readonly NodeOptions _options;
+    private readonly IExportFactory _exports;
+    private readonly AttachChoice _attach;
+    private readonly Lock _lock = new();
+    private readonly Dictionary<int, TransportService> _transports = [];
+    private bool _disposed;
+
+    /// <param name="options">See there.</param>
+    /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
+    /// <param name="kinds">
+    /// How devices can be attached to this machine's kernel. What killed daemons left there is removed now.
+    /// </param>
+    public Node(NodeOptions options, IExportFactory exports, params IReadOnlyList<IAttachKind> kinds)
+    {
+        _options = options;
+        _exports = exports;
+        _attach = new AttachChoice(kinds);
+        _attach.CleanUp(Log);
+    }
+
+    /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
+    private readonly Dictionary<int, FileIdentity?> _opening = [];
+
+    public int RegisterTransport(RegisterTransportOptions request)
+    {
+        int id = TakeId();
+        try
+        {
+            OpenedTransport opened = TransportOpening.Open(request, _options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
+            var service = new TransportService(id, request.Path, opened, _options);
+            bool late;
+            lock (_lock)
+            {
+                late = _disposed;
+                if (!late)
+                    _transports.Add(id, service);
+            }
+
+            if (late)
+            {
+                service.Close();
+                throw new CbdException(CbdErrorKind.Failed, "this daemon is stopping: start it again");
+            }
+
+            _options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
+            return id;
+        }
+        finally
+        {
+            lock (_lock)
+                _opening.Remove(id);
+        }
+    }
+
+    public void UnregisterTransport(int transport)
+    {
+        Find(transport).Unregister();
+        lock (_lock)
+            _transports.Remove(transport);
+        _options.Logger.LogInformation("transport {Transport} unregistered", transport);
+    }
+
+    public IReadOnlyList<TransportDescription> ListTransports()
+    {
+        lock (_lock)
+            return [.. _transports.Values.OrderBy(t => t.Id).Select(Describe)];
+    }
+
+    public TransportDescription GetTransport(int transport) => Describe(Find(transport));
+
+    public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).ListHosts();
+
+    public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).ClearHost(host, force, fenced);
+
+    public int StartBackend(StartBackendOptions request)
+    {
+        TransportService transport = Find(request.Transport);
+        StackedDisk.Refuse(request.Path, transport.Geometry.RegionId, _options.AttachPlaces);
+        return transport.StartBackend(request, Regions());
+    }
+
+    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force, leaves: false);
+
+    public void LeaveBackend(int transport, int backend) => Find(transport).StopBackend(backend, force: true, leaves: true);
+
+    public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
+
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).ResizeBackend(backend, sizeBytes);
+
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).SetFaults(backend, faults);
+
+    public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
+
+    public StartedDevice StartDevice(StartDeviceOptions request)
+    {
+        TransportService transport = Find(request.Transport);
+        (IAttachKind? kind, string note) = _attach.Choose(
+            request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
+        if (kind is null)
+        {
+            string ofExport = "";
+            StartedDevice started = transport.StartDevice(request, device =>
+            {
+                IExport export = _exports.Open(
+                    request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd",
+                    SocketOptions.Of(request));
+                ofExport = export.Note;
+                return export;
+            });
+            return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
+        }
+
+        _attach.CleanUp(Log);
+        return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
+    }
+
+    public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
+
+    public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).ClearDevice(device, force, fenced);
+
+    public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).ListDevices(all);
+
+    public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).ListChannels();
+
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => Find(transport).ReadFlights(filter);
+
+    public void Dispose()
+    {
+        TransportService[] services;
+        lock (_lock)
+        {
+            _disposed = true;
+            services = [.. _transports.Values];
+            _transports.Clear();
+        }
+
+        foreach (TransportService service in services)
+            service.Close();
+    }
+
+    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region)
+    {
+        string name = DeviceName(transport, device);
+        DeviceLink link = DeviceLink.Take(_options.AttachPlaces, name, region);
+        try
+        {
+            return new AttachedExport(
+                kind.Name, kind.Open(new AttachOptions { Name = name, Device = device, RunDirectory = _options.RunDirectory, Log = Log }), link);
+        }
+        catch
+        {
+            link.Dispose();
+            throw;
+        }
+    }
+
+    private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
+
+    /// <summary>Devices are numbered per transport; the first transport's have the plain names.</summary>
+    private static string DeviceName(int transport, int device) => transport == 0 ? $"cbd{device}" : $"cbd{transport}.{device}";
+
+    private int TakeId()
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            for (int id = 0; id < _options.MaxTransports; id++)
+            {
+                if (!_transports.ContainsKey(id) && _opening.TryAdd(id, null))
+                    return id;
+            }
+        }
+
+        throw new CbdException(CbdErrorKind.Exhausted, $"this daemon has {_options.MaxTransports} transports already: unregister one, or start cbdd with a larger --max-transports");
+    }
+
+    private bool IsTaken(int id, FileIdentity region)
+    {
+        lock (_lock)
+        {
+            bool taken = _transports.Values.Any(t => Identify(t) == region) || _opening.Any(o => o.Key != id && o.Value == region);
+            if (!taken)
+                _opening[id] = region;
+            return taken;
+        }
+    }
+
+    private IReadOnlyList<FileIdentity> Regions()
+    {
+        lock (_lock)
+            return [.. _transports.Values.Select(Identify)];
+    }
+
+    private static FileIdentity Identify(TransportService transport) => new(transport.Region.Device, transport.Region.Inode);
+
+    private TransportService Find(int transport)
+    {
+        lock (_lock)
+            return _transports.TryGetValue(transport, out TransportService? service) ? service : throw Unknown(transport);
+    }
+
+    private static CbdException Unknown(int transport) =>
+        new(CbdErrorKind.NotFound, $"transport {transport} is not registered: register a region with tp-reg, or see tp-list");
+
+    private static TransportDescription Describe(TransportService transport)
+    {
+        Cbd.Protocol.Format.RegionGeometry geometry = transport.Geometry;
+        return new TransportDescription
+        {
+            TransportId = transport.Id,
+            Magic = Cbd.Protocol.Format.TransportInfo.Magic,
+            Version = transport.Info.Version,
+            Flags = (uint)transport.Info.Flags,
+            HostAreaOffset = geometry.HostAreaOffset,
+            BytesPerHost = geometry.BytesPerHost,
+            HostCount = geometry.HostCount,
+            BackendAreaOffset = geometry.BackendAreaOffset,
+            BytesPerBackend = geometry.BytesPerBackend,
+            BackendCount = geometry.BackendCount,
+            BlkdevAreaOffset = geometry.BlkdevAreaOffset,
+            BytesPerBlkdev = geometry.BytesPerBlkdev,
+            BlkdevCount = geometry.BlkdevCount,
+            ChannelAreaOffset = geometry.ChannelAreaOffset,
+            BytesPerChannel = geometry.BytesPerChannel,
+            ChannelCount = geometry.ChannelCount,
+            HostId = transport.Host.Host,
+            HostName = transport.Host.Name,
+            Path = transport.Path,
+            Coherence = transport.Info.Coherence.ToString().ToLowerInvariant(),
+            PayloadCrc = geometry.PayloadCrc,
+            RingSlots = geometry.RingSlots,
+            SizeBytes = geometry.SizeBytes,
+            Uuid = geometry.RegionId,
+            Failure = transport.Failure ?? "",
+            Quarantined = transport.CountQuarantined(),
+        };
+    }
+}

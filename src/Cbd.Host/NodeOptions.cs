@@ -1,0 +1,39 @@
+using Cbd.Host.Attachments;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Host;
+
+/// <summary>What a node is told once, when it starts. Times are milliseconds.</summary>
+internal sealed record NodeOptions
+{
+    /// <summary>Where sockets of this host's exports are put by default; exists.</summary>
+    public required string RunDirectory { get; init; }
+
+    /// <summary>Where this host keeps what must outlive a restart; exists.</summary>
+    public required string StateDirectory { get; init; }
+
+    /// <summary>Random, made once and kept in the state directory: tells this host's earlier lives from strangers.</summary>
+    public required Guid HostUuid { get; init; }
+
+    public required ILogger Logger { get; init; }
+
+    /// <summary>Where devices that are attached to this machine's kernel get their names.</summary>
+    public AttachPlaces AttachPlaces { get; init; } = new();
+
+    /// <summary>Period of the heartbeat, 10 to 60000.</summary>
+    public int BeatMs { get; init; } = DefaultBeatMs;
+
+    /// <summary>A heartbeat that stands still this long is a dead host's; at least four beats.</summary>
+    public int DeadMs { get; init; } = DefaultDeadMs;
+
+    /// <summary>A host that could not beat this long stops serving; more than a beat, less than the dead-time.</summary>
+    public int FenceMs { get; init; } = DefaultFenceMs;
+
+    /// <summary>Transports that this node registers on at once, 1 to 1024.</summary>
+    public int MaxTransports { get; init; } = DefaultMaxTransports;
+
+    public const int DefaultBeatMs = 1000;
+    public const int DefaultDeadMs = 10000;
+    public const int DefaultFenceMs = 6000;
+    public const int DefaultMaxTransports = 16;
+}

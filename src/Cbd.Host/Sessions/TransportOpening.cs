@@ -1,0 +1,150 @@
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
+using Cbd.Memory;
+using Cbd.Protocol.Transports;
+
+namespace Cbd.Host.Sessions;
+
+/// <summary>What registering on a region came to.</summary>
+internal sealed record OpenedTransport(
+    RegionSource Source,
+    RegionMapping Region,
+    TransportInfo Info,
+    HostIdentity Identity,
+    IHostLocks Locks,
+    HostClaim<MappedMemory, SafePolicy> Host,
+    LivenessTracker<MappedMemory, SafePolicy> Tracker,
+    Clearing<MappedMemory, SafePolicy> Clearing);
+
+/// <summary>Maps a region, formats it if asked, and registers this host on it.</summary>
+internal static class TransportOpening
+{
+    private const int StepIntervalMs = 10;
+
+    /// <param name="isTaken">Whether this process is registered on the region of this device and inode.</param>
+    public static OpenedTransport Open(RegisterTransportOptions options, NodeOptions node, Func<ulong, ulong, bool> isTaken)
+    {
+        if (options.Coherence is not (null or "hardware"))
+            throw new CbdException(CbdErrorKind.Unsupported, $"coherence '{options.Coherence}' is not supported: this version knows only 'hardware'");
+        if (!options.Format && (options.SizeBytes ?? options.ChannelSizeBytes ?? options.Hosts ?? options.Backends ?? options.Blkdevs ?? options.Channels ?? options.RingSlots) is not null)
+            throw new CbdException(CbdErrorKind.Invalid, "size and geometry are chosen when a region is formatted: add --format, or leave these options out");
+        CheckName(options, node);
+        RegionSource source = RegionSource.Open(options.Path, options.Format ? options.SizeBytes : null);
+        RegionMapping? region = null;
+        try
+        {
+            if (isTaken(source.Device, source.Inode))
+                throw new CbdException(CbdErrorKind.Busy, $"region '{options.Path}' is registered by this daemon already: see tp-list");
+            if (options.Format)
+                Prepare(options, source);
+            region = source.Map();
+            return Register(options, node, source, region);
+        }
+        catch
+        {
+            region?.Dispose();
+            source.DeleteIfCreated();
+            source.Dispose();
+            throw;
+        }
+    }
+
+    private static void CheckName(RegisterTransportOptions options, NodeOptions node) => Identify(options, node, 0, 0).Validate();
+
+    private static void Prepare(RegisterTransportOptions options, RegionSource source)
+    {
+        if (source.RequiresCoherence && options.Coherence is null)
+            throw new CbdException(CbdErrorKind.Invalid, $"region '{options.Path}' is shared between machines: say how their caches agree with --coherence hardware");
+        long target = Math.Max(options.SizeBytes ?? source.SizeBytes, source.SizeBytes);
+        // Before the file grows: nothing changes if the region cannot be laid out.
+        RegionPlan.Create(target, Plan(options, source.PageBytes), Guid.NewGuid());
+        if (target > source.SizeBytes)
+            source.Grow(target);
+    }
+
+    private static RegionOptions Plan(RegisterTransportOptions options, int pageBytes) => new()
+    {
+        Hosts = options.Hosts,
+        Backends = options.Backends,
+        Blkdevs = options.Blkdevs,
+        Channels = options.Channels,
+        ChannelSizeBytes = options.ChannelSizeBytes,
+        RingSlots = options.RingSlots,
+        PayloadCrc = options.PayloadCrc,
+        PageBytes = pageBytes,
+    };
+
+    private static HostIdentity Identify(RegisterTransportOptions options, NodeOptions node, ulong device, ulong inode) => new()
+    {
+        Name = options.Host,
+        BootId = ProcessIdentity.BootId,
+        HostUuid = node.HostUuid,
+        Device = device,
+        Inode = inode,
+        Pid = Environment.ProcessId,
+        BeatMs = node.BeatMs,
+        DeadMs = node.DeadMs,
+    };
+
+    private static OpenedTransport Register(RegisterTransportOptions options, NodeOptions node, RegionSource source, RegionMapping region)
+    {
+        MappedMemory memory = region.Memory;
+        HostIdentity identity = Identify(options, node, region.Device, region.Inode);
+        var locks = new OfdHostLocks(region);
+        if (options.Format)
+        {
+            var info = new TransportInfo
+            {
+                Geometry = RegionPlan.Create(region.SizeBytes, Plan(options, region.PageBytes), Guid.NewGuid()),
+                Coherence = RegionCoherence.Hardware,
+            };
+            var formatter = new Formatter<MappedMemory, SafePolicy>(memory, info, identity, locks, options.Force);
+            Drive(formatter.Step, node, options.Path, "formatted");
+        }
+
+        TransportInfo read = ReadInfo(memory, region, options.Path);
+        // The claim looks again; before it, nothing has been stored.
+        read.CheckWritable();
+        if (read.Geometry.PageBytes % region.PageBytes != 0)
+            throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
+        var tracker = new LivenessTracker<MappedMemory, SafePolicy>(memory, read.Geometry, identity, locks);
+        var clearing = new Clearing<MappedMemory, SafePolicy>(memory, read.Geometry, tracker);
+        var registration = new HostRegistration<MappedMemory, SafePolicy>(memory, read.Geometry, identity, locks, tracker, clearing);
+        try
+        {
+            Drive(registration.Step, node, options.Path, "registered on");
+        }
+        catch
+        {
+            registration.Cancel();
+            throw;
+        }
+
+        return new OpenedTransport(source, region, read, identity, locks, registration.Claim!, tracker, clearing);
+    }
+
+    private static TransportInfo ReadInfo(in MappedMemory memory, RegionMapping region, string path)
+    {
+        try
+        {
+            return TransportInfo.Read(memory, region.SizeBytes);
+        }
+        catch (CbdException e)
+        {
+            throw new CbdException(e.Kind, $"region '{path}': {e.Message}", e);
+        }
+    }
+
+    /// <summary>Steps until done; an undecided neighbour is decided after a dead-time or two.</summary>
+    private static void Drive(Func<long, StepResult> step, NodeOptions node, string path, string what)
+    {
+        long limit = MonotonicClock.Milliseconds + 3L * node.DeadMs + 5000;
+        while (step(MonotonicClock.Milliseconds) == StepResult.Again)
+        {
+            if (MonotonicClock.Milliseconds > limit)
+                throw new CbdException(CbdErrorKind.TimedOut, $"region '{path}' could not be {what}: another host there does not decide: see host-list, and clear it with host-clear");
+            Thread.Sleep(StepIntervalMs);
+        }
+    }
+}

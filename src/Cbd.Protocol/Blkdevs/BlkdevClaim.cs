@@ -1,0 +1,137 @@
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
+using Cbd.Memory;
+
+namespace Cbd.Protocol.Blkdevs;
+
+/// <summary>
+/// This host's claim of a blkdev entry. One thread at a time, except <see cref="IsMine"/>.
+/// </summary>
+internal sealed class BlkdevClaim<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    private readonly Lock _lock = new();
+    private readonly TMemory _memory;
+    private readonly RegionGeometry _geometry;
+    private readonly HostClaim<TMemory, TPolicy> _host;
+    private readonly long _offset;
+    private readonly ClaimWord _backendWord;
+    private BodyWriter<TMemory> _writer;
+    private ClaimWord _word;
+
+    internal BlkdevClaim(TMemory memory, HostClaim<TMemory, TPolicy> host, int blkdev, ClaimWord claimed, BlkdevBody body, ClaimWord backendWord, BackendSession session)
+    {
+        _memory = memory;
+        _geometry = host.Geometry;
+        _host = host;
+        Blkdev = blkdev;
+        _offset = _geometry.BlkdevOffset(blkdev);
+        _word = claimed;
+        _backendWord = backendWord;
+        Body = body;
+        Session = session;
+        _writer = new BodyWriter<TMemory>(BodyPlace.OfBlkdev(_geometry, blkdev), claimed.Epoch, keepsNewest: TPolicy.KeepNewestBody);
+    }
+
+    /// <summary>Id of the blkdev.</summary>
+    public int Blkdev { get; }
+
+    /// <summary>Epoch of this claim.</summary>
+    public ulong Epoch => _word.Epoch;
+
+    /// <summary>What is published.</summary>
+    public BlkdevBody Body { get; private set; }
+
+    /// <summary>The backend's session when the blkdev was claimed.</summary>
+    public BackendSession Session { get; }
+
+    /// <summary>Whether the entry is still this claim. If not, this host was cleared.</summary>
+    public bool IsMine() => ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset) == _word;
+
+    /// <summary>
+    /// Becomes active with these channels, which this host has claimed and not offered yet. Throws if the backend's
+    /// session ended meanwhile, or this host was cleared; call <see cref="End"/> then, after freeing the channels.
+    /// </summary>
+    /// <param name="channels">The channel of each queue.</param>
+    /// <param name="name">Node or URI under which its host uses it.</param>
+    public void Activate(IReadOnlyList<int> channels, string name)
+    {
+        if (!BlkdevBody.IsValidName(name))
+            throw new CbdException(CbdErrorKind.Invalid, $"device name of {System.Text.Encoding.UTF8.GetByteCount(name)} bytes is longer than {BlkdevBody.MaxNameBytes} or has control characters: give a shorter address");
+        if (!Publish(Body with { Channels = [.. channels], Name = name }) || !Swap(_word.With(ClaimState.Active)) || (TPolicy.LookAtHostAfterClaim && !_host.IsMine()))
+            throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the device");
+        // Whoever ends the backend takes its word out of ACTIVE before looking for blkdevs; we are one since the swap.
+        if (TPolicy.LookAtBackendAfterActive && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != _backendWord)
+            throw new CbdException(CbdErrorKind.Busy, $"backend {Body.BackendId} was stopped or restarted meanwhile: start the device again");
+    }
+
+    /// <summary>Publishes the body again, with every heartbeat of the host. False if the entry is not ours any more.</summary>
+    public bool Beat() => Publish(Body);
+
+    /// <summary>The device is being stopped; end its channels, then call <see cref="End"/>.</summary>
+    public void BeginClose()
+    {
+        if (_word.State == ClaimState.Active)
+            Swap(_word.With(ClaimState.Closing));
+    }
+
+    /// <summary>
+    /// Gives the entry up, after all its channels are free: the writer word first, then the entry, then the backend if
+    /// it was an orphan and this its last blkdev. Also ends a claim that never became active.
+    /// </summary>
+    public void End()
+    {
+        BeginClose();
+        // Quarantined by others: the writer word stays with it.
+        if (IsMine())
+            References<TMemory, TPolicy>.FreeWriter(_memory, _geometry, Blkdev, _word.Epoch);
+        Swap(_word.Freed());
+        References<TMemory, TPolicy>.FreeUnusedOrphans(_memory, _geometry);
+    }
+
+    /// <summary>
+    /// Gives the entry up while some of its channels are quarantined: it keeps the backend's writer word, and is
+    /// quarantined with them.
+    /// </summary>
+    public void Quarantine()
+    {
+        BeginClose();
+        Swap(_word.With(ClaimState.Quarantined));
+    }
+
+    /// <summary>The first body, before the writer word is taken.</summary>
+    internal bool PublishFirst() => Publish(Body);
+
+    private bool Publish(BlkdevBody body)
+    {
+        // Against End and Quarantine of another thread: a beat that comes late would store over a successor's body.
+        lock (_lock)
+            return PublishLocked(body);
+    }
+
+    private bool PublishLocked(BlkdevBody body)
+    {
+        // Not ours: what lies there is a successor's.
+        if (!IsMine())
+            return false;
+        Span<byte> frame = stackalloc byte[BodyFrame.SizeBytes];
+        frame.Clear();
+        body.Encode(frame[BodyFrame.PayloadOffset..]);
+        _writer.Publish(_memory, frame, BlkdevBody.EncodedSizeBytes);
+        Body = body;
+        return IsMine();
+    }
+
+    private bool Swap(ClaimWord to)
+    {
+        lock (_lock)
+        {
+            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _offset, _word, to))
+                return false;
+            _word = to;
+            return true;
+        }
+    }
+}

@@ -1,0 +1,36 @@
+using Cbd.Protocol.Format;
+using Cbd.Memory;
+
+namespace Cbd.Protocol.Channels;
+
+/// <summary>Claiming channels. Any thread, any host.</summary>
+internal static class ChannelClaims<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    /// <summary>
+    /// Claims one free channel for <paramref name="host"/>; false if none is free. The claimer re-reads its own host's
+    /// claim word afterwards, and frees the channel again if it is not its own any more.
+    /// </summary>
+    public static bool TryClaim(in TMemory memory, RegionGeometry geometry, int host, out int channel, out ClaimWord claimed)
+    {
+        for (channel = 0; channel < geometry.ChannelCount; channel++)
+        {
+            long offset = geometry.ChannelOffset(channel);
+            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(memory, offset);
+            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch)
+                continue;
+            claimed = word.Next(ClaimState.Claimed, host);
+            if (ClaimOperations<TMemory, TPolicy>.TrySwap(memory, offset, word, claimed))
+                return true;
+        }
+
+        channel = -1;
+        claimed = default;
+        return false;
+    }
+
+    /// <summary>Gives back a channel that was claimed and not offered.</summary>
+    public static void Release(in TMemory memory, RegionGeometry geometry, int channel, ClaimWord claimed) =>
+        ClaimOperations<TMemory, TPolicy>.TrySwap(memory, geometry.ChannelOffset(channel), claimed, claimed.Freed());
+}

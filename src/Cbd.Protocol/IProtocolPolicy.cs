@@ -1,0 +1,118 @@
+namespace Cbd.Protocol;
+
+/// <summary>
+/// The safety rules of the protocol, one switch each. The shipped code knows only <see cref="SafePolicy"/>, whose
+/// constants the compiler folds away; the mutation gate of the tests runs the same code with one rule off at a time
+/// and must see the simulator catch it.
+/// </summary>
+internal interface IProtocolPolicy
+{
+    /// <summary>A line counts only when it carries the expected sequence.</summary>
+    static abstract bool CheckSequence { get; }
+
+    /// <summary>A line or payload counts only when its CRC holds.</summary>
+    static abstract bool CheckCrc { get; }
+
+    /// <summary>A line counts only in the epoch for which it was stored.</summary>
+    static abstract bool CheckEpoch { get; }
+
+    /// <summary>No more commands outstanding than the depth.</summary>
+    static abstract bool KeepCredits { get; }
+
+    /// <summary>What is validated is the private copy, and that copy is what is used.</summary>
+    static abstract bool CopyOnce { get; }
+
+    /// <summary>Claim words change by compare-and-swap only.</summary>
+    static abstract bool ClaimBySwap { get; }
+
+    /// <summary>A handler attaches a new epoch, and detaches, only when what it started before is drained.</summary>
+    static abstract bool WaitForDrain { get; }
+
+    /// <summary>A reset raises the channel's epoch, in the claim word, before the new one is used.</summary>
+    static abstract bool RaiseEpoch { get; }
+
+    /// <summary>Nothing new is issued by any queue of a device while one of them repeats what was in flight.</summary>
+    static abstract bool HoldWhileReissuing { get; }
+
+    /// <summary>A flush covers only writes that were acknowledged before it was sent.</summary>
+    static abstract bool CoverOnlyEarlierWrites { get; }
+
+    /// <summary>A new session with another durability id fails a device that has uncovered writes.</summary>
+    static abstract bool CheckDurabilityId { get; }
+
+    /// <summary>No queue attaches in a new durability generation before all queues have left the old one.</summary>
+    static abstract bool EnterTogether { get; }
+
+    /// <summary>A failed flush fails every later write and flush.</summary>
+    static abstract bool LatchFailedFlush { get; }
+
+    /// <summary>A failed flush is in the backend's entry before its completion is posted.</summary>
+    static abstract bool LatchBeforeCompletion { get; }
+
+    /// <summary>Without O_DIRECT a flush that was in flight when its session ended fails, and is not repeated.</summary>
+    static abstract bool FailBufferedFlush { get; }
+
+    /// <summary>A channel that closes is free only when its handler has drained, or is proven over.</summary>
+    static abstract bool FreeOnlyDrained { get; }
+
+    /// <summary>What a host had that is not proven dead goes to nobody.</summary>
+    static abstract bool QuarantineWithoutProof { get; }
+
+    /// <summary>A session is taken over only when the old one is over, or an operator vouches for it.</summary>
+    static abstract bool TakeOverNeedsProof { get; }
+
+    /// <summary>A backend that can be written to has one blkdev.</summary>
+    static abstract bool OneWriter { get; }
+
+    /// <summary>The writer word of a blkdev is freed after all its channels.</summary>
+    static abstract bool FreeWriterAfterChannels { get; }
+
+    /// <summary>The newest valid copy of a body is never overwritten.</summary>
+    static abstract bool KeepNewestBody { get; }
+
+    /// <summary>A take-over keeps the copy that is the record until its own body is whole.</summary>
+    static abstract bool KeepRecord { get; }
+
+    /// <summary>A body counts only in the epoch of its entry's claim.</summary>
+    static abstract bool RefuseStaleBody { get; }
+
+    /// <summary>A blkdev that has become active looks at its backend again.</summary>
+    static abstract bool LookAtBackendAfterActive { get; }
+
+    /// <summary>Whoever has claimed an entry looks at its own host's claim word again.</summary>
+    static abstract bool LookAtHostAfterClaim { get; }
+
+    /// <summary>A host becomes active only when no other has its name.</summary>
+    static abstract bool LookAtNames { get; }
+}
+
+/// <summary>All rules hold.</summary>
+internal readonly struct SafePolicy : IProtocolPolicy
+{
+    public static bool CheckSequence => true;
+    public static bool CheckCrc => true;
+    public static bool CheckEpoch => true;
+    public static bool KeepCredits => true;
+    public static bool CopyOnce => true;
+    public static bool ClaimBySwap => true;
+    public static bool WaitForDrain => true;
+    public static bool RaiseEpoch => true;
+    public static bool HoldWhileReissuing => true;
+    public static bool CoverOnlyEarlierWrites => true;
+    public static bool CheckDurabilityId => true;
+    public static bool EnterTogether => true;
+    public static bool LatchFailedFlush => true;
+    public static bool LatchBeforeCompletion => true;
+    public static bool FailBufferedFlush => true;
+    public static bool FreeOnlyDrained => true;
+    public static bool QuarantineWithoutProof => true;
+    public static bool TakeOverNeedsProof => true;
+    public static bool OneWriter => true;
+    public static bool FreeWriterAfterChannels => true;
+    public static bool KeepNewestBody => true;
+    public static bool KeepRecord => true;
+    public static bool RefuseStaleBody => true;
+    public static bool LookAtBackendAfterActive => true;
+    public static bool LookAtHostAfterClaim => true;
+    public static bool LookAtNames => true;
+}
