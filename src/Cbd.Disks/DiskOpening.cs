@@ -151,11 +151,10 @@ internal static class DiskOpening
         }
     }
 
-    private static CbdException InUse(DiskOptions options, bool isBlockDevice)
+    private static DiskInUseException InUse(DiskOptions options, bool isBlockDevice)
     {
         string waited = options.LockWaitMs > 0 ? $" after {options.LockWaitMs} ms" : "";
-        return new CbdException(
-            CbdErrorKind.Busy,
+        return new DiskInUseException(
             isBlockDevice
                 ? $"disk {options.Path} is already in use{waited}: it is mounted, or held by another backend or program; unmount or stop that first (lsblk, fuser)"
                 : $"disk {options.Path} is already in use{waited}: another backend or program holds a lock on it; stop that first (lslocks, fuser)");

@@ -249,6 +249,12 @@ public sealed record BackendDescription
     /// <summary>"alive", "dead" or "unknown".</summary>
     public required string Alive { get; init; }
     public required string State { get; init; }
+
+    /// <summary>Why it is not running, in one line, for our own; empty if there is nothing to say.</summary>
+    public string Reason { get; init; } = "";
+
+    /// <summary>When it entered its state, UTC, for our own.</summary>
+    public DateTime? Since { get; init; }
     public required IReadOnlyList<int> Blkdevs { get; init; }
     public required long SizeBytes { get; init; }
     public required int BlockBytes { get; init; }
@@ -290,9 +296,15 @@ internal sealed record DeviceDescription
 
     /// <summary>
     /// For our own: "running", "waiting" (the backend is away, requests wait), "failing" (it is away, requests are answered
-    /// with EIO until it is back), "failed: …" (for good); for others the claim's state.
+    /// with EIO until it is back), "failed: …" (for good), "starting", "stopping"; for others the claim's state.
     /// </summary>
     public required string State { get; init; }
+
+    /// <summary>Why it is in its state, in one line, for our own; empty if there is nothing to say.</summary>
+    public string Reason { get; init; } = "";
+
+    /// <summary>When it entered its state, UTC, for our own.</summary>
+    public DateTime? Since { get; init; }
 
     /// <summary>Why a device of ours is not running; empty while it is, and for those of other hosts.</summary>
     public string Loss { get; init; } = "";

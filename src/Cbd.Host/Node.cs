@@ -1,7 +1,8 @@
 using Cbd.Disks;
 using Cbd.Memory;
 using Cbd.Host.Attachments;
-using Cbd.Host.Sessions;
+using Cbd.Host.Logs;
+using Cbd.Host.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host;
@@ -13,8 +14,13 @@ internal sealed class Node : INode
     private readonly IExportFactory _exports;
     private readonly AttachChoice _attach;
     private readonly Lock _lock = new();
-    private readonly Dictionary<int, TransportService> _transports = [];
+    private readonly Dictionary<int, Transport> _transports = [];
+    private readonly QueuedLog _log;
+    private readonly Timer _watchdog;
     private bool _disposed;
+
+    /// <summary>Starts a thread, or throws because none can be had: for tests.</summary>
+    internal Action<Thread> StartThread { get; init; } = static thread => thread.Start();
 
     /// <param name="options">See there.</param>
     /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
@@ -23,10 +29,13 @@ internal sealed class Node : INode
     /// </param>
     public Node(NodeOptions options, IExportFactory exports, params IReadOnlyList<IAttachKind> kinds)
     {
-        _options = options;
+        _log = new QueuedLog(options.Logger);
+        _options = options with { Logger = _log };
         _exports = exports;
         _attach = new AttachChoice(kinds);
         _attach.CleanUp(Log);
+        int lookMs = Math.Max(100, options.FenceMs / 4);
+        _watchdog = new Timer(_ => Watch(), null, lookMs, lookMs);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
@@ -37,8 +46,8 @@ internal sealed class Node : INode
         int id = TakeId();
         try
         {
-            OpenedTransport opened = TransportOpening.Open(request, _options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
-            var service = new TransportService(id, request.Path, opened, _options);
+            OpenedTransport opened = TransportOpening.Open(id, request, _options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
+            var service = Make(id, request.Path, opened);
             bool late;
             lock (_lock)
             {
@@ -53,7 +62,7 @@ internal sealed class Node : INode
                 throw new CbdException(CbdErrorKind.Failed, "this daemon is stopping: start it again");
             }
 
-            _options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Host.Host, opened.Host.Name);
+            _options.Logger.LogInformation("transport {Transport}: {Path} registered as host {Host} ('{Name}')", id, request.Path, opened.Membership.Session.Claim.Host, opened.Membership.Session.Claim.Name);
             return id;
         }
         finally
@@ -79,38 +88,38 @@ internal sealed class Node : INode
 
     public TransportDescription GetTransport(int transport) => Describe(Find(transport));
 
-    public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).ListHosts();
+    public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).Lists.ListHosts();
 
-    public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).ClearHost(host, force, fenced);
+    public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).Clears.ClearHost(host, force, fenced);
 
     public int StartBackend(StartBackendOptions request)
     {
-        TransportService transport = Find(request.Transport);
+        Transport transport = Find(request.Transport);
         StackedDisk.Refuse(request.Path, transport.Geometry.RegionId, _options.AttachPlaces);
-        return transport.StartBackend(request, Regions());
+        return transport.Backends.Start(request, Regions(), DescribeHolder);
     }
 
-    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force, leaves: false);
+    public void StopBackend(int transport, int backend, bool force) => Find(transport).Backends.Stop(backend, force, leaves: false);
 
-    public void LeaveBackend(int transport, int backend) => Find(transport).StopBackend(backend, force: true, leaves: true);
+    public void LeaveBackend(int transport, int backend) => Find(transport).Backends.Stop(backend, force: true, leaves: true);
 
-    public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
+    public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).Backends.Clear(backend, force, fenced);
 
-    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).ResizeBackend(backend, sizeBytes);
+    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).Backends.Resize(backend, sizeBytes);
 
-    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).SetFaults(backend, faults);
+    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).Backends.SetFaults(backend, faults);
 
-    public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
+    public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).Lists.ListBackends(all);
 
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
-        TransportService transport = Find(request.Transport);
+        Transport transport = Find(request.Transport);
         (IAttachKind? kind, string note) = _attach.Choose(
             request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
         if (kind is null)
         {
             string ofExport = "";
-            StartedDevice started = transport.StartDevice(request, device =>
+            StartedDevice started = transport.Devices.Start(request, device =>
             {
                 IExport export = _exports.Open(
                     request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd",
@@ -122,22 +131,22 @@ internal sealed class Node : INode
         }
 
         _attach.CleanUp(Log);
-        return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
+        return transport.Devices.Start(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
     }
 
-    public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
+    public void StopDevice(int transport, int device, bool force) => Find(transport).Devices.Stop(device, force);
 
-    public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).ClearDevice(device, force, fenced);
+    public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).Clears.ClearDevice(device, force, fenced);
 
-    public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).ListDevices(all);
+    public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).Lists.ListDevices(all);
 
-    public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).ListChannels();
+    public IReadOnlyList<ChannelDescription> ListChannels(int transport) => Find(transport).Lists.ListChannels();
 
-    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => Find(transport).ReadFlights(filter);
+    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter) => Find(transport).Lists.ReadFlights(filter);
 
     public void Dispose()
     {
-        TransportService[] services;
+        Transport[] services;
         lock (_lock)
         {
             _disposed = true;
@@ -145,8 +154,10 @@ internal sealed class Node : INode
             _transports.Clear();
         }
 
-        foreach (TransportService service in services)
+        foreach (Transport service in services)
             service.Close();
+        _watchdog.Dispose();
+        _log.Dispose();
     }
 
     private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region)
@@ -202,18 +213,60 @@ internal sealed class Node : INode
             return [.. _transports.Values.Select(Identify)];
     }
 
-    private static FileIdentity Identify(TransportService transport) => new(transport.Region.Device, transport.Region.Inode);
+    /// <summary>Makes the transport; what was opened is given back if that cannot be.</summary>
+    private Transport Make(int id, string path, OpenedTransport opened)
+    {
+        try
+        {
+            return new Transport(id, path, opened, _options, StartThread);
+        }
+        catch
+        {
+            // No thread or memory for the housekeeping: nothing of this registration may stay.
+            opened.GiveBack();
+            throw;
+        }
+    }
 
-    private TransportService Find(int transport)
+    /// <summary>Who has the lock of a disk: a backend of this daemon, or a process; null if that cannot be told.</summary>
+    private string? DescribeHolder(string path)
+    {
+        if (FileStatus.TryGet(path, out FileStatus status) != 0)
+            return null;
+        Transport[] transports;
+        lock (_lock)
+            transports = [.. _transports.Values];
+        foreach (Transport transport in transports)
+        {
+            if (transport.Backends.FindOn(status) is { } backend)
+                return $"backend {backend} of this daemon{(transport.Id == 0 ? "" : $" on transport {transport.Id}")} has it (backend-stop)";
+        }
+
+        using ProcessDescriptor? process = ByteLockHolder.TryOpen(0, status.Device, status.Inode, 0);
+        return process is null ? null : $"process {process.ProcessId} has it locked";
+    }
+
+    private void Watch()
+    {
+        Transport[] transports;
+        lock (_lock)
+            transports = [.. _transports.Values];
+        foreach (Transport transport in transports)
+            transport.CheckHousekeeping();
+    }
+
+    private static FileIdentity Identify(Transport transport) => new(transport.Region.Device, transport.Region.Inode);
+
+    private Transport Find(int transport)
     {
         lock (_lock)
-            return _transports.TryGetValue(transport, out TransportService? service) ? service : throw Unknown(transport);
+            return _transports.TryGetValue(transport, out Transport? service) ? service : throw Unknown(transport);
     }
 
     private static CbdException Unknown(int transport) =>
         new(CbdErrorKind.NotFound, $"transport {transport} is not registered: register a region with tp-reg, or see tp-list");
 
-    private static TransportDescription Describe(TransportService transport)
+    private static TransportDescription Describe(Transport transport)
     {
         Cbd.Protocol.Format.RegionGeometry geometry = transport.Geometry;
         return new TransportDescription
@@ -234,8 +287,8 @@ internal sealed class Node : INode
             ChannelAreaOffset = geometry.ChannelAreaOffset,
             BytesPerChannel = geometry.BytesPerChannel,
             ChannelCount = geometry.ChannelCount,
-            HostId = transport.Host.Host,
-            HostName = transport.Host.Name,
+            HostId = transport.Session.Claim.Host,
+            HostName = transport.Session.Claim.Name,
             Path = transport.Path,
             Coherence = transport.Info.Coherence.ToString().ToLowerInvariant(),
             PayloadCrc = geometry.PayloadCrc,
@@ -243,7 +296,7 @@ internal sealed class Node : INode
             SizeBytes = geometry.SizeBytes,
             Uuid = geometry.RegionId,
             Failure = transport.Failure ?? "",
-            Quarantined = transport.CountQuarantined(),
+            Quarantined = transport.Lists.CountQuarantined(),
         };
     }
 }

@@ -84,6 +84,22 @@ internal interface IProtocolPolicy
 
     /// <summary>A host becomes active only when no other has its name.</summary>
     static abstract bool LookAtNames { get; }
+
+    /// <summary>A device fails when its backend has become another disk.</summary>
+    static abstract bool RefuseOtherDisk { get; }
+
+
+    /// <summary>A larger size is on the disk's medium before anybody is told of it.</summary>
+    static abstract bool GrowDiskFirst { get; }
+
+    /// <summary>A host that was cleared registers anew only when nothing of its old claim is at a disk or drives a channel.</summary>
+    static abstract bool QuietBeforeRejoin { get; }
+
+    /// <summary>Requests that were given up while the backend was away are drained before anything newer is issued.</summary>
+    static abstract bool DrainGivenUp { get; }
+
+    /// <summary>A host gives its entry back only when its devices and backends have stopped.</summary>
+    static abstract bool StopBeforeLeave { get; }
 }
 
 /// <summary>All rules hold.</summary>
@@ -115,4 +131,9 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool LookAtBackendAfterActive => true;
     public static bool LookAtHostAfterClaim => true;
     public static bool LookAtNames => true;
+    public static bool RefuseOtherDisk => true;
+    public static bool GrowDiskFirst => true;
+    public static bool QuietBeforeRejoin => true;
+    public static bool DrainGivenUp => true;
+    public static bool StopBeforeLeave => true;
 }

@@ -53,8 +53,11 @@ internal sealed class History(int blocks)
         return id;
     }
 
-    public void EndWrite(int block, long id, bool success)
+    /// <param name="isGivenUp">It was given up because the backend was away: it lands before anything that is begun later, or never.</param>
+    public void EndWrite(int block, long id, bool success, bool isGivenUp = false)
     {
+        if (isGivenUp)
+            Find(block, id)!.Over = ++_clock;
         if (!success)
             return;
         Write write = Find(block, id)!;

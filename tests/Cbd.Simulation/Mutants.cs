@@ -42,6 +42,11 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool LookAtBackendAfterActive => Holds(nameof(LookAtBackendAfterActive));
     public static bool LookAtHostAfterClaim => Holds(nameof(LookAtHostAfterClaim));
     public static bool LookAtNames => Holds(nameof(LookAtNames));
+    public static bool RefuseOtherDisk => Holds(nameof(RefuseOtherDisk));
+    public static bool GrowDiskFirst => Holds(nameof(GrowDiskFirst));
+    public static bool QuietBeforeRejoin => Holds(nameof(QuietBeforeRejoin));
+    public static bool StopBeforeLeave => Holds(nameof(StopBeforeLeave));
+    public static bool DrainGivenUp => Holds(nameof(DrainGivenUp));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

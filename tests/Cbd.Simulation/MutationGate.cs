@@ -45,6 +45,11 @@ internal static class MutationGate
         new("LookAtBackendAfterActive", "clearings", 310),
         new("LookAtHostAfterClaim", "clearings", 2),
         new("LookAtNames", "management"),
+        new("RefuseOtherDisk", "management"),
+        new("GrowDiskFirst", "growths"),
+        new("QuietBeforeRejoin", "rejoins"),
+        new("StopBeforeLeave", "slow-disks"),
+        new("DrainGivenUp", "losses"),
         new(MutantPolicy.DiskLock, "slow-disks", 15),
     ];
 

@@ -39,7 +39,7 @@ internal sealed class SimulatedDisk
         _cached = new byte[blocks * BlockBytes];
         _random = random;
         BlockCount = blocks;
-        SizeBlocks = blocks;
+        SizeBlocks = DurableBlocks = blocks;
     }
 
     /// <summary>Blocks that it can ever have.</summary>
@@ -47,6 +47,9 @@ internal sealed class SimulatedDisk
 
     /// <summary>Blocks that it has.</summary>
     public int SizeBlocks { get; set; }
+
+    /// <summary>Blocks that it has after a loss of power.</summary>
+    public int DurableBlocks { get; set; }
 
     /// <summary>Gets every operation that takes effect.</summary>
     public Action<string>? Log { get; set; }
@@ -138,6 +141,7 @@ internal sealed class SimulatedDisk
     {
         _operations.Clear();
         _hasUntoldFailure = false;
+        SizeBlocks = DurableBlocks;
         foreach (int block in _dirty)
         {
             Span<byte> cached = _cached.AsSpan(block * BlockBytes, BlockBytes);

@@ -95,6 +95,20 @@ internal sealed class HandlerGroup<TMemory, TPolicy>
     }
 
     /// <summary>
+    /// Looks at a channel that may have been offered to this session, or quarantined: attaches it, or says that it is
+    /// drained. True if it was attached now.
+    /// </summary>
+    public bool TakeOffer(int channel)
+    {
+        if (Serves(channel))
+            return false;
+        if (TryAttach(channel))
+            return true;
+        ReportDrained(channel);
+        return false;
+    }
+
+    /// <summary>
     /// Says of a quarantined channel of this session that nothing of it is at the disk: only its handler knows that, and
     /// nobody may have the channel before. Nothing is stored while it is served here; only the group that would attach
     /// the channel may be asked.

@@ -344,7 +344,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
     {
         if (_requests.Count == 0)
             return;
-        if (InFlight > 0)
+        if (InFlight > 0 && TPolicy.DrainGivenUp)
         {
             // Before the answers: whoever acts on one finds the device held.
             Hold();

@@ -18,7 +18,7 @@ internal sealed partial class CrashWatch<TPolicy>
         bool backendDies = session is not null && dying.Contains(session.Process);
         if (!blkdevDies && !backendDies)
             return;
-        bool backendDead = session is null || session.Process.IsDead || session.Stage == SessionStage.Over;
+        bool backendDead = session is null || session.Process.IsDead || session.IsOver;
         bool blkdevDead = !blkdevDies && (device is null || device.Process.IsDead);
         MatrixDeath death = (blkdevDies, backendDies) switch
         {

@@ -1,3 +1,4 @@
+using Cbd.Host.Backends;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 
@@ -71,7 +72,7 @@ internal sealed partial class CrashWatch<TPolicy>
                     Add(found, MatrixState.HostClosing, MatrixDeath.Owner, offset, word, e => e.IsOver ? e.SawClearing : IsLost(e));
                     Add(found, MatrixState.Leaver, MatrixDeath.Owner, offset, word, e => e.IsOver ? true : IsLost(e));
                     break;
-                case ClaimState.Clearing when process.Stage == ProcessStage.Leaving:
+                case ClaimState.Clearing when process.IsLeaving:
                     Add(found, MatrixState.Leaver, MatrixDeath.Owner, offset, word, e => e.IsOver ? true : IsLost(e));
                     break;
             }
@@ -98,7 +99,7 @@ internal sealed partial class CrashWatch<TPolicy>
         SimulatedSession<TPolicy>? session = process.Sessions.FirstOrDefault(s => s.Backend == backend && s.Epoch == word.Epoch);
         switch (word.State)
         {
-            case ClaimState.Claiming when process.Sessions.Any(s => s.Stage == SessionStage.Claiming && s.IsTakeOver) && used:
+            case ClaimState.Claiming when process.Sessions.Any(s => s.Life.Stage == BackendStage.Claiming && s.IsTakeOver) && used:
                 Add(found, MatrixState.BackendTakingOver, MatrixDeath.Owner, offset, word, IsOrphaned);
                 break;
             case ClaimState.Claiming when !used:

@@ -116,7 +116,7 @@ internal sealed partial class CrashWatch<TPolicy>(World<TPolicy> world)
         var found = new List<Expectation>();
         foreach (SimulatedProcess<TPolicy> process in dying)
         {
-            if (process.Stage == ProcessStage.Formatting && TransportInfo.IsFormatting(world.Region.Word(TransportInfo.MagicOffset)) && LastFormatter == process.Number)
+            if (process.IsFormatting && TransportInfo.IsFormatting(world.Region.Word(TransportInfo.MagicOffset)) && LastFormatter == process.Number)
                 Add(found, MatrixState.Formatter, MatrixDeath.Owner, -1, default, _ => world.Region.Word(TransportInfo.MagicOffset) == TransportInfo.Magic ? true : null);
         }
 

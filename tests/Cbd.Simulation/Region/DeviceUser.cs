@@ -41,7 +41,10 @@ internal sealed class DeviceUser<TPolicy>
     /// <summary>Next block of the last reading of the whole disk; −1 while there is none.</summary>
     public int FinalBlock { get; set; } = -1;
 
-    public bool IsIdle => Array.TrueForAll(_inFlight, s => s is null) && (FinalBlock < 0 || FinalBlock >= _device.Disk.Disk.BlockCount);
+    public bool IsIdle => Array.TrueForAll(_inFlight, s => s is null) && (FinalBlock < 0 || FinalBlock >= BlockCount);
+
+    /// <summary>Blocks that the device has, as its user sees it.</summary>
+    private int BlockCount => (int)(_device.State!.Info.SizeBytes / SimulatedDisk.BlockBytes);
 
     public string Describe() => $"channel {_queue.Channel}: {_queue.Outstanding} requests in the queue, not answered: {string.Join(", ", _inFlight.Where(s => s is not null).Select(s => $"{s!.Operation} {s.Block}+{s.Count}"))}";
 
@@ -69,6 +72,9 @@ internal sealed class DeviceUser<TPolicy>
     /// <summary>The device is being stopped: answers do not matter any more.</summary>
     public void Forget() => Array.Clear(_inFlight);
 
+    /// <summary>This host was cleared: the thread that drives the queue gives it up.</summary>
+    public void Fence() => _queue.Fence();
+
     public void Release()
     {
         Forget();
@@ -84,7 +90,7 @@ internal sealed class DeviceUser<TPolicy>
             return;
         if (FinalBlock >= 0)
         {
-            if (FinalBlock < Disk.Disk.BlockCount && _number == 0)
+            if (FinalBlock < BlockCount && _number == 0)
                 Send(slot, BlockOperation.Read, BlockFlags.None, FinalBlock, 1);
             FinalBlock++;
             return;
@@ -92,8 +98,8 @@ internal sealed class DeviceUser<TPolicy>
 
         if (_world.IsCalming || !_world.Chance(_world.Scenario.Submit))
             return;
-        int block = _world.Random.Next(Disk.Disk.BlockCount);
-        int count = Math.Min(1 + _world.Random.Next(MaxBlocks), Disk.Disk.BlockCount - block);
+        int block = _world.Random.Next(BlockCount);
+        int count = Math.Min(1 + _world.Random.Next(MaxBlocks), BlockCount - block);
         if (_world.Chance(_world.Scenario.FlushShare))
         {
             Send(slot, BlockOperation.Flush, BlockFlags.None, 0, 0);
@@ -151,7 +157,7 @@ internal sealed class DeviceUser<TPolicy>
         for (int i = 0; i < sent.Count; i++)
         {
             if (sent.Operation == BlockOperation.Write)
-                Disk.History.EndWrite(sent.Block + i, sent.Ids[i], success);
+                Disk.History.EndWrite(sent.Block + i, sent.Ids[i], success, isGivenUp: !success && _device.State!.IsFailing && !_device.HasFailed);
             else if (sent.Operation == BlockOperation.Read && success)
                 Disk.History.CheckRead(sent.Block + i, BlockStamp.Read(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
         }

@@ -54,6 +54,9 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             case 14:
                 Rival(disk, up);
                 break;
+            case 15 when world.Scenario.Grow > Random.NextDouble():
+                Grow(disk);
+                break;
             default:
                 if (Random.Next(8) == 0)
                     world.FormatSoon();
@@ -82,11 +85,11 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             SimulatedSession<TPolicy>? session = SessionOf(disk);
             if (session is null)
                 Serve(disk, up);
-            else if (session.Stage == SessionStage.Serving && session.Claim!.Body.FlushError != 0)
+            else if (session.IsServing && session.Claim!.Body.FlushError != 0)
                 session.Process.Ask(_ => session.ClearFlushError());
-            else if (session.Stage == SessionStage.Serving && IsQuarantinedWith(session))
+            else if (session.IsServing && IsQuarantinedWith(session))
                 session.Process.Ask(_ => session.Stop(force: true));
-            else if (session.Stage == SessionStage.Serving && disk.Device is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
+            else if (session.IsServing && disk.Device is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
                 up[Random.Next(up.Length)].Ask(p => StartDevice(p, disk));
         }
     }
@@ -147,6 +150,13 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             device.Process.Ask(_ => device.Stop(force));
     }
 
+    /// <summary>backend-resize.</summary>
+    private void Grow(SharedDisk<TPolicy> disk)
+    {
+        if (SessionOf(disk) is { IsServing: true } session)
+            session.Process.Ask(_ => session.Grow(Math.Min(disk.Disk.SizeBlocks + 1 + Random.Next(3), disk.Disk.BlockCount)));
+    }
+
     private void StopBackend(SharedDisk<TPolicy> disk, bool force)
     {
         if (SessionOf(disk) is { } session)
@@ -205,8 +215,14 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             if (backend >= 0 && word.State == ClaimState.Orphaned && Random.Next(4) == 0)
             {
                 world.GivingUp = p.Number;
-                ClaimOperations<SimulatedMemory, TPolicy>.TrySwap(p.Memory, p.Geometry.BackendOffset(backend), word, word.Freed());
-                world.GivingUp = 0;
+                try
+                {
+                    p.Session.ClearBackend(backend, force: true, fenced: false, p.Machine.NowMs);
+                }
+                finally
+                {
+                    world.GivingUp = 0;
+                }
             }
         });
     }
@@ -214,7 +230,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
     /// <summary>backend-start -b of a backend that is served, by another process: has to be refused while that may live.</summary>
     private void Rival(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
     {
-        if (SessionOf(disk) is not { Stage: SessionStage.Serving } session)
+        if (SessionOf(disk) is not { IsServing: true } session)
             return;
         foreach (SimulatedProcess<TPolicy> other in up)
         {
@@ -234,7 +250,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         {
             foreach (SimulatedSession<TPolicy> session in process.Sessions)
             {
-                if (session.Disk == disk && session.Stage != SessionStage.Over)
+                if (session.Disk == disk && (!session.IsOver || session.IsHeld))
                     return session;
             }
         }

@@ -64,6 +64,22 @@ internal sealed class SharedDisk<TPolicy>
 
     public void Unlock(SimulatedDiskQueue queue) => _closed.Add(queue);
 
+    /// <summary>The same process goes on with another queue, and its disk stays locked.</summary>
+    public void PassLock(int machine, SimulatedDiskQueue from, SimulatedDiskQueue to)
+    {
+        if (_locks.GetValueOrDefault(machine) == from)
+            _locks[machine] = to;
+    }
+
+    /// <summary>Boot and disk: acknowledged writes live so long.</summary>
+    public Guid LifeOn(Guid bootId)
+    {
+        Span<byte> id = stackalloc byte[16];
+        bootId.TryWriteBytes(id);
+        id[0] ^= (byte)(Number + 1);
+        return new Guid(id);
+    }
+
     public bool IsLockedBy(int machine) => _locks.TryGetValue(machine, out SimulatedDiskQueue? holder) && !_closed.Contains(holder);
 
     /// <summary>The machine is off: its kernel's operations and what its caches held are gone.</summary>
@@ -88,7 +104,7 @@ internal sealed class SharedDisk<TPolicy>
     public BackendBody Describe(Guid durabilityId) => new()
     {
         Flags = Disk.IsBuffered ? BackendFlags.Buffered : BackendFlags.None,
-        SizeBytes = (long)Disk.BlockCount * SimulatedDisk.BlockBytes,
+        SizeBytes = (long)Disk.SizeBlocks * SimulatedDisk.BlockBytes,
         LogicalBlockBytes = 512,
         PhysicalBlockBytes = 512,
         DiscardGranularityBytes = 512,

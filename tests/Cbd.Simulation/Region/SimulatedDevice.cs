@@ -1,51 +1,50 @@
-using Cbd.Protocol.Blkdevs;
+using Cbd.Blocks;
+using Cbd.Host.Devices;
+using Cbd.Memory;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
-using Cbd.Protocol.Hosts;
-using Cbd.Memory;
 
 namespace Cbd.Simulation.Region;
 
-internal enum DeviceStage
-{
-    Claiming,
-    Attaching,
-    Running,
-    Closing,
-    Over,
-}
-
 /// <summary>
-/// One device of a process, from its claim to the end of it, in the order of the daemon's dev-start and dev-stop. While
-/// it runs, each of its queues is a thread of its own, with a user.
+/// Drives one device of a process, as the daemon's verbs and export do. While it serves, each of its queues is a thread of
+/// its own, with a user. Where it stands, and what it claims, is <see cref="DeviceLife{TMemory, TPolicy}"/>'s.
 /// </summary>
-internal sealed class SimulatedDevice<TPolicy>
+internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     where TPolicy : struct, IProtocolPolicy
 {
     private const int QueueCount = 2;
 
     private readonly World<TPolicy> _world;
     private readonly SimulatedProcess<TPolicy> _process;
-    private readonly List<(int Channel, ClaimWord Word)> _claimed = [];
-    private BlkdevClaim<SimulatedMemory, TPolicy>? _claim;
-    private BackendWatch<SimulatedMemory, TPolicy>? _watch;
-    private Queue<SimulatedMemory, TPolicy>[] _queues = [];
     private DeviceUser<TPolicy>[] _users = [];
-    private bool _stopAsked;
-    private bool _force;
-    private long _limitMs;
+    private bool _isLifeEnded;
+    private bool _isClaimed;
 
-    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend)
+    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss)
     {
         _world = world;
         _process = process;
         Disk = disk;
-        Backend = backend;
+        Machine = new DeviceLife<SimulatedMemory, TPolicy>(process.Session, new DeviceWish
+        {
+            Backend = backend,
+            Identity = disk.Identity,
+            Queues = QueueCount,
+            Loss = loss,
+            QueueOptions = new QueueOptions { DeadlineMicroseconds = 3000, PieceBytes = 1024 },
+        }, process.Machine.NowMs)
+        {
+            Observer = this,
+        };
     }
+
+    /// <summary>The state machine.</summary>
+    public DeviceLife<SimulatedMemory, TPolicy> Machine { get; }
 
     public SharedDisk<TPolicy> Disk { get; }
 
-    public int Backend { get; }
+    public int Backend => Machine.Backend;
 
     /// <summary>Which life of the backend's entry it is on.</summary>
     public int BackendLife { get; set; }
@@ -55,104 +54,55 @@ internal sealed class SimulatedDevice<TPolicy>
 
     public SimulatedProcess<TPolicy> Process => _process;
 
-    public DeviceStage Stage { get; private set; } = DeviceStage.Claiming;
+    public DeviceStage Stage => Machine.Stage;
 
-    public BlkdevState? State { get; private set; }
+    public BlkdevState? State => Machine.State;
 
-    public int Blkdev => _claim?.Blkdev ?? -1;
+    public int Blkdev => Machine.Blkdev;
 
-    public ulong Epoch => _claim?.Epoch ?? 0;
+    public ulong Epoch => Machine.Epoch;
 
     /// <summary>Number of its life in the disk's history.</summary>
     public int Life { get; private set; }
 
     public IReadOnlyList<SimulatedThread<TPolicy>> Threads { get; private set; } = [];
 
-    public IReadOnlyList<Queue<SimulatedMemory, TPolicy>> Queues => _queues;
+    public IReadOnlyList<Queue<SimulatedMemory, TPolicy>> Queues => Machine.Queues;
 
     public IReadOnlyList<DeviceUser<TPolicy>> Users => _users;
 
-    public bool IsOver => Stage == DeviceStage.Over;
+    public bool IsOver => _process.IsDead || _isLifeEnded || Machine.IsOver;
+
+    /// <summary>Nothing of it is left for this process to do.</summary>
+    public bool IsDone => Machine.IsOver && !IsBusy;
 
     /// <summary>It has the backend for itself, and not given it back.</summary>
-    public bool IsActive => Stage is DeviceStage.Attaching or DeviceStage.Running or DeviceStage.Closing;
+    public bool IsActive => !IsOver && Stage is DeviceStage.Attaching or DeviceStage.Attached or DeviceStage.Serving or DeviceStage.EndingExport or DeviceStage.Closing;
 
     public bool HasFailed => State?.Failure is not null;
 
     /// <summary>One of its threads is in the middle of a turn.</summary>
     public bool IsBusy => Threads.Any(t => t.IsRunning);
 
-    public bool IsQuiet => Stage == DeviceStage.Running && !HasFailed && Array.TrueForAll(_users, u => u.IsIdle);
+    public bool IsQuiet => Stage == DeviceStage.Serving && !IsOver && !HasFailed && Array.TrueForAll(_users, u => u.IsIdle);
 
     /// <summary>Flushes of its users that failed.</summary>
     public int FailedFlushes => _users.Sum(u => u.FailedFlushes);
 
     public bool HasFlushInFlight => Array.Exists(_users, u => u.HasFlushInFlight);
 
-    public Queue<SimulatedMemory, TPolicy>? QueueOn(int channel) => Array.Find(_queues, q => q.Channel == channel);
+    public Queue<SimulatedMemory, TPolicy>? QueueOn(int channel) => Array.Find(Machine.Queues, q => q.Channel == channel);
 
     /// <summary>Believes that it may store into the channel.</summary>
-    public bool Uses(int channel) => _process.MayStore && !IsOver &&
-        (Array.Exists(_queues, q => q.Channel == channel && q.Phase is not (QueuePhase.Closed or QueuePhase.Lost)) ||
-        (_queues.Length == 0 && _claimed.Exists(c => c.Channel == channel)));
-
-    public void Beat() => _claim?.Beat();
-
-    /// <summary>dev-start up to the offers; throws what the daemon would answer.</summary>
-    public void Start()
-    {
-        try
-        {
-            _claim = _process.Blkdevs.Claim(Backend, readOnly: false);
-        }
-        catch (CbdException)
-        {
-            Stage = DeviceStage.Over;
-            throw;
-        }
-
-        _world.Claimed(this);
-        try
-        {
-            while (_claimed.Count < QueueCount)
-            {
-                if (!ChannelClaims<SimulatedMemory, TPolicy>.TryClaim(_process.Memory, _process.Geometry, _process.Host!.Host, out int channel, out ClaimWord word))
-                    throw new CbdException(CbdErrorKind.Exhausted, "no free channel");
-                _world.Claimed(this, channel, word);
-                _claimed.Add((channel, word));
-            }
-
-            _claim.Activate([.. _claimed.Select(c => c.Channel)], "nbd");
-            _world.Activated(this);
-            string identity = _process.Backends.ReadRecord(Backend).Identity;
-            if (identity != Disk.Identity)
-                throw new CbdException(CbdErrorKind.Busy, $"backend {Backend} is {identity}");
-        }
-        catch (CbdException)
-        {
-            foreach ((int channel, ClaimWord word) in _claimed)
-                ChannelClaims<SimulatedMemory, TPolicy>.Release(_process.Memory, _process.Geometry, channel, word);
-            _claim.End();
-            Stage = DeviceStage.Over;
-            _world.Over(this);
-            throw;
-        }
-
-        State = new BlkdevState(_claim.Blkdev, _claim.Epoch, Backend, _claim.Session, QueueCount);
-        _watch = new BackendWatch<SimulatedMemory, TPolicy>(_process.Memory, _process.Geometry, Backend);
-        var options = new QueueOptions { DeadlineMicroseconds = 3000, PieceBytes = 1024 };
-        _queues = [.. _claimed.Select((c, i) => new Queue<SimulatedMemory, TPolicy>(_process.Memory, _process.Geometry, c.Channel, c.Word, State, i, options, _process.Host!.AnnounceChange))];
-        _limitMs = _process.Machine.NowMs + World<TPolicy>.DeadMs;
-        Stage = DeviceStage.Attaching;
-        foreach (Queue<SimulatedMemory, TPolicy> queue in _queues)
-            queue.Offer();
-    }
+    public bool Uses(int channel) => _process.MayTouchChannels && !Machine.IsOver &&
+        (Array.Exists(Machine.Queues, q => q.Channel == channel && q.Phase is not (QueuePhase.Closed or QueuePhase.Lost)) ||
+        (Machine.Queues.Length == 0 && Machine.Channels.Any(c => c.Channel == channel)));
 
     /// <summary>dev-stop.</summary>
     public void Stop(bool force)
     {
-        _stopAsked = true;
-        _force |= force;
+        if (!IsOver)
+            Machine.BeginStop(force, _process.Machine.NowMs);
     }
 
     /// <summary>The management thread's part.</summary>
@@ -160,49 +110,44 @@ internal sealed class SimulatedDevice<TPolicy>
     {
         if (IsBusy)
             return;
+        long now = _process.Machine.NowMs;
         switch (Stage)
         {
-            case DeviceStage.Attaching:
-                Poll();
-                if (_stopAsked || HasFailed || _process.Machine.NowMs > _limitMs)
-                    BeginClose();
-                else if (Array.TrueForAll(_queues, q => q.Phase == QueuePhase.Attached))
-                    Run();
+            case DeviceStage.New:
+                if (!Machine.HasToWait(now))
+                    Start(now);
                 break;
-            case DeviceStage.Running:
+            case DeviceStage.Attached:
+                Run(now);
+                break;
+            case DeviceStage.Serving:
                 // A user who reads the error stops the device, looks at the data, and starts it again.
-                if (_stopAsked || HasFailed)
-                    BeginClose();
+                if (HasFailed && !_process.IsRejoining)
+                    Machine.BeginStop(force: false, now);
                 break;
-            case DeviceStage.Closing:
-                Poll();
-                FinishClose();
+            case DeviceStage.EndingExport:
+                foreach (DeviceUser<TPolicy> user in _users)
+                    user.Forget();
+                if (Disk.Device == this && Life > 0)
+                    Disk.Forgive();
+                Machine.EndServing(now);
+                break;
+            case DeviceStage.Closing when Machine.Session.Condition.IsFenced:
+                Machine.Step(_process.Machine.NowMicroseconds);
                 break;
         }
     }
 
-    /// <summary>Looks at the backend, as the daemon's housekeeping does.</summary>
-    public void Watch()
+    /// <summary>After the process looked around.</summary>
+    public void AfterLook()
     {
-        if (_watch is null || State is null || IsOver)
+        if (State is null || IsOver)
             return;
-        if (_watch.TryRefresh(out BackendSession session))
-        {
-            if (_watch.Body!.Identity != Disk.Identity)
-                State.Fail($"backend {Backend} is another disk now ({_watch.Body.Identity})");
-            else
-                State.Adopt(session);
-        }
-
-        ClaimWord word = _watch.Word;
-        bool served = word.State == ClaimState.Active && word.Epoch == State.SessionEpoch;
-        bool dead = word.State is ClaimState.Free or ClaimState.Orphaned || word.Epoch > State.SessionEpoch ||
-            (_watch.Body is { } body && _process.Tracker.Of(body.HostId, body.HostEpoch) == Liveness.Dead);
-        State.IsBackendOver = dead;
-        State.IsBackendLost = dead || (!served && word.State != ClaimState.Closing);
+        CheckBackend();
         if (Disk.Device == this && Disk.IsLossPending)
             LookForLoss();
-        if (Stage == DeviceStage.Running && Disk.Device is null && served)
+        ClaimWord word = Machine.BackendWord;
+        if (Stage == DeviceStage.Serving && Disk.Device is null && word.State == ClaimState.Active && word.Epoch == State.SessionEpoch)
         {
             // The disk was another backend's for a while, with another device, and has come back to this one.
             Disk.Device = this;
@@ -210,83 +155,64 @@ internal sealed class SimulatedDevice<TPolicy>
         }
     }
 
-    /// <summary>The host was cleared: nothing of it is stored to any more.</summary>
-    public void Fence()
+    /// <summary>The host was cleared: the users read errors from here on.</summary>
+    public void Lost()
     {
-        State?.Fail("this host was cleared by another");
-        Die();
+        if (!Machine.IsOver && _isClaimed)
+            EndLife();
     }
 
-    /// <summary>The end of the process, or of its use of the region.</summary>
-    public void Die()
+    /// <summary>The end of the process.</summary>
+    public void Die() => EndLife();
+
+    void IDeviceObserver.EntryClaimed()
     {
-        if (IsOver)
-            return;
-        EndLife();
-        Stage = DeviceStage.Over;
+        _isClaimed = true;
+        _world.Claimed(this);
     }
 
-    private void Run()
+    void IDeviceObserver.ChannelClaimed(int channel, ClaimWord word) => _world.Claimed(this, channel, word);
+
+    void IDeviceObserver.Activated() => _world.Activated(this);
+
+    void IDeviceObserver.Ended() => EndLife();
+
+    private void Start(long now)
     {
-        Stage = DeviceStage.Running;
+        Machine.Claim(now);
+        Machine.Activate("nbd", now);
+    }
+
+    private void Run(long now)
+    {
         Life = ++Disk.History.Life;
+        Machine.BeginServing(now);
         _world.Running(this);
-        _users = [.. _queues.Select((q, i) => new DeviceUser<TPolicy>(_world, this, q, i))];
+        _users = [.. Machine.Queues.Select((q, i) => new DeviceUser<TPolicy>(_world, this, q, i))];
         Threads = [.. _users.Select(u => new SimulatedThread<TPolicy>(_process, () => UserTurn(u)))];
     }
 
+    /// <summary>As the export's thread and the device below it do it.</summary>
     private void UserTurn(DeviceUser<TPolicy> user)
     {
-        if (Stage == DeviceStage.Running)
-            user.Turn(_process.Machine.NowMicroseconds);
-    }
-
-    private void Poll()
-    {
-        Span<Blocks.BlockCompletion> completions = new Blocks.BlockCompletion[16];
-        foreach (Queue<SimulatedMemory, TPolicy> queue in _queues)
-            queue.Poll(_process.Machine.NowMicroseconds, completions);
-    }
-
-    private void BeginClose()
-    {
-        _limitMs = _process.Machine.NowMs + 2 * World<TPolicy>.DeadMs;
-        Stage = DeviceStage.Closing;
-        foreach (DeviceUser<TPolicy> user in _users)
+        if (Stage != DeviceStage.Serving)
+            return;
+        if (Machine.Session.Condition.IsFenced)
+        {
             user.Forget();
-        if (Disk.Device == this && Life > 0)
-            Disk.Forgive();
-        foreach (Queue<SimulatedMemory, TPolicy> queue in _queues)
-            queue.BeginClose();
-    }
-
-    private void FinishClose()
-    {
-        if (Array.TrueForAll(_queues, q => q.Phase is QueuePhase.Closed or QueuePhase.Lost))
-        {
-            EndLife();
-            Stage = DeviceStage.Over;
-            // This host was cleared: what it had is given back by who clears.
-            if (!Array.Exists(_queues, q => q.Phase == QueuePhase.Lost))
-                _claim!.End();
-            return;
+            user.Fence();
         }
-
-        if (_process.Machine.NowMs < _limitMs || !(_force || Life == 0))
-            return;
-        foreach (Queue<SimulatedMemory, TPolicy> queue in _queues)
+        else if (!_isLifeEnded)
         {
-            if (queue.Phase == QueuePhase.Closing)
-                queue.Quarantine();
+            user.Turn(_process.Machine.NowMicroseconds);
         }
-
-        EndLife();
-        _claim!.Quarantine();
-        Stage = DeviceStage.Over;
     }
 
     private void EndLife()
     {
+        if (_isLifeEnded || !_isClaimed)
+            return;
+        _isLifeEnded = true;
         if (Disk.Device == this)
         {
             Disk.Device = null;
@@ -297,14 +223,26 @@ internal sealed class SimulatedDevice<TPolicy>
             user.Release();
         _world.Over(this);
         if (Life > 0)
-            _world.Ended(this, [.. _claimed]);
+            _world.Ended(this, [.. Machine.Channels]);
+    }
+
+    /// <summary>A device that runs is on the disk on which it was started, whatever its backend's entry has become.</summary>
+    private void CheckBackend()
+    {
+        if (HasFailed)
+            return;
+        foreach (SimulatedSession<TPolicy> session in _world.Sessions)
+        {
+            if (session.Backend == Backend && session.Epoch == State!.SessionEpoch && session.Disk != Disk)
+                throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on with session {session.Epoch} of backend {Backend}, which is disk {session.Disk.Number}");
+        }
     }
 
     private void LookForLoss()
     {
         if (HasFailed)
             Disk.Forgive();
-        else if (Disk.SessionAtLoss != State!.SessionEpoch && Array.TrueForAll(_queues, q => q.Phase == QueuePhase.Attached) && State.SessionEpoch == _watch!.Word.Epoch)
+        else if (Disk.SessionAtLoss != State!.SessionEpoch && Array.TrueForAll(Machine.Queues, q => q.Phase == QueuePhase.Attached) && State.SessionEpoch == Machine.BackendWord.Epoch)
             Disk.IsLossPending = false;
     }
 }

@@ -1,8 +1,9 @@
-using Cbd.Protocol.Backends;
-using Cbd.Protocol.Blkdevs;
+using Cbd.Host.Backends;
+using Cbd.Host.Devices;
+using Cbd.Host.Sessions;
+using Cbd.Memory;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
-using Cbd.Memory;
 using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
@@ -26,16 +27,6 @@ internal sealed class CrashException : Exception
     }
 }
 
-internal enum ProcessStage
-{
-    Booting,
-    Formatting,
-    Registering,
-    Up,
-    Leaving,
-    Gone,
-}
-
 /// <summary>Something that the scheduler runs by itself: a process's housekeeping and handlers, or one of its queues.</summary>
 internal sealed class SimulatedThread<TPolicy>(SimulatedProcess<TPolicy> process, Action turn)
     where TPolicy : struct, IProtocolPolicy
@@ -51,8 +42,8 @@ internal sealed class SimulatedThread<TPolicy>(SimulatedProcess<TPolicy> process
 }
 
 /// <summary>
-/// One life of a daemon: registers its host, beats, clears the dead, runs its backends and devices, and does what the
-/// operator asks, through the protocol code of the product. What the daemon does around it is done here in its order.
+/// One life of a daemon, as its threads drive it: when the membership is stepped, when it beats and looks around, and what
+/// the operator asks. All that is decided is the code of Cbd.Host.
 /// </summary>
 internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     where TPolicy : struct, IProtocolPolicy
@@ -62,10 +53,9 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     private readonly Queue<Action<SimulatedProcess<TPolicy>>> _commands = new();
     private readonly List<SimulatedSession<TPolicy>> _sessions = [];
     private readonly List<SimulatedDevice<TPolicy>> _devices = [];
-    private HostIdentity _identity;
+    private readonly HostIdentity _identity;
     private Formatter<SimulatedMemory, TPolicy>? _formatter;
-    private HostRegistration<SimulatedMemory, TPolicy>? _registration;
-    private LivenessTracker<SimulatedMemory, TPolicy>? _tracker;
+    private Membership<SimulatedMemory, TPolicy>? _membership;
     private long _nextBeatMs;
     private long _nextSampleMs;
     private long _nextStep;
@@ -81,7 +71,17 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         Machine = machine;
         Memory = new SimulatedMemory(world.Region, number, access => world.BeforeAccess(this, access));
         Main = new SimulatedThread<TPolicy>(this, MainTurn);
-        _identity = null!;
+        _identity = new HostIdentity
+        {
+            Name = name,
+            BootId = machine.BootId,
+            HostUuid = machine.HostUuid,
+            Device = 5,
+            Inode = 77,
+            Pid = number,
+            BeatMs = World<TPolicy>.BeatMs,
+            DeadMs = World<TPolicy>.DeadMs,
+        };
     }
 
     public int Slot { get; }
@@ -97,41 +97,48 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
 
     public SimulatedThread<TPolicy> Main { get; }
 
-    public RegionGeometry Geometry { get; private set; } = null!;
-
-    public ProcessStage Stage { get; private set; } = ProcessStage.Booting;
+    public RegionGeometry Geometry => _membership!.Geometry;
 
     public bool IsDead { get; private set; }
+
+    /// <summary>It has ended by itself.</summary>
+    public bool IsGone { get; private set; }
 
     public long PausedUntil { get; set; }
 
     /// <summary>Inside a step of clearing another host.</summary>
     public bool IsClearing { get; private set; }
 
-    public HostClaim<SimulatedMemory, TPolicy>? Host { get; private set; }
+    public bool IsFormatting => _formatter is not null;
 
-    public Clearing<SimulatedMemory, TPolicy>? Clearing { get; private set; }
+    public bool IsLeaving => !IsGone && _membership is { Stage: MembershipStage.Leaving };
 
-    public BackendRegistry<SimulatedMemory, TPolicy> Backends { get; private set; } = null!;
+    /// <summary>Its host was cleared, and has no new claim yet.</summary>
+    public bool IsRejoining => _membership is { HasSession: true, Stage: MembershipStage.Quieting or MembershipStage.EndingOldClaim or MembershipStage.Registering };
 
-    public BlkdevRegistry<SimulatedMemory, TPolicy> Blkdevs { get; private set; } = null!;
+    public HostSession<SimulatedMemory, TPolicy> Session => _membership!.Session;
 
-    public LivenessTracker<SimulatedMemory, TPolicy> Tracker => _tracker!;
+    public HostClaim<SimulatedMemory, TPolicy>? Host => _membership is { HasSession: true } ? _membership.Session.Claim : null;
 
     public IReadOnlyList<SimulatedSession<TPolicy>> Sessions => _sessions;
 
     public IReadOnlyList<SimulatedDevice<TPolicy>> Devices => _devices;
 
-    public bool IsUp => Stage == ProcessStage.Up && !IsDead;
+    public bool IsUp => !IsDead && _membership is { Stage: MembershipStage.Up };
 
-    /// <summary>It may store into the region: neither dead nor fenced.</summary>
-    public bool MayStore => !IsDead && Stage is ProcessStage.Up or ProcessStage.Leaving;
+    /// <summary>It has a claim of its own: neither dead nor fenced.</summary>
+    public bool MayStore => !IsDead && !IsGone && _membership is { Stage: MembershipStage.Up or MembershipStage.Leaving };
+
+    /// <summary>Threads of it may still believe that channels are theirs.</summary>
+    public bool MayTouchChannels => !IsDead && !IsGone && _membership is { HasSession: true };
 
     public bool CanRun => !IsDead && PausedUntil <= _world.Region.Now && !Machine.IsSuspended;
 
     public int PendingCommands => _commands.Count;
 
     public IEnumerable<SimulatedThread<TPolicy>> Threads => _devices.SelectMany(d => d.Threads).Prepend(Main);
+
+    public string Describe() => _formatter is not null ? "formatting" : _membership?.Stage.ToString() ?? "booting";
 
     public void Ask(Action<SimulatedProcess<TPolicy>> command) => _commands.Enqueue(command);
 
@@ -155,26 +162,24 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     /// <summary>tp-unreg: stops what is there, then leaves.</summary>
     public void Leave()
     {
-        if (Stage != ProcessStage.Up)
+        if (!IsUp)
             return;
-        foreach (SimulatedDevice<TPolicy> device in _devices)
-            device.Stop(force: true);
         _leaveLimitMs = Machine.NowMs + 4 * World<TPolicy>.DeadMs;
-        Stage = ProcessStage.Leaving;
+        _membership!.BeginLeave(Machine.NowMs);
     }
 
     public SimulatedSession<TPolicy> StartBackend(SharedDisk<TPolicy> disk, int? wanted, bool fenced)
     {
-        var session = new SimulatedSession<TPolicy>(_world, this, disk, wanted, fenced);
+        Session.CheckUsable();
+        var session = new SimulatedSession<TPolicy>(_world, this, disk, new BackendWish(wanted, fenced));
         _sessions.Add(session);
         return session;
     }
 
     public void StartDevice(SharedDisk<TPolicy> disk, int backend)
     {
-        var device = new SimulatedDevice<TPolicy>(_world, this, disk, backend);
-        _devices.Add(device);
-        device.Start();
+        Session.CheckUsable();
+        _devices.Add(new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy()));
     }
 
     /// <summary>The entry of this host, claimed or on the way, is this process's.</summary>
@@ -184,41 +189,44 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public ClearResult Clear(int host, ClearAuthority authority)
     {
         IsClearing = true;
-        ClearResult result = Clearing!.Step(host, authority, Machine.NowMs);
+        ClearResult result = _membership!.Clearing.Step(host, authority, Machine.NowMs);
         IsClearing = false;
         return result;
     }
 
+    /// <summary>Called by the world when the process ends by itself.</summary>
+    public void MarkGone() => IsGone = true;
+
     private void MainTurn()
     {
-        switch (Stage)
-        {
-            case ProcessStage.Booting:
-                Boot();
-                break;
-            case ProcessStage.Formatting:
-                Format();
-                break;
-            case ProcessStage.Registering:
-                Register();
-                break;
-            case ProcessStage.Up:
-                if (_commands.TryDequeue(out Action<SimulatedProcess<TPolicy>>? command))
-                    Do(command);
-                KeepHouse();
-                TurnAll();
-                break;
-            case ProcessStage.Leaving:
-                FinishLeaving();
-                break;
-        }
+        if (_formatter is not null)
+            Format();
+        else if (_membership is null)
+            Boot();
+        else if (IsUp)
+            Work();
+        else if (IsLeaving)
+            FinishLeaving();
+        else if (IsRejoining)
+            Rejoin();
+        else
+            Register();
     }
 
-    private void Do(Action<SimulatedProcess<TPolicy>> command)
+    private void Work()
+    {
+        if (_commands.TryDequeue(out Action<SimulatedProcess<TPolicy>>? command))
+            Do(() => command(this));
+        KeepHouse();
+        if (IsUp)
+            TurnAll();
+    }
+
+    private void Do(Action command)
     {
         try
         {
-            command(this);
+            command();
         }
         catch (CbdException e)
         {
@@ -231,34 +239,17 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     {
         if (_world.Region.Now < _nextStep)
             return;
-        _identity = new HostIdentity
-        {
-            Name = Name,
-            BootId = Machine.BootId,
-            HostUuid = Machine.HostUuid,
-            Device = 5,
-            Inode = 77,
-            Pid = Number,
-            BeatMs = World<TPolicy>.BeatMs,
-            DeadMs = World<TPolicy>.DeadMs,
-        };
         try
         {
             if (_format)
                 throw new CbdException(CbdErrorKind.Corrupt, "to be formatted");
-            Geometry = TransportInfo.Read(Memory, Memory.SizeBytes).Geometry;
+            RegionGeometry geometry = TransportInfo.Read(Memory, Memory.SizeBytes).Geometry;
+            _membership = new Membership<SimulatedMemory, TPolicy>("transport 0", Memory, geometry, _identity, this, World<TPolicy>.Times, () => new SessionCondition(), Machine.NowMs);
         }
         catch (CbdException)
         {
             _formatter = new Formatter<SimulatedMemory, TPolicy>(Memory, _world.NewInfo(), _identity, this, force: true);
-            Stage = ProcessStage.Formatting;
-            return;
         }
-
-        _tracker = new LivenessTracker<SimulatedMemory, TPolicy>(Memory, Geometry, _identity, this);
-        Clearing = new Clearing<SimulatedMemory, TPolicy>(Memory, Geometry, _tracker);
-        _registration = new HostRegistration<SimulatedMemory, TPolicy>(Memory, Geometry, _identity, this, _tracker, Clearing);
-        Stage = ProcessStage.Registering;
     }
 
     private void Format()
@@ -271,14 +262,13 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             if (_formatter!.Step(Machine.NowMs) != StepResult.Done)
                 return;
             _world.Formatted(this);
-            _formatter = null;
-            _world.Exit(this);
         }
         catch (CbdException e)
         {
             _world.Trace($"process {Number}: format: {e.Message}");
-            _world.Exit(this);
         }
+
+        _world.Exit(this);
     }
 
     private void Register()
@@ -289,7 +279,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         IsClearing = true;
         try
         {
-            if (_registration!.Step(Machine.NowMs) != StepResult.Done)
+            if (_membership!.StepRegister(Machine.NowMs) != StepResult.Done)
                 return;
         }
         catch (CbdException e)
@@ -303,10 +293,6 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             IsClearing = false;
         }
 
-        Host = _registration.Claim!;
-        Backends = new BackendRegistry<SimulatedMemory, TPolicy>(Memory, Host, _tracker!);
-        Blkdevs = new BlkdevRegistry<SimulatedMemory, TPolicy>(Memory, Host, _tracker!);
-        Stage = ProcessStage.Up;
         _world.Registered(this, Name);
     }
 
@@ -316,97 +302,104 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         if (now >= _nextBeatMs)
         {
             _nextBeatMs = now + World<TPolicy>.BeatMs;
-            if (!Host!.Beat())
+            IsClearing = true;
+            bool isOurs = _membership!.Beat(now);
+            IsClearing = false;
+            if (!isOurs)
             {
-                Fence();
+                Lose(now);
                 return;
             }
-
-            foreach (SimulatedSession<TPolicy> session in _sessions)
-                session.Beat();
-            foreach (SimulatedDevice<TPolicy> device in _devices)
-                device.Beat();
-            IsClearing = true;
-            Clearing!.Sweep(now);
-            IsClearing = false;
         }
 
-        if (now >= _nextSampleMs)
-        {
+        bool sample = now >= _nextSampleMs;
+        if (sample)
             _nextSampleMs = now + World<TPolicy>.BeatMs / 2;
-            IsClearing = true;
-            Clearing!.ClearDeadHosts(now);
-            IsClearing = false;
-        }
-
+        IsClearing = sample;
+        Session.Look(sample, Machine.NowMicroseconds);
+        IsClearing = false;
         foreach (SimulatedDevice<TPolicy> device in _devices)
-            device.Watch();
+            device.AfterLook();
+    }
+
+    /// <summary>This host was cleared by another: nothing is stored any more under the old claim.</summary>
+    private void Lose(long now)
+    {
+        _world.Trace($"process {Number}: host {Host!.Host} was cleared");
+        _membership!.Lose("this host was cleared by another", cleared: true, now);
+        foreach (SimulatedDevice<TPolicy> device in _devices)
+            device.Lost();
     }
 
     private void TurnAll()
     {
-        for (int i = _sessions.Count - 1; i >= 0 && Stage != ProcessStage.Gone; i--)
+        foreach (SimulatedSession<TPolicy> session in _sessions.ToArray())
+            session.Turn();
+        _sessions.RemoveAll(s => s.IsOver && !s.IsHeld);
+        foreach (SimulatedDevice<TPolicy> device in _devices.ToArray())
+            Do(device.MainTurn);
+        foreach (SimulatedDevice<TPolicy> device in _devices)
         {
-            _sessions[i].Turn();
-            if (_sessions[i].Stage == SessionStage.Over)
-                _sessions.RemoveAt(i);
+            if (device.IsDone)
+                _membership!.Forget(device.Machine);
         }
 
-        for (int i = _devices.Count - 1; i >= 0 && Stage != ProcessStage.Gone; i--)
-        {
-            _devices[i].MainTurn();
-            if (_devices[i].IsOver && !_devices[i].IsBusy)
-                _devices.RemoveAt(i);
-        }
+        _devices.RemoveAll(d => d.IsDone);
     }
 
-    /// <summary>This host was cleared by another: nothing is stored any more; the process registers anew.</summary>
-    private void Fence()
+    private void Rejoin()
     {
-        _world.Trace($"process {Number}: host {Host!.Host} was cleared");
-        foreach (SimulatedDevice<TPolicy> device in _devices)
-            device.Fence();
-        foreach (SimulatedSession<TPolicy> session in _sessions)
-            session.Abandon();
-        _world.Exit(this);
+        TurnAll();
+        if (_world.Region.Now < _nextStep)
+            return;
+        _nextStep = _world.Region.Now + 1000;
+        IsClearing = true;
+        try
+        {
+            if (_membership!.StepRejoin(Machine.NowMs) != StepResult.Done)
+                return;
+        }
+        catch (CbdException e)
+        {
+            // Another has the name, say: tried again.
+            _world.Trace($"process {Number}: register anew: {e.Message}");
+            return;
+        }
+        finally
+        {
+            IsClearing = false;
+        }
+
+        _world.Registered(this, Name);
+        foreach (SimulatedSession<TPolicy> held in _sessions.Where(s => s.IsHeld).ToArray())
+        {
+            _sessions.Add(new SimulatedSession<TPolicy>(_world, this, held.Disk, new BackendWish(held.Backend, Anew: true), held));
+            held.PassOn();
+            _sessions.Remove(held);
+        }
     }
 
     private void FinishLeaving()
     {
-        KeepHouseWhileLeaving();
-        if (Stage == ProcessStage.Gone)
-            return;
-        TurnAll();
-        if (_devices.Count > 0)
-            return;
-        foreach (SimulatedSession<TPolicy> session in _sessions)
+        long now = Machine.NowMs;
+        bool done = _membership!.StepStop(now) == StepResult.Done;
+        if (!done)
         {
-            if (session.Stage != SessionStage.Draining)
-                session.Stop(force: true);
-        }
-
-        if (_sessions.Count > 0)
-        {
-            // A disk that does not finish: the end of the process is what the others wait for.
-            if (Machine.NowMs > _leaveLimitMs)
-                _world.Exit(this);
-            return;
+            // The daemon beats until everything of this host has stopped.
+            KeepHouse();
+            if (!IsLeaving)
+                return;
+            TurnAll();
         }
 
         IsClearing = true;
-        bool done = Host!.Leave(Clearing!, Machine.NowMs) == StepResult.Done || Machine.NowMs > _leaveLimitMs;
-        IsClearing = false;
-        if (done)
+        // A disk that does not finish: the end of the process is what the others wait for.
+        if (_membership.StepLeave(now) == StepResult.Done || now > _leaveLimitMs)
+        {
+            IsClearing = false;
             _world.Exit(this);
-    }
+        }
 
-    private void KeepHouseWhileLeaving()
-    {
-        // The daemon beats until everything of this host has stopped.
-        if (_devices.Count > 0 || _sessions.Count > 0)
-            KeepHouse();
+        IsClearing = false;
     }
-
-    /// <summary>Called by the world when the process ends by itself.</summary>
-    public void MarkGone() => Stage = ProcessStage.Gone;
 }

@@ -1,98 +1,110 @@
+using Cbd.Host.Backends;
+using Cbd.Memory;
 using Cbd.Protocol.Backends;
-using Cbd.Protocol.Blkdevs;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
-using Cbd.Protocol.Hosts;
-using Cbd.Memory;
 
 namespace Cbd.Simulation.Region;
 
-internal enum SessionStage
-{
-    Opening,
-    Claiming,
-    Serving,
-    Draining,
-    Over,
-}
-
-/// <summary>One life of a backend in a process: from the disk's lock to the end of its claim, as the daemon does it.</summary>
-internal sealed class SimulatedSession<TPolicy>
+/// <summary>
+/// Drives one life of a backend in a process, as the daemon's threads do: the disk's lock, the handlers, the end of what is
+/// at the disk. Where it stands, and what it claims, is <see cref="BackendLife{TMemory, TPolicy}"/>'s.
+/// </summary>
+internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
     where TPolicy : struct, IProtocolPolicy
 {
     private readonly World<TPolicy> _world;
     private readonly SimulatedProcess<TPolicy> _process;
-    private readonly int? _wanted;
-    private readonly bool _fenced;
     private readonly long _limitMs;
     private readonly NativeBuffer _buffers;
-    private readonly BackendBody _body;
-    private ServedBackend? _served;
+    private readonly Queue<int> _offers = new();
     private HandlerGroup<SimulatedMemory, TPolicy>? _group;
+    private bool _isDrainingGroup;
+    private bool _isEnded;
 
-    /// <param name="wanted">The backend to take over; null: a new one.</param>
-    public SimulatedSession(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int? wanted, bool fenced)
+    /// <param name="wish">What it is to be.</param>
+    /// <param name="before">The session of this process whose disk it takes over, with its lock; null for none.</param>
+    public SimulatedSession(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, BackendWish wish, SimulatedSession<TPolicy>? before = null)
     {
         _world = world;
         _process = process;
-        _wanted = wanted;
-        _fenced = fenced;
         _buffers = world.TakeBuffer();
         Disk = disk;
         _limitMs = process.Machine.NowMs + 3 * World<TPolicy>.DeadMs;
-        // Boot id and disk, as the daemon makes it.
-        Span<byte> id = stackalloc byte[16];
-        process.Machine.BootId.TryWriteBytes(id);
-        id[0] ^= (byte)(disk.Number + 1);
-        _body = disk.Describe(new Guid(id));
-        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, _body.DurabilityId) { Check = CheckDisk, Machine = process.Machine.Number };
+        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, disk.LifeOn(process.Machine.BootId)) { Check = CheckDisk, Machine = process.Machine.Number };
+        if (before is not null)
+        {
+            disk.PassLock(process.Machine.Number, before.Queue, Queue);
+            HasLock = true;
+        }
+
+        Life = new BackendLife<SimulatedMemory, TPolicy>(process.Session, wish, process.Machine.NowMs);
     }
+
+    public BackendLife<SimulatedMemory, TPolicy> Life { get; }
 
     public SharedDisk<TPolicy> Disk { get; }
 
     public SimulatedDiskQueue Queue { get; }
 
-    public SessionStage Stage { get; private set; } = SessionStage.Opening;
+    public BackendClaim<SimulatedMemory, TPolicy>? Claim => Life.Claim;
 
-    public BackendClaim<SimulatedMemory, TPolicy>? Claim { get; private set; }
+    public int Backend => Life.Claim?.Backend ?? -1;
 
-    public int Backend => Claim?.Backend ?? -1;
-
-    public ulong Epoch => Claim?.Session ?? 0;
+    public ulong Epoch => Life.Epoch;
 
     public SimulatedProcess<TPolicy> Process => _process;
 
     /// <summary>It may take over a record, but has not claimed it, or not published yet.</summary>
-    public bool IsTakeOver => _wanted is not null;
+    public bool IsTakeOver => Life.IsTakeOver;
+
+    /// <summary>Nothing more is done for it.</summary>
+    public bool IsOver => _isEnded || Life.IsOver;
+
+    public bool IsServing => !_isEnded && Life.Stage == BackendStage.Serving;
 
     /// <summary>It could still send something to the disk.</summary>
-    public bool MayTouchDisk => !_process.IsDead && Stage is SessionStage.Serving or SessionStage.Draining;
+    public bool MayTouchDisk => !_process.IsDead && !_isEnded && Life.MayTouchDisk;
+
+    /// <summary>The disk's lock is this process's.</summary>
+    public bool HasLock { get; private set; }
+
+    /// <summary>This host was cleared; the disk is kept for the next claim.</summary>
+    public bool IsHeld => !_isEnded && Life.Stage == BackendStage.Held;
+
+    public int FlushErrorAtStart { get; private set; }
 
     /// <summary>Commands of a channel that are at the disk.</summary>
     public int OutstandingOn(int channel) => _group?.OutstandingOn(channel) ?? 0;
 
-    public int FlushErrorAtStart { get; private set; }
-
-    public void Beat() => Claim?.Beat();
-
     public void Turn()
     {
-        switch (Stage)
+        switch (Life.Stage)
         {
-            case SessionStage.Opening:
+            case BackendStage.Opening:
                 Open();
                 break;
-            case SessionStage.Claiming:
+            case BackendStage.Claiming:
                 TryClaim();
                 break;
-            case SessionStage.Serving:
-                LookForOffers();
+            case BackendStage.Serving when Life.Session.Condition.IsFenced:
+                DrainFenced();
+                break;
+            case BackendStage.Serving:
+                while (_offers.TryDequeue(out int channel))
+                    _group!.TakeOffer(channel);
                 _group!.Poll();
                 break;
-            case SessionStage.Draining:
+            case BackendStage.Draining when Life.Session.Condition.IsFenced:
+                DrainFenced();
+                break;
+            case BackendStage.Draining:
+                if (!_isDrainingGroup)
+                    _group!.BeginStop();
+                _isDrainingGroup = true;
                 _group!.Poll();
                 if (_group.Count == 0 && Queue.Outstanding == 0)
-                    EndClose();
+                    End();
                 break;
         }
     }
@@ -100,116 +112,146 @@ internal sealed class SimulatedSession<TPolicy>
     /// <summary>backend-stop.</summary>
     public void Stop(bool force)
     {
-        if (Stage is SessionStage.Opening or SessionStage.Claiming)
-        {
+        if (Life.Stage is BackendStage.Opening or BackendStage.Claiming)
             Abandon();
-            return;
-        }
-
-        if (Stage != SessionStage.Serving)
-            return;
-        Claim!.BeginClose(force);
-        _group!.BeginStop();
-        Stage = SessionStage.Draining;
+        else
+            Life.BeginStop(force, leaves: false, _process.Machine.NowMs);
     }
 
     /// <summary>backend-clear of a latched failure.</summary>
     public void ClearFlushError()
     {
-        if (Stage != SessionStage.Serving || _served!.FlushError == 0)
+        if (!IsServing || Life.Served!.FlushError == 0)
             return;
         // Before it is stored: the process may die in the middle, with the entry cleared.
         Disk.HasFailedFlush = false;
         Disk.ClearedAt = Disk.History.Begin();
         Disk.Forgive();
-        _served.ClearFlushError();
+        Life.Served.ClearFlushError();
         Disk.HasFailedFlush = false;
         Disk.ClearedAt = Disk.History.Begin();
         Disk.Forgive();
     }
 
-    /// <summary>Nothing more is done for it: the process is dead, or its host was cleared.</summary>
+    /// <summary>backend-resize.</summary>
+    public void Grow(int blocks)
+    {
+        if (IsServing && !Life.Session.Condition.IsFenced)
+            BackendGrowth.Grow(Life, this, (long)blocks * SimulatedDisk.BlockBytes);
+    }
+
+    /// <summary>Nothing more is done for it: the process is dead, or the start came to nothing.</summary>
     public void Abandon()
     {
-        if (Stage == SessionStage.Over)
+        if (_isEnded)
             return;
-        Stage = SessionStage.Over;
+        _isEnded = true;
         Disk.Disk.Abandon(Queue, cancel: _process.IsDead);
-        Disk.Unlock(Queue);
+        if (HasLock)
+            Disk.Unlock(Queue);
+        _world.ReturnBuffer(_buffers);
+        if (_process.IsDead)
+            return;
+        Life.EndStop(_process.Machine.NowMs);
+        Life.Session.Remove(Life);
+    }
+
+    /// <summary>The next session of this process has the disk.</summary>
+    public void PassOn()
+    {
+        _isEnded = true;
         _world.ReturnBuffer(_buffers);
     }
 
+    long IGrowingDisk.MeasureBytes() => (long)Disk.Disk.SizeBlocks * SimulatedDisk.BlockBytes;
+
+    void IGrowingDisk.Grow(long sizeBytes) => Disk.Disk.SizeBlocks = Math.Max(Disk.Disk.SizeBlocks, (int)(sizeBytes / SimulatedDisk.BlockBytes));
+
+    int IGrowingDisk.Sync()
+    {
+        Disk.Disk.DurableBlocks = Disk.Disk.SizeBlocks;
+        return 0;
+    }
+
+    void IGrowingDisk.Serve(long sizeBytes) => Queue.Serve(sizeBytes);
+
+    string IGrowingDisk.PathAt(long sizeBytes) => $"/disks/{Disk.Number}";
+
     private void Open()
     {
-        if (MutantPolicy.IgnoresDiskLock<TPolicy>() || Disk.TryLock(_process.Machine.Number, Queue))
-            Stage = SessionStage.Claiming;
+        if (HasLock || MutantPolicy.IgnoresDiskLock<TPolicy>() || Disk.TryLock(_process.Machine.Number, Queue))
+        {
+            HasLock = true;
+            try
+            {
+                Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId), _process.Machine.NowMs);
+            }
+            catch (CbdException e)
+            {
+                Refuse(e);
+            }
+        }
         else if (_process.Machine.NowMs > _limitMs)
+        {
             Abandon();
+        }
+        else
+        {
+            Life.AwaitDisk("the disk is in use", _process.Machine.NowMs);
+        }
     }
 
     private void TryClaim()
     {
-        BackendRegistry<SimulatedMemory, TPolicy> registry = _process.Backends;
         try
         {
-            BackendClaim<SimulatedMemory, TPolicy>? claim = null;
-            if (_wanted is not { } backend)
-            {
-                claim = registry.Start(_body);
-            }
-            else if (registry.TakeOver(backend, _body, _fenced, _process.Machine.NowMs, out claim) == StepResult.Again)
-            {
-                if (_process.Machine.NowMs > _limitMs)
-                    Abandon();
+            if (!Life.TryClaim(_process.Machine.NowMs))
                 return;
-            }
-
-            Claim = claim!;
+            FlushErrorAtStart = Claim!.Body.FlushError;
+            Queue.Serve(Claim.Body.SizeBytes);
+            _group = new HandlerGroup<SimulatedMemory, TPolicy>(_process.Memory, _process.Geometry, Life.MakeServed(Queue), Queue, _buffers);
+            Life.BeginServing(_offers.Enqueue, _process.Machine.NowMs);
         }
         catch (CbdException e)
         {
-            _world.Trace($"process {_process.Number}: backend on disk {Disk.Number}: {e.Message}");
-            Abandon();
+            Refuse(e);
             return;
         }
 
-        FlushErrorAtStart = Claim.Body.FlushError;
-        _served = new ServedBackend(Claim.Backend, Claim.Session, Queue, Claim.Body.FlushError, error => Claim.StoreFlushError(error), IsEntitled);
-        _group = new HandlerGroup<SimulatedMemory, TPolicy>(_process.Memory, _process.Geometry, _served, Queue, _buffers);
-        Stage = SessionStage.Serving;
         _world.Started(this);
     }
 
-    private bool IsEntitled(int blkdev, ulong epoch) =>
-        BlkdevRegistry<SimulatedMemory, TPolicy>.IsEntitled(_process.Memory, _process.Geometry, Backend, backendReadOnly: false, blkdev, epoch);
-
-    private void LookForOffers()
+    private void Refuse(CbdException e)
     {
-        for (int channel = 0; channel < _process.Geometry.ChannelCount; channel++)
-        {
-            if (_group!.Serves(channel))
-                continue;
-            ClaimWord word = ClaimOperations<SimulatedMemory, TPolicy>.Read(_process.Memory, _process.Geometry.ChannelOffset(channel));
-            if (word.State == ClaimState.Offered &&
-                BlkdevCtrlLine.TryLoad(_process.Memory, _process.Geometry, channel, word.Epoch, out BlkdevCtrlLine offer) &&
-                offer.Backend == Backend && offer.Session == Epoch)
-                _group.TryAttach(channel);
-            else if (word.State == ClaimState.Quarantined)
-                _group.ReportDrained(channel);
-        }
+        _world.Trace($"process {_process.Number}: backend on disk {Disk.Number}: {e.Message}");
+        Abandon();
     }
 
-    private void EndClose()
+    /// <summary>This host was cleared: what is at the disk ends, and nothing is stored into the region.</summary>
+    private void DrainFenced()
+    {
+        Span<Blocks.BlockCompletion> completions = new Blocks.BlockCompletion[16];
+        Queue.Poll(completions);
+        if (Queue.Outstanding > 0)
+            return;
+        if (Life.Stage == BackendStage.Draining)
+            End();
+        else
+            Life.Hold(_process.Machine.NowMs);
+    }
+
+    private void End()
     {
         Disk.Unlock(Queue);
-        Stage = SessionStage.Over;
+        _isEnded = true;
         _world.ReturnBuffer(_buffers);
-        Claim!.EndClose();
+        Life.EndStop(_process.Machine.NowMs);
+        Life.Session.Remove(Life);
     }
 
     private void CheckDisk()
     {
         if (!MayTouchDisk)
-            throw new SimulationException($"disk {Disk.Number} got a request of a session that is over ({Stage})");
+            throw new SimulationException($"disk {Disk.Number} got a request of a session that is over ({Life.Stage})");
     }
 }

@@ -73,7 +73,7 @@ internal sealed partial class World<TPolicy>
         session.Disk.ServedBy(session.Process.Machine.Number);
         _sessions.Add(session);
         if (_sessions.Count > 64)
-            _sessions.RemoveAll(s => !s.MayTouchDisk && s.Stage == SessionStage.Over && _sessions.IndexOf(s) < _sessions.Count - 32);
+            _sessions.RemoveAll(s => !s.MayTouchDisk && s.IsOver && _sessions.IndexOf(s) < _sessions.Count - 32);
         _sessionCount++;
         if (!session.IsTakeOver)
         {
@@ -237,6 +237,7 @@ internal sealed partial class World<TPolicy>
     {
         if (word.State == ClaimState.Free || !EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out _, out BodyStamp stamp, out _))
             return;
+        CheckSize(backend, word);
         int life = BackendLife(backend);
         bool known = _records.TryGetValue(backend, out (int Life, BodyStamp Stamp) seen) && seen.Life == life;
         if (known && stamp < seen.Stamp)
@@ -244,6 +245,18 @@ internal sealed partial class World<TPolicy>
         // What a new backend finds in a free entry is no record.
         if (known || word.State != ClaimState.Claiming)
             _records[backend] = (life, stamp);
+    }
+
+    /// <summary>Nobody is told of a size that the disk would not have after a loss of power.</summary>
+    private void CheckSize(int backend, ClaimWord word)
+    {
+        if (!EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _, out _))
+            return;
+        foreach (SharedDisk<TPolicy> disk in _disks)
+        {
+            if (disk.Identity == body.Identity && body.SizeBytes > (long)disk.Disk.DurableBlocks * SimulatedDisk.BlockBytes)
+                throw new SimulationException($"backend {backend} ({word}) says {body.SizeBytes} bytes, and disk {disk.Number} has {disk.Disk.DurableBlocks} blocks of {SimulatedDisk.BlockBytes} on its medium");
+        }
     }
 
     /// <summary>A host's entry is freed, or quarantined, after all that it had.</summary>
@@ -343,7 +356,7 @@ internal sealed partial class World<TPolicy>
     {
         var parts = new List<string>();
         foreach (SimulatedProcess<TPolicy> process in Living)
-            parts.Add($"process {process.Number} (slot {process.Slot}) {process.Stage} host {process.Host?.Host}, {process.PendingCommands} commands, backends [{string.Join(", ", process.Sessions.Select(s => $"{s.Backend}@{s.Epoch} {s.Stage} of disk {s.Disk.Number}"))}], devices [{string.Join(", ", process.Devices.Select(d => $"{d.Blkdev} {d.Stage} {d.State?.Failure} lost {d.State?.IsBackendLost} {string.Join("/", d.Queues.Select(q => $"{q.Channel} {q.Phase} {q.InFlight}"))}"))}]");
+            parts.Add($"process {process.Number} (slot {process.Slot}) {process.Describe()} host {process.Host?.Host}, {process.PendingCommands} commands, backends [{string.Join(", ", process.Sessions.Select(s => $"{s.Backend}@{s.Epoch} {s.Life.Stage} of disk {s.Disk.Number}"))}], devices [{string.Join(", ", process.Devices.Select(d => $"{d.Blkdev} {d.Stage} {d.State?.Failure} lost {d.State?.IsBackendLost} {string.Join("/", d.Queues.Select(q => $"{q.Channel} {q.Phase} {q.InFlight}"))}"))}]");
         foreach (SharedDisk<TPolicy> disk in _disks)
             parts.Add($"disk {disk.Number}: loss pending {disk.IsLossPending}, users [{string.Join("; ", disk.Device?.Users.Select(u => u.Describe()) ?? [])}], held {disk.Device?.State?.IsHeld}");
         for (int i = 0; i < Geometry.HostCount; i++)

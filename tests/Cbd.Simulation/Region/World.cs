@@ -1,3 +1,5 @@
+using Cbd.Host.Devices;
+using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
 using Cbd.Memory;
@@ -20,6 +22,16 @@ internal sealed partial class World<TPolicy>
     internal const int DeadMs = 40;
     private const int DepthLimit = 3;
     private const int DeadMicroseconds = DeadMs * 1000;
+
+    internal static HostTimes Times { get; } = new(BeatMs, DeadMs)
+    {
+        AttachMs = DeadMs,
+        CloseMs = 2 * DeadMs,
+        ClearingMs = DeadMs,
+        TakeOverMs = 3 * DeadMs,
+        RejoinMs = 2 * DeadMs,
+        LeaveMs = 4 * DeadMs,
+    };
 
     private readonly WorldScenario _scenario;
     private readonly MatrixCell? _target;
@@ -168,6 +180,11 @@ internal sealed partial class World<TPolicy>
             _events.Dequeue();
     }
 
+    /// <summary>What the next device is told to do while its backend is away.</summary>
+    internal LossPolicy NextLossPolicy() => !Chance(_scenario.Impatience) ? LossPolicy.WaitForEver
+        : _random.Next(2) == 0 ? new LossPolicy(OnBackendLoss.Fail, 0)
+        : new LossPolicy(OnBackendLoss.Queue, _random.Next(1, 2 * DeadMs));
+
     internal void CountRequest() => _requests++;
 
     internal void CountError() => _errors++;
@@ -233,7 +250,7 @@ internal sealed partial class World<TPolicy>
         _watch.BeforeDeath(processes);
         foreach (SimulatedProcess<TPolicy> process in processes)
         {
-            Trace($"process {process.Number} ('{process.Slot}', {process.Stage}, host {process.Host?.Host}) is killed");
+            Trace($"process {process.Number} ('{process.Slot}', {process.Describe()}, host {process.Host?.Host}) is killed");
             _deaths++;
             process.Die();
             Forget(process);
@@ -263,7 +280,7 @@ internal sealed partial class World<TPolicy>
     {
         if (process.IsUp)
             process.Leave();
-        else if (process.Stage != ProcessStage.Leaving)
+        else if (!process.IsLeaving)
             Exit(process);
     }
 
@@ -296,6 +313,8 @@ internal sealed partial class World<TPolicy>
             FailShare = _scenario.DiskFail,
             FlushFailShare = _scenario.FlushFail,
             IsBuffered = buffered,
+            SizeBlocks = _scenario.Blocks - _scenario.SpareBlocks,
+            DurableBlocks = _scenario.Blocks - _scenario.SpareBlocks,
         },
         machines);
 

@@ -41,6 +41,15 @@ internal sealed record WorldScenario
     /// <summary>Share of flushes in what users send.</summary>
     public double FlushShare { get; init; } = 0.08;
 
+    /// <summary>Share of devices that do not wait for a backend that is away, or not for ever.</summary>
+    public double Impatience { get; init; }
+
+    /// <summary>Share of the operator's chances to make a backend larger that he takes.</summary>
+    public double Grow { get; init; }
+
+    /// <summary>Blocks by which a disk can grow.</summary>
+    public int SpareBlocks { get; init; }
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -58,6 +67,9 @@ internal sealed record WorldScenario
         FlushFail = 0.005,
         DiskDelay = 4000,
         SlowShare = 0.05,
+        Impatience = 0.2,
+        Grow = 0.5,
+        SpareBlocks = 4,
     };
 
     /// <summary>No fault but what the operator does, lines that are lost, and the death that a directed run aims at.</summary>
@@ -90,6 +102,15 @@ internal sealed record WorldScenario
     /// <summary>Processes stand still past every lease, on disks that two machines share.</summary>
     public static WorldScenario Pauses { get; } = new() { Operate = 0.01, Pause = 0.00003, Suspend = 0.0001, DiskDelay = 3000, SlowShare = 0.2 };
 
+    /// <summary>Backends go and come back while devices do not wait for them, and slow disks still hold what was given up.</summary>
+    public static WorldScenario Losses { get; } = new() { Operate = 0.03, Crash = 0.00008, DiskDelay = 20_000, SlowShare = 0.4, Impatience = 0.8, Blocks = 4, FlushShare = 0.02 };
+
+    /// <summary>Disks grow while machines lose their power.</summary>
+    public static WorldScenario Growths { get; } = new() { Operate = 0.05, MachineCrash = 0.00015, Crash = 0.00003, Grow = 1, Blocks = 24, SpareBlocks = 20, DiskDelay = 500 };
+
+    /// <summary>Processes stand still, are cleared by force, and register anew with slow disks.</summary>
+    public static WorldScenario Rejoins { get; } = new() { Operate = 0.05, Pause = 0.0001, Suspend = 0.0001, DiskDelay = 20_000, SlowShare = 0.4, Blocks = 6 };
+
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {
         ["everything"] = Everything,
@@ -103,5 +124,8 @@ internal sealed record WorldScenario
         ["failing-flushes"] = FailingFlushes,
         ["pauses"] = Pauses,
         ["directed"] = Directed,
+        ["losses"] = Losses,
+        ["growths"] = Growths,
+        ["rejoins"] = Rejoins,
     };
 }

@@ -1,5 +1,5 @@
 using Cbd.Memory;
-using Cbd.Host.Sessions;
+using Cbd.Host.Threads;
 using Xunit;
 
 namespace Cbd.Tests.Transports;
@@ -9,7 +9,7 @@ public sealed class A_host_that_could_not_beat
     private const int FenceMs = 10_000_000;
     private const long LongMs = 2L * FenceMs;
 
-    private readonly TransportCondition _condition = new(FenceMs);
+    private readonly BeatCondition _condition = new(FenceMs);
 
     private static long NowMs => Environment.TickCount64;
 

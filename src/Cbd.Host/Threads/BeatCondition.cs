@@ -1,25 +1,18 @@
+using Cbd.Host.Sessions;
 using Cbd.Memory;
 
-namespace Cbd.Host.Sessions;
+namespace Cbd.Host.Threads;
 
 /// <summary>
-/// What every thread that works on a transport must know of it: may it store into the region? Written by its housekeeping,
-/// read by all. One object for one claim of a host entry: whoever holds that of a claim that was cleared stays fenced.
+/// The condition of a session as threads need it: it also knows how long ago the last heartbeat was. Written by the
+/// housekeeping thread, read by all.
 /// </summary>
 /// <param name="fenceMs">A host that did not beat for longer stores nothing before it has looked at its own entry.</param>
-internal sealed class TransportCondition(int fenceMs)
+internal sealed class BeatCondition(int fenceMs) : SessionCondition
 {
-    private volatile string? _failure;
-    private volatile bool _hasRemoteHosts;
     private volatile bool _overdue;
     private long _beatMs = MonotonicClock.Milliseconds;
     private long _beatBootNs = KernelClock.BootTimeNs;
-
-    /// <summary>Why nothing may be stored into the region any more; null while all is well.</summary>
-    public string? Failure => _failure;
-
-    /// <summary>Nothing may be stored into the region any more.</summary>
-    public bool IsFenced => _failure is not null;
 
     /// <summary>
     /// This host did not beat for the fence time, so that others may be about to clear it: nothing may be stored until its
@@ -44,13 +37,6 @@ internal sealed class TransportCondition(int fenceMs)
     /// <summary>Time since the last beat, suspend included, ms.</summary>
     public long SinceBeatMs => (KernelClock.BootTimeNs - Volatile.Read(ref _beatBootNs)) / 1_000_000;
 
-    /// <summary>Some host runs on another kernel: no doorbell of ours reaches it, and none of its reaches us.</summary>
-    public bool HasRemoteHosts
-    {
-        get => _hasRemoteHosts;
-        set => _hasRemoteHosts = value;
-    }
-
     /// <summary>Whoever has something for a thread of this process that sleeps on a doorbell there can wake it.</summary>
     public bool CanBeWoken(MappedMemory memory) => memory.Wakes && !HasRemoteHosts;
 
@@ -64,7 +50,4 @@ internal sealed class TransportCondition(int fenceMs)
         Volatile.Write(ref _beatBootNs, startedBootNs);
         _overdue = false;
     }
-
-    /// <summary>False if it had failed before; the first reason stays.</summary>
-    public bool TryFail(string why) => Interlocked.CompareExchange(ref _failure, why, null) is null;
 }

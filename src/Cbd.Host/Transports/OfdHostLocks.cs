@@ -2,7 +2,7 @@ using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 
-namespace Cbd.Host.Sessions;
+namespace Cbd.Host.Transports;
 
 /// <summary>The locks of host entries as OFD locks on bytes of the region's file. Thread-safe.</summary>
 internal sealed class OfdHostLocks(RegionMapping region) : IHostLocks

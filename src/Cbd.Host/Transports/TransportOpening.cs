@@ -1,29 +1,42 @@
-using Cbd.Protocol.Channels;
+using Cbd.Host.Sessions;
+using Cbd.Host.Threads;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Cbd.Protocol.Transports;
 
-namespace Cbd.Host.Sessions;
+namespace Cbd.Host.Transports;
 
 /// <summary>What registering on a region came to.</summary>
 internal sealed record OpenedTransport(
     RegionSource Source,
     RegionMapping Region,
     TransportInfo Info,
-    HostIdentity Identity,
-    IHostLocks Locks,
-    HostClaim<MappedMemory, SafePolicy> Host,
-    LivenessTracker<MappedMemory, SafePolicy> Tracker,
-    Clearing<MappedMemory, SafePolicy> Clearing);
+    Membership<MappedMemory, SafePolicy> Membership)
+{
+    private const int GiveBackWaitMs = 5_000;
+
+    /// <summary>Leaves, before anything was started on it: the entry, its lock and the mapping are given back.</summary>
+    public void GiveBack()
+    {
+        Membership.BeginLeave(MonotonicClock.Milliseconds);
+        long limit = MonotonicClock.Milliseconds + GiveBackWaitMs;
+        Membership.StepStop(MonotonicClock.Milliseconds);
+        while (Membership.StepLeave(MonotonicClock.Milliseconds) == StepResult.Again && MonotonicClock.Milliseconds < limit)
+            Thread.Sleep(1);
+        Region.Dispose();
+        Source.Dispose();
+    }
+}
 
 /// <summary>Maps a region, formats it if asked, and registers this host on it.</summary>
 internal static class TransportOpening
 {
     private const int StepIntervalMs = 10;
 
+    /// <param name="id">Id of the transport.</param>
     /// <param name="isTaken">Whether this process is registered on the region of this device and inode.</param>
-    public static OpenedTransport Open(RegisterTransportOptions options, NodeOptions node, Func<ulong, ulong, bool> isTaken)
+    public static OpenedTransport Open(int id, RegisterTransportOptions options, NodeOptions node, Func<ulong, ulong, bool> isTaken)
     {
         if (options.Coherence is not (null or "hardware"))
             throw new CbdException(CbdErrorKind.Unsupported, $"coherence '{options.Coherence}' is not supported: this version knows only 'hardware'");
@@ -39,7 +52,7 @@ internal static class TransportOpening
             if (options.Format)
                 Prepare(options, source);
             region = source.Map();
-            return Register(options, node, source, region);
+            return Register(id, options, node, source, region);
         }
         catch
         {
@@ -87,7 +100,7 @@ internal static class TransportOpening
         DeadMs = node.DeadMs,
     };
 
-    private static OpenedTransport Register(RegisterTransportOptions options, NodeOptions node, RegionSource source, RegionMapping region)
+    private static OpenedTransport Register(int id, RegisterTransportOptions options, NodeOptions node, RegionSource source, RegionMapping region)
     {
         MappedMemory memory = region.Memory;
         HostIdentity identity = Identify(options, node, region.Device, region.Inode);
@@ -108,20 +121,19 @@ internal static class TransportOpening
         read.CheckWritable();
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
-        var tracker = new LivenessTracker<MappedMemory, SafePolicy>(memory, read.Geometry, identity, locks);
-        var clearing = new Clearing<MappedMemory, SafePolicy>(memory, read.Geometry, tracker);
-        var registration = new HostRegistration<MappedMemory, SafePolicy>(memory, read.Geometry, identity, locks, tracker, clearing);
+        var membership = new Membership<MappedMemory, SafePolicy>(
+            $"transport {id}", memory, read.Geometry, identity, locks, new HostTimes(node.BeatMs, node.DeadMs), () => new BeatCondition(node.FenceMs), MonotonicClock.Milliseconds);
         try
         {
-            Drive(registration.Step, node, options.Path, "registered on");
+            Drive(membership.StepRegister, node, options.Path, "registered on");
         }
         catch
         {
-            registration.Cancel();
+            membership.CancelRegistration();
             throw;
         }
 
-        return new OpenedTransport(source, region, read, identity, locks, registration.Claim!, tracker, clearing);
+        return new OpenedTransport(source, region, read, membership);
     }
 
     private static TransportInfo ReadInfo(in MappedMemory memory, RegionMapping region, string path)

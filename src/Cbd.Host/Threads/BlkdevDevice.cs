@@ -2,15 +2,14 @@ using Cbd.Protocol.Blkdevs;
 using Cbd.Blocks;
 using Cbd.Protocol.Channels;
 using Cbd.Memory;
-using Cbd.Host.Sessions;
 
-namespace Cbd.Host.Devices;
+namespace Cbd.Host.Threads;
 
 /// <summary>
 /// A blkdev as a block device: what exports and in-process users drive. Its queues are attached channels; each is given
 /// out once, and comes back when it is disposed.
 /// </summary>
-internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue<MappedMemory, SafePolicy>[] queues, TransportCondition condition) : IBlockDevice
+internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue<MappedMemory, SafePolicy>[] queues, BeatCondition condition) : IBlockDevice
 {
     private readonly Lock _lock = new();
     private readonly bool[] _given = new bool[queues.Length];
@@ -43,7 +42,7 @@ internal sealed class BlkdevDevice(BlkdevState state, MappedMemory memory, Queue
 
     /// <summary>One queue with a clock and a place to sleep.</summary>
     private sealed class OpenQueueHandle(
-        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, TransportCondition condition) : IBlockQueue, IDescriptorWait, IRingWait, IWakeCount
+        BlkdevDevice owner, int index, MappedMemory memory, Queue<MappedMemory, SafePolicy> queue, BeatCondition condition) : IBlockQueue, IDescriptorWait, IRingWait, IWakeCount
     {
         private readonly DoorbellSleeper _sleeper = new();
         private DoorbellPoll? _poll;

@@ -4,10 +4,9 @@ using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
-using Cbd.Host.Sessions;
 using Microsoft.Extensions.Logging;
 
-namespace Cbd.Host.Backends;
+namespace Cbd.Host.Threads;
 
 /// <summary>
 /// One handler thread of a backend: drives the handlers of its channels and one queue of the disk; spins while there is
@@ -25,7 +24,7 @@ internal sealed class HandlerThread : IDisposable
     private readonly MappedMemory _memory;
     private readonly RegionGeometry _geometry;
     private readonly ServedBackend _backend;
-    private readonly TransportCondition _condition;
+    private readonly BeatCondition _condition;
     private readonly PollMode _mode;
     private readonly ILogger _logger;
     private readonly IBlockQueue _disk;
@@ -47,7 +46,7 @@ internal sealed class HandlerThread : IDisposable
 
     /// <param name="condition">When fenced, this host may not store into the region any more: everything is left as it is.</param>
     public HandlerThread(
-        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, TransportCondition condition, PollMode mode, ILogger logger)
+        MappedMemory memory, RegionGeometry geometry, ServedBackend backend, int number, BeatCondition condition, PollMode mode, ILogger logger)
     {
         _mode = mode;
         _memory = memory;
@@ -233,14 +232,8 @@ internal sealed class HandlerThread : IDisposable
     {
         while (_offers.TryDequeue(out int channel))
         {
-            if (_group.Serves(channel))
+            if (!_group.TakeOffer(channel))
                 continue;
-            if (!_group.TryAttach(channel))
-            {
-                _group.ReportDrained(channel);
-                continue;
-            }
-
             _served[channel] = true;
             _servedCount++;
             _logger.LogInformation("backend {Backend}: channel {Channel} attached", _backend.Backend, channel);

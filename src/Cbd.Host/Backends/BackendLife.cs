@@ -1,0 +1,265 @@
+using Cbd.Blocks;
+using Cbd.Host.Sessions;
+using Cbd.Memory;
+using Cbd.Protocol.Backends;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
+
+namespace Cbd.Host.Backends;
+
+/// <summary>How far a backend has come; <see cref="LifeState"/> is what of it users see.</summary>
+internal enum BackendStage
+{
+    /// <summary>Its disk is not open and locked yet.</summary>
+    Opening = 0,
+
+    /// <summary>The disk is this process's; the entry is not yet.</summary>
+    Claiming,
+
+    /// <summary>The entry is claimed and active; the driver starts the handlers.</summary>
+    Claimed,
+
+    /// <summary>Handlers serve its channels.</summary>
+    Serving,
+
+    /// <summary>Handlers finish what they fetched. The driver says when nothing is at the disk, and the disk is closed.</summary>
+    Draining,
+
+    /// <summary>This host was cleared: nothing is at the disk, which stays open and locked for the next claim.</summary>
+    Held,
+
+    /// <summary>The disk does not finish: the end of this process is what others wait for.</summary>
+    Abandoned,
+
+    Over,
+}
+
+/// <summary>What a backend is to be.</summary>
+/// <param name="Backend">The entry to take over; null: a new one.</param>
+/// <param name="Fenced">An operator vouches for the death of the old session.</param>
+/// <param name="Anew">This host had that entry, and was cleared: it is taken over, or started anew under its id if it is free.</param>
+internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false);
+
+/// <summary>
+/// One backend of this host, from its disk's lock to the end of its claim: a state machine without threads, clocks and
+/// waiting. One thread at a time, that of the session, except for <see cref="Status"/>, <see cref="Claim"/> and <see cref="Served"/>.
+/// </summary>
+internal sealed class BackendLife<TMemory, TPolicy>
+    where TMemory : struct, ISharedMemory
+    where TPolicy : struct, IProtocolPolicy
+{
+    private readonly HostSession<TMemory, TPolicy> _session;
+    private readonly BackendWish _wish;
+    private readonly LifeCycle _life;
+    private BackendBody? _body;
+    private Action<int>? _offer;
+    private long _limitMs;
+
+    public BackendLife(HostSession<TMemory, TPolicy> session, BackendWish wish, long nowMs)
+    {
+        _session = session;
+        _wish = wish;
+        _life = new LifeCycle(nowMs);
+        session.Add(this);
+    }
+
+    public HostSession<TMemory, TPolicy> Session => _session;
+
+    /// <summary>Where it stands. Any thread.</summary>
+    public LifeStatus Status => _life.Status;
+
+    public BackendStage Stage { get; private set; }
+
+    public bool IsOver => Stage is BackendStage.Over or BackendStage.Held or BackendStage.Abandoned;
+
+    /// <summary>This host's claim; null before it is made.</summary>
+    public BackendClaim<TMemory, TPolicy>? Claim { get; private set; }
+
+    /// <summary>Id of the backend: that of the claim, or the one that is wanted; −1 if neither is known.</summary>
+    public int Backend => Claim?.Backend ?? _wish.Backend ?? -1;
+
+    /// <summary>Epoch of the claim.</summary>
+    public ulong Epoch => Claim?.Session ?? 0;
+
+    /// <summary>It takes a record over, instead of being a new backend.</summary>
+    public bool IsTakeOver => _wish.Backend is not null;
+
+    /// <summary>The session as its handlers see it; null before it serves.</summary>
+    public ServedBackend? Served { get; private set; }
+
+    /// <summary>Handlers of it may still send something to the disk.</summary>
+    public bool MayTouchDisk => Stage is BackendStage.Serving or BackendStage.Draining or BackendStage.Abandoned;
+
+    /// <summary>
+    /// After this host was cleared: no handler stores into the region or sends anything to the disk.
+    /// </summary>
+    public bool IsQuiet => !MayTouchDisk;
+
+    /// <summary>It waits for something before its disk is this process's own.</summary>
+    public void AwaitDisk(string why, long nowMs) => _life.Go(LifeState.Waiting, why, nowMs);
+
+    /// <summary>The disk is open, and locked. Throws if this host may not claim anything.</summary>
+    public void BeginClaim(BackendBody body, long nowMs)
+    {
+        Require(BackendStage.Opening);
+        _session.CheckUsable();
+        _body = body;
+        _limitMs = nowMs + _session.Times.TakeOverMs;
+        _life.Go(LifeState.Starting, "it claims its entry", nowMs);
+        Stage = BackendStage.Claiming;
+    }
+
+    /// <summary>One step of claiming the entry. True when it is claimed and active. Throws if it cannot be had; it is over then.</summary>
+    public bool TryClaim(long nowMs)
+    {
+        Require(BackendStage.Claiming);
+        try
+        {
+            _session.CheckUsable();
+            if (_wish.Backend is not { } wanted)
+                Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend);
+            else if (_wish.Anew && _session.IsBackendFree(wanted))
+                Claim = _session.Backends.Start(_body!, wanted);
+            else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, nowMs, out BackendClaim<TMemory, TPolicy>? claim) == StepResult.Done)
+                Claim = claim!;
+            else if (nowMs > _limitMs)
+                throw new CbdException(CbdErrorKind.TimedOut, $"backend {wanted}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced");
+            else
+                _life.Go(LifeState.Waiting, $"the old session of backend {wanted} is not proven over yet", nowMs);
+        }
+        catch (CbdException e)
+        {
+            End(e.Message, nowMs);
+            throw;
+        }
+
+        if (Claim is null)
+            return false;
+        Stage = BackendStage.Claimed;
+        _life.Go(LifeState.Starting, "its handlers start", nowMs);
+        return true;
+    }
+
+    /// <summary>The session for its handlers. Throws if this host was cleared meanwhile.</summary>
+    /// <param name="disk">What is served.</param>
+    public ServedBackend MakeServed(IBlockDevice disk)
+    {
+        Require(BackendStage.Claimed);
+        bool readOnly = Claim!.Body.ReadOnly;
+        return Served = new ServedBackend(
+            Claim.Backend,
+            Claim.Session,
+            disk,
+            Claim.Body.FlushError,
+            error => Claim.StoreFlushError(error),
+            (blkdev, epoch) => BlkdevRegistry<TMemory, TPolicy>.IsEntitled(_session.Memory, _session.Geometry, Claim.Backend, readOnly, blkdev, epoch));
+    }
+
+    /// <summary>The handlers are there.</summary>
+    /// <param name="offer">Gets each channel that was offered to the session or has to be said to be drained, maybe several times.</param>
+    /// <param name="nowMs">This host's monotonic clock.</param>
+    public void BeginServing(Action<int> offer, long nowMs)
+    {
+        Require(BackendStage.Claimed);
+        _session.CheckUsable();
+        _offer = offer;
+        Stage = BackendStage.Serving;
+        _life.Go(LifeState.Running, "", nowMs);
+    }
+
+    /// <summary>A channel may have been offered to the session.</summary>
+    public void Offer(int channel)
+    {
+        if (Stage == BackendStage.Serving)
+            _offer!(channel);
+    }
+
+    /// <summary>Publishes the body again, with every heartbeat.</summary>
+    public void Beat()
+    {
+        if (!IsOver)
+            Claim?.Beat();
+    }
+
+    /// <summary>
+    /// Accepts a stop: no blkdev can start on it any more, and handlers drain. Throws, with nothing changed, if blkdevs use it
+    /// and it is not forced.
+    /// </summary>
+    /// <param name="force">Blkdevs that use it answer with EIO until it is started again.</param>
+    /// <param name="leaves">This host ends: the blkdevs wait for the next session instead.</param>
+    /// <param name="nowMs">This host's monotonic clock.</param>
+    public void BeginStop(bool force, bool leaves, long nowMs)
+    {
+        if (Stage is BackendStage.Opening or BackendStage.Claiming)
+        {
+            End("it was stopped before it had started", nowMs);
+            return;
+        }
+
+        if (Stage != BackendStage.Serving)
+            return;
+        if (!_session.Condition.IsFenced)
+        {
+            Claim!.BeginClose(force);
+            if (force && !leaves)
+                Claim.MarkStopped();
+            _session.AnnounceChange();
+        }
+
+        Stage = BackendStage.Draining;
+        _life.Go(LifeState.Stopping, "its handlers finish what is at the disk", nowMs);
+    }
+
+    /// <summary>It is not done yet, and why.</summary>
+    public void StopTakesLong(string why, long nowMs)
+    {
+        if (Stage == BackendStage.Draining)
+            _life.Go(LifeState.Stopping, why, nowMs);
+    }
+
+    /// <summary>
+    /// Nothing of the session can reach the disk or a channel any more, and the disk is closed. Also ends a claim whose
+    /// handlers could not be started.
+    /// </summary>
+    public void EndStop(long nowMs)
+    {
+        if (IsOver)
+            return;
+        End("", nowMs);
+        if (!_session.Condition.IsFenced)
+            Claim?.EndClose();
+    }
+
+    /// <summary>This host was cleared. Handlers have ended with nothing at the disk; the disk stays open and locked.</summary>
+    public void Hold(long nowMs)
+    {
+        if (IsOver)
+            return;
+        Stage = BackendStage.Held;
+        _life.Go(LifeState.Waiting, "this host was cleared; it is offered again when the host is registered anew", nowMs);
+    }
+
+    /// <summary>The disk does not finish what it was asked: its handlers stay until this process ends.</summary>
+    public void Abandon(long nowMs)
+    {
+        Stage = BackendStage.Abandoned;
+        if (_life.State != LifeState.Failed)
+            _life.Go(LifeState.Failed, "the disk does not finish its requests; restart the daemon when the disk answers again", nowMs);
+    }
+
+    private void End(string why, long nowMs)
+    {
+        Stage = BackendStage.Over;
+        if (_life.State == LifeState.Running)
+            _life.Go(LifeState.Stopping, why, nowMs);
+        _life.Go(LifeState.Gone, why, nowMs);
+    }
+
+    private void Require(BackendStage stage)
+    {
+        if (Stage != stage)
+            throw new InvalidOperationException($"backend {Backend} is {Stage}, not {stage}");
+    }
+}

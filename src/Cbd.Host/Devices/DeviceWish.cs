@@ -1,0 +1,23 @@
+using Cbd.Protocol.Channels;
+
+namespace Cbd.Host.Devices;
+
+/// <summary>What a device is to be.</summary>
+internal sealed record DeviceWish
+{
+    /// <summary>Id of the backend.</summary>
+    public required int Backend { get; init; }
+
+    /// <summary>The disk that the backend must have; null: whichever it has.</summary>
+    public string? Identity { get; init; }
+
+    public bool ReadOnly { get; init; }
+
+    /// <summary>Number of queues, each on a channel of its own.</summary>
+    public required int Queues { get; init; }
+
+    /// <summary>What is done with requests while the backend is away.</summary>
+    public LossPolicy Loss { get; init; }
+
+    public QueueOptions QueueOptions { get; init; } = new();
+}

@@ -1,0 +1,207 @@
+using System.Diagnostics;
+using Cbd.Blocks;
+using Cbd.Host.Devices;
+using Cbd.Host.Sessions;
+using Cbd.Memory;
+using Cbd.Protocol.Channels;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Host.Threads;
+
+/// <summary>What drives one device of this host: the export that serves it, and the device that the export opens.</summary>
+internal sealed class DeviceServer
+{
+    private const int PollIntervalMs = 1;
+
+    private readonly BlkdevDevice _device;
+    private readonly IExport _export;
+    private readonly PollMode _mode;
+    private readonly ILogger _logger;
+
+    /// <summary>The export starts, shows another size, or ends: one at a time. It may wait for its users, so no other lock is held.</summary>
+    private readonly Lock _exportLock = new();
+    private LifeStatus? _reported;
+    private bool _wasFailing;
+    private volatile string _note = "";
+    private long _shownBytes;
+    private int _isShowing;
+    private volatile bool _isAskedAgain;
+
+    /// <param name="life">Its life; active.</param>
+    /// <param name="export">What serves it.</param>
+    /// <param name="mode">How the export's threads wait.</param>
+    /// <param name="condition">The condition of its session.</param>
+    /// <param name="logger">For what happens to it.</param>
+    public DeviceServer(DeviceLife<MappedMemory, SafePolicy> life, IExport export, PollMode mode, BeatCondition condition, ILogger logger)
+    {
+        Life = life;
+        _export = export;
+        _mode = mode;
+        _logger = logger;
+        _device = new BlkdevDevice(life.State!, life.Session.Memory, life.Queues, condition);
+    }
+
+    public DeviceLife<MappedMemory, SafePolicy> Life { get; }
+
+    public int Device => Life.Blkdev;
+
+    public string Name => _export.Uri;
+
+    public string Node => _export.Node;
+
+    public BlockDeviceInfo Info => Life.State!.Info;
+
+    /// <summary>What users may not expect, in one line: why the export has not the device's size. Empty if it has.</summary>
+    public string Note => _note;
+
+    /// <summary>The last events of its queues.</summary>
+    public IEnumerable<FlightRecorder> Flights => Life.Queues.Select(q => q.Flight);
+
+    /// <summary>Who uses it, in words for an error; null if nobody does.</summary>
+    public string? DescribeUse() => _export.DescribeUse();
+
+    /// <summary>Commands in flight on a channel of this device; −1 if it is not one. A glimpse for lists.</summary>
+    public int OutstandingOn(int channel)
+    {
+        foreach (Queue<MappedMemory, SafePolicy> queue in Life.Queues)
+        {
+            if (queue.Channel == channel)
+                return queue.InFlight;
+        }
+
+        return -1;
+    }
+
+    /// <summary>Gives the attached queues to the export.</summary>
+    public void Serve()
+    {
+        lock (_exportLock)
+        {
+            // Read before the export reads it: a change that comes in between is shown once more.
+            long size = Info.SizeBytes;
+            _export.Serve(_device, Life.Queues.Length, _mode);
+            Volatile.Write(ref _shownBytes, size);
+        }
+    }
+
+    /// <summary>Ends the export: when it returns no thread drives a queue any more. Not forced it may throw Busy.</summary>
+    public void EndExport(bool force)
+    {
+        lock (_exportLock)
+        {
+            Volatile.Write(ref _shownBytes, 0);
+            _export.Stop(force);
+        }
+    }
+
+    /// <summary>Gives back the address of a device that is over.</summary>
+    public void DisposeExport()
+    {
+        lock (_exportLock)
+            _export.Dispose();
+    }
+
+    /// <summary>
+    /// Waits, after this host was cleared, until no thread stores into the region for this device any more: each queue is
+    /// fenced by the thread that drives it. Where one does not, the export is ended first.
+    /// </summary>
+    public void AwaitFence(int timeoutMs)
+    {
+        var watch = Stopwatch.StartNew();
+        while (!Life.IsQuiet)
+        {
+            if (watch.ElapsedMilliseconds > timeoutMs)
+            {
+                EndExport(force: true);
+                Life.Fence();
+                return;
+            }
+
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+
+    /// <summary>
+    /// The device has a size that the users of the export were not told of, or could not be told of before the backend
+    /// said it again. False while it is not served.
+    /// </summary>
+    public bool HasNewSize
+    {
+        get
+        {
+            if (Life.IsSizeNews)
+            {
+                Life.IsSizeNews = false;
+                _isAskedAgain = _note.Length > 0;
+            }
+
+            return Volatile.Read(ref _shownBytes) is > 0 and var shown && (shown != Info.SizeBytes || _isAskedAgain);
+        }
+    }
+
+    /// <summary>
+    /// Tells the users of the export which size the device has now. Where that cannot be done they keep the old one, and
+    /// <see cref="Note"/> says why.
+    /// </summary>
+    public void ShowSize()
+    {
+        lock (_exportLock)
+        {
+            if (Volatile.Read(ref _shownBytes) == 0 || !HasNewSize)
+                return;
+            _isAskedAgain = false;
+            long size = Info.SizeBytes;
+            try
+            {
+                _export.Resize();
+                _note = "";
+                _logger.LogInformation("device {Device}: size {Before} -> {Size} bytes", Device, _shownBytes, size);
+            }
+            catch (CbdException e)
+            {
+                _note = e.Message;
+                _logger.LogWarning("device {Device}: its users do not see that it has {Size} bytes now: {Error}", Device, size, e.Message);
+            }
+
+            Volatile.Write(ref _shownBytes, size);
+        }
+    }
+
+    /// <summary>Users may have to be waited for, so a thread of the pool shows the size.</summary>
+    public void ShowSizeSoon()
+    {
+        if (Interlocked.Exchange(ref _isShowing, 1) != 0)
+            return;
+        ThreadPool.UnsafeQueueUserWorkItem(
+            _ =>
+            {
+                Volatile.Write(ref _isShowing, 0);
+                ShowSize();
+            },
+            null);
+    }
+
+    /// <summary>One log line per change. The housekeeping thread, under no lock.</summary>
+    public void Report()
+    {
+        LifeStatus status = Life.Status;
+        bool failing = Life.IsFailing;
+        if (ReferenceEquals(status, _reported) && failing == _wasFailing)
+            return;
+        LifeStatus? before = _reported;
+        (_reported, _wasFailing) = (status, failing);
+        switch (status.State)
+        {
+            case LifeState.Running when before is not null && before.State != LifeState.Starting:
+                _logger.LogInformation("device {Device}: running (backend {Backend}: {Word})", Device, Life.Backend, Life.BackendWord);
+                break;
+            case LifeState.Waiting:
+                _logger.LogWarning("device {Device}: {State} (backend {Backend}: {Word}): {Why}", Device, failing ? "failing" : "waiting", Life.Backend, Life.BackendWord, status.Reason);
+                break;
+            case LifeState.Failed:
+                _logger.LogWarning("device {Device}: failed: {Why} (backend {Backend}: {Word})", Device, status.Reason, Life.Backend, Life.BackendWord);
+                FlightFiles.OnFailure($"device {Device}: failed: {status.Reason}");
+                break;
+        }
+    }
+}

@@ -1,0 +1,55 @@
+using Cbd.Memory;
+
+namespace Cbd.Host.Threads;
+
+/// <summary>
+/// Counts the verbs that are under way on one transport, so that it can be left: leaving lets no other begin, tells those that
+/// wait to give up, and waits until they have. Thread-safe.
+/// </summary>
+internal sealed class Operations
+{
+    private readonly Lock _lock = new();
+    private int _count;
+    private volatile bool _isEnding;
+
+    /// <summary>No verb may begin, and those that wait give up.</summary>
+    public bool IsEnding => _isEnding;
+
+    /// <summary>A verb begins; dispose what it returns at its end. Null if none may begin any more.</summary>
+    public IDisposable? TryBegin()
+    {
+        lock (_lock)
+        {
+            if (_isEnding)
+                return null;
+            Interlocked.Increment(ref _count);
+            return new Operation(this);
+        }
+    }
+
+    /// <summary>False if somebody else has ended them already.</summary>
+    public bool TryEndAll()
+    {
+        lock (_lock)
+        {
+            if (_isEnding)
+                return false;
+            _isEnding = true;
+        }
+
+        while (Volatile.Read(ref _count) > 0)
+            Thread.Sleep(1);
+        return true;
+    }
+
+    private sealed class Operation(Operations owner) : IDisposable
+    {
+        private int _isDone;
+
+        public void Dispose()
+        {
+            if (Interlocked.Exchange(ref _isDone, 1) == 0)
+                Interlocked.Decrement(ref owner._count);
+        }
+    }
+}

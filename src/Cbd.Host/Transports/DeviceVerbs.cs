@@ -1,0 +1,234 @@
+using Cbd.Host.Devices;
+using Cbd.Host.Threads;
+using Cbd.Memory;
+using Cbd.Protocol.Channels;
+using Cbd.Protocol.Blkdevs;
+using Cbd.Protocol.Format;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Host.Transports;
+
+/// <summary>Starts and stops devices on one transport. Thread-safe.</summary>
+internal sealed class DeviceVerbs(Transport transport)
+{
+    private const int StopWaitMs = 10_000;
+    private const int PollIntervalMs = 1;
+
+    /// <summary>
+    /// Large requests go in pieces of this size: while one is sent to the client the next are on their way, and what is
+    /// copied from one step to the next is still in the caches of its core.
+    /// </summary>
+    private const int PieceBytes = 128 << 10;
+
+    private ILogger Logger => transport.Logger;
+
+    /// <param name="openExport">Opens the export; gets −1 for an address that was given, else the id of the device.</param>
+    public StartedDevice Start(StartDeviceOptions options, Func<int, IExport> openExport)
+    {
+        using IDisposable operation = transport.Begin();
+        int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
+        if (queues is < 1 or > BlkdevBody.MaxQueues)
+            throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
+        if ((uint)options.Backend >= (uint)transport.Geometry.BackendCount)
+            throw new CbdException(CbdErrorKind.NotFound, $"backend {options.Backend} does not exist: ids go from 0 to {transport.Geometry.BackendCount - 1}; see backend-list --all");
+        DeviceLife<MappedMemory, SafePolicy> life;
+        lock (transport.StateLock)
+        {
+            transport.CheckUsable();
+            life = new DeviceLife<MappedMemory, SafePolicy>(transport.Session, new DeviceWish
+            {
+                Backend = options.Backend,
+                ReadOnly = options.ReadOnly,
+                Queues = queues,
+                Loss = new LossPolicy(options.OnBackendLoss, options.LossTimeoutSeconds * 1000L),
+                QueueOptions = new QueueOptions { PieceBytes = PieceBytes },
+            }, MonotonicClock.Milliseconds);
+        }
+
+        IExport? export = null;
+        DeviceServer? server = null;
+        try
+        {
+            AwaitClearing(life);
+            // An address that was given is opened before anything is claimed; the default one needs the id.
+            if (options.Nbd is not null)
+                export = openExport(-1);
+            Step(() => life.Claim(MonotonicClock.Milliseconds));
+            export ??= openExport(life.Blkdev);
+            server = Activate(life, export, options.Mode);
+            AwaitAttachment(life);
+            Step(() => life.BeginServing(MonotonicClock.Milliseconds));
+            server.Serve();
+        }
+        catch (Exception e)
+        {
+            TakeBack(life, server, export, e.Message);
+            throw;
+        }
+
+        Logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Name}", life.Blkdev, life.Backend, life.QueueCount, server.Name);
+        return new StartedDevice(life.Blkdev, server.Name);
+    }
+
+    /// <summary>
+    /// Stops a device of this host. Refused while it is used, unless forced. Throws <see cref="StillStoppingException"/> if it was
+    /// accepted and is not done in time: it goes on by itself.
+    /// </summary>
+    public void Stop(int device, bool force)
+    {
+        using IDisposable operation = transport.Begin();
+        DeviceServer server = Find(device);
+        if (!force && server.Life.Stage == DeviceStage.Serving && server.DescribeUse() is { } use)
+            throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
+        Step(() => server.Life.BeginStop(force, MonotonicClock.Milliseconds));
+        long limit = MonotonicClock.Milliseconds + StopWaitMs + (force ? 1000 : 0);
+        while (!TryFinishStop(server, force))
+        {
+            if (transport.Operations.IsEnding || MonotonicClock.Milliseconds > limit)
+                throw new StillStoppingException($"device {device} is stopping and ends by itself: {server.Life.Status.Reason}; see dev-list, or stop it with --force, which quarantines its channels");
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+
+    /// <summary>
+    /// One step of a stop that was accepted. True when nothing is left of the device. Throws, with the device serving on, if the
+    /// export is in use after all.
+    /// </summary>
+    public bool TryFinishStop(DeviceServer server, bool force = true)
+    {
+        if (server.Life.Stage == DeviceStage.EndingExport)
+            EndExport(server, force);
+        lock (transport.StateLock)
+        {
+            if (server.Life.Stage == DeviceStage.Closing && MayStep(server.Life))
+                server.Life.Step(MonotonicClock.CoarseMicroseconds);
+            if (!server.Life.IsOver)
+                return false;
+            if (!transport.DeviceServers.Remove(server))
+                return true;
+            transport.Membership.Forget(server.Life);
+        }
+
+        server.DisposeExport();
+        transport.AnnounceChange();
+        Logger.LogInformation("device {Device} stopped{How}", server.Device, server.Life.Session.IsCleared ? "; its claim had been cleared" : "");
+        return true;
+    }
+
+    private void EndExport(DeviceServer server, bool force)
+    {
+        try
+        {
+            server.EndExport(force);
+        }
+        catch (CbdException)
+        {
+            Step(() =>
+            {
+                if (server.Life.Stage == DeviceStage.EndingExport)
+                    server.Life.RefuseStop(MonotonicClock.Milliseconds);
+            });
+            throw;
+        }
+
+        Step(() =>
+        {
+            // Another verb may have ended it, too.
+            if (server.Life.Stage == DeviceStage.EndingExport)
+                server.Life.EndServing(MonotonicClock.Milliseconds);
+        });
+    }
+
+    private DeviceServer Find(int device)
+    {
+        lock (transport.StateLock)
+        {
+            transport.CheckOpen();
+            // Also while this host registers anew.
+            if (transport.FindDevice(device) is { } own)
+                return own;
+            transport.CheckUsable();
+            BlkdevListing listing = transport.Session.Blkdevs.List().FirstOrDefault(l => l.Blkdev == device)
+                ?? throw new CbdException(CbdErrorKind.NotFound, $"device {device} does not exist on transport {transport.Id}: see dev-list --all");
+            if (listing.Word.Host == transport.Session.Claim.Host)
+                throw new CbdException(CbdErrorKind.Busy, $"device {device} is being started: try again in a moment");
+            throw new CbdException(CbdErrorKind.Denied, $"device {device} belongs to host {listing.Word.Host}, not to this one: stop it there, or clear it with dev-clear if that host is dead");
+        }
+    }
+
+    private void AwaitClearing(DeviceLife<MappedMemory, SafePolicy> life)
+    {
+        while (true)
+        {
+            lock (transport.StateLock)
+            {
+                if (!life.HasToWait(MonotonicClock.Milliseconds))
+                    return;
+            }
+
+            transport.CheckGoesOn();
+            Thread.Sleep(Transport.StepIntervalMs);
+        }
+    }
+
+    private DeviceServer Activate(DeviceLife<MappedMemory, SafePolicy> life, IExport export, PollMode mode)
+    {
+        lock (transport.StateLock)
+        {
+            life.Activate(export.Uri, MonotonicClock.Milliseconds);
+            var server = new DeviceServer(life, export, mode, (BeatCondition)life.Session.Condition, Logger);
+            transport.DeviceServers.Add(server);
+            return server;
+        }
+    }
+
+    private void AwaitAttachment(DeviceLife<MappedMemory, SafePolicy> life)
+    {
+        while (true)
+        {
+            lock (transport.StateLock)
+            {
+                if (MayStep(life))
+                    life.Step(MonotonicClock.CoarseMicroseconds);
+                if (life.Stage == DeviceStage.Attached)
+                    return;
+                if (life.StartTrouble is { Length: > 0 } why)
+                    throw new CbdException(CbdErrorKind.TimedOut, $"device {life.Blkdev} not started: {why}");
+            }
+
+            transport.CheckGoesOn();
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+
+    /// <summary>A start that came to nothing: whatever of it is there is given back, by housekeeping where that takes long.</summary>
+    private void TakeBack(DeviceLife<MappedMemory, SafePolicy> life, DeviceServer? server, IExport? export, string why)
+    {
+        lock (transport.StateLock)
+        {
+            life.Cancel(why, MonotonicClock.Milliseconds);
+            life.BeginStop(force: true, MonotonicClock.Milliseconds);
+            if (server is null)
+                transport.Membership.Forget(life);
+        }
+
+        if (server is null)
+        {
+            export?.Dispose();
+            return;
+        }
+
+        long limit = MonotonicClock.Milliseconds + StopWaitMs + 1000;
+        while (!TryFinishStop(server) && MonotonicClock.Milliseconds < limit && !transport.Operations.IsEnding)
+            Thread.Sleep(PollIntervalMs);
+    }
+
+    private static bool MayStep(DeviceLife<MappedMemory, SafePolicy> life) =>
+        life.Session.Condition is { IsFenced: true } or BeatCondition { IsOverdue: false };
+
+    private void Step(Action step)
+    {
+        lock (transport.StateLock)
+            step();
+    }
+}

@@ -1,0 +1,50 @@
+using Cbd.Disks;
+using Cbd.Memory;
+
+namespace Cbd.Host.Transports;
+
+/// <summary>
+/// Opens a disk that somebody else may still have locked: a daemon that was killed, whose last I/O the kernel still holds,
+/// or one that stops. Says meanwhile who has it.
+/// </summary>
+/// <param name="options">The disk, and how it is served.</param>
+/// <param name="regions">Files that are refused as disks.</param>
+/// <param name="describeHolder">Names who has a disk that is in use, as the rest of a sentence; null if that is not known.</param>
+internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder)
+{
+    private const int TakeOverWaitMs = 10_000;
+    private const int StartWaitMs = 1_000;
+    private const int PollIntervalMs = 20;
+
+    /// <summary>Opens it, or throws: Busy, with who has it, when it is not free in time.</summary>
+    /// <param name="waits">Called while it is in use; throws to give up.</param>
+    public Disk Open(Action<string> waits)
+    {
+        int waitMs = options.Backend is null ? StartWaitMs : TakeOverWaitMs;
+        long limit = MonotonicClock.Milliseconds + waitMs;
+        while (true)
+        {
+            try
+            {
+                return Disk.Open(new DiskOptions
+                {
+                    Path = options.Path,
+                    ReadOnly = options.ReadOnly,
+                    Engine = DiskOptions.ParseEngine(options.Engine),
+                    LogicalBlockBytes = options.BlockBytes,
+                    Regions = regions,
+                    Faults = options.Faults is { } faults ? new FaultSet(FaultSpec.ParseAll(faults)) : null,
+                });
+            }
+            catch (DiskInUseException e)
+            {
+                string holder = describeHolder(options.Path) is { } known ? $": {known}" : "";
+                if (MonotonicClock.Milliseconds >= limit)
+                    throw new CbdException(CbdErrorKind.Busy, holder.Length == 0 ? e.Message : $"disk {options.Path} is already in use{holder}; stop that first", e);
+                waits($"disk {options.Path} is in use{holder}");
+            }
+
+            Thread.Sleep(PollIntervalMs);
+        }
+    }
+}
