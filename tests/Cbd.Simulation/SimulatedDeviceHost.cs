@@ -2,6 +2,7 @@ using Cbd.Protocol.Blkdevs;
 using Cbd.Blocks;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 
 namespace Cbd.Simulation;
@@ -238,16 +239,8 @@ internal sealed class SimulatedDeviceHost<TPolicy> : SimulatedActor
 
             bool known = BlkdevCtrlLine.TryLoadLatest(_memory, _world.Geometry, channel, word.Epoch, out BlkdevCtrlLine ctrl);
             bool handlerGone = !_backend.IsAlive || (known && ctrl.Session != _backend.Session.Epoch);
-            ClaimWord next = word.State switch
-            {
-                ClaimState.Attached => word.With(ClaimState.Closing),
-                ClaimState.Offered when known && ctrl.MayBeDraining && !handlerGone => word.With(ClaimState.Closing),
-                ClaimState.Closing when handlerGone => word.Freed(),
-                ClaimState.Claimed or ClaimState.Offered or ClaimState.Detached => word.Freed(),
-                _ => word,
-            };
-            if (next != word)
-                ClaimOperations<SimulatedMemory, TPolicy>.TrySwap(_memory, offset, word, next);
+            ChannelClearing<SimulatedMemory, TPolicy>.Step(
+                _memory, _world.Geometry, channel, word, isDead: true, () => known && ctrl.MayBeDraining && !handlerGone, () => handlerGone ? HandlerEnd.Over : HandlerEnd.Alive, () => true);
         }
 
         if (_toClear.Count == 0)

@@ -149,48 +149,21 @@ internal sealed partial class Clearing<TMemory, TPolicy>
     }
 
     /// <summary>Whether nothing is left to do for the channel.</summary>
-    private bool ClearChannel(in HostUnderClearing claim, int channel)
+    private bool ClearChannel(HostUnderClearing claim, int channel)
     {
-        long offset = _geometry.ChannelOffset(channel);
         while (true)
         {
-            ClaimWord word = Read(offset);
-            if (word.State == ClaimState.Free || word.Host != claim.Host)
+            ClaimWord word = Read(_geometry.ChannelOffset(channel));
+            if (word.State == ClaimState.Free || word.Host != claim.Host ||
+                ChannelClearing<TMemory, TPolicy>.Step(_memory, _geometry, channel, word, claim.Dead, () => IsDraining(channel, word), HandlerEndOf, () => IsStill(claim)))
                 return true;
-            ClaimState? to;
-            switch (word.State)
-            {
-                case ClaimState.Offered when IsDraining(channel, word):
-                    to = ClaimState.Closing;
-                    break;
-                case ClaimState.Claimed or ClaimState.Offered or ClaimState.Detached:
-                    to = claim.Dead ? ClaimState.Free : ClaimState.Quarantined;
-                    break;
-                case ClaimState.Attached:
-                    to = ClaimState.Closing;
-                    break;
-                case ClaimState.Closing or ClaimState.Quarantined:
-                    HandlerEnd end = TPolicy.FreeOnlyDrained
-                        ? HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1)
-                        : HandlerEnd.Over;
-                    if (word.State == ClaimState.Quarantined)
-                        to = claim.Dead && end == HandlerEnd.Over ? ClaimState.Free : null;
-                    else if (end is HandlerEnd.Alive or HandlerEnd.Open)
-                        return false;
-                    else
-                        to = end == HandlerEnd.Over && claim.Dead ? ClaimState.Free : ClaimState.Quarantined;
-                    break;
-                default:
-                    // No state of a channel: damaged, and left alone.
-                    return true;
-            }
-
-            if (to is null)
-                return true;
-            if (!IsStill(claim))
+            // A step that changed nothing waits for the handler, or the host is not under this clearing any more.
+            if (Read(_geometry.ChannelOffset(channel)) == word)
                 return false;
-            if (Swap(offset, word, to == ClaimState.Free ? word.Freed() : word.With(to.Value)) && to == ClaimState.Closing)
-                Doorbells.Ring(_memory, offset + ChannelLayout.HandlerDoorbellOffset);
+
+            HandlerEnd HandlerEndOf() => TPolicy.FreeOnlyDrained
+                ? HandlerEnds<TMemory, TPolicy>.OfChannel(_memory, _geometry, _tracker, channel, word, claim.Dead ? claim.Host : -1)
+                : HandlerEnd.Over;
         }
     }
 

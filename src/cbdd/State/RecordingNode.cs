@@ -48,7 +48,17 @@ internal sealed class RecordingNode(INode inner, StateRecord record) : INode
     public void StopBackend(int transport, int backend, bool force)
     {
         var region = Region(transport);
-        inner.StopBackend(transport, backend, force);
+        try
+        {
+            inner.StopBackend(transport, backend, force);
+        }
+        catch (StillStoppingException)
+        {
+            // It was accepted: no restart brings it back.
+            record.RemoveBackend(region, backend);
+            throw;
+        }
+
         record.RemoveBackend(region, backend);
     }
 
@@ -92,7 +102,17 @@ internal sealed class RecordingNode(INode inner, StateRecord record) : INode
     public void StopDevice(int transport, int device, bool force)
     {
         var region = Region(transport);
-        inner.StopDevice(transport, device, force);
+        try
+        {
+            inner.StopDevice(transport, device, force);
+        }
+        catch (StillStoppingException)
+        {
+            // It was accepted: no restart brings it back.
+            record.RemoveDevice(region, device);
+            throw;
+        }
+
         record.RemoveDevice(region, device);
     }
 

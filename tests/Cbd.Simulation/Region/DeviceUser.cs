@@ -18,6 +18,7 @@ internal sealed class DeviceUser<TPolicy>
     private readonly NativeBuffer _buffer;
     private readonly Sent?[] _inFlight = new Sent?[Slots];
     private readonly BlockCompletion[] _completions = new BlockCompletion[Slots];
+    private bool _isForgotten;
     private bool _released;
 
     private sealed record Sent(BlockOperation Operation, BlockFlags Flags, int Block, int Count, long Began, long[] Ids)
@@ -65,12 +66,16 @@ internal sealed class DeviceUser<TPolicy>
         if (!attached && _queue.Phase == QueuePhase.Attached && session == _device.State.SessionEpoch && _queue.ResetCount == own &&
             !_device.State.AllEntered(_device.State.DurabilityGeneration) && _queue.Session == session)
             throw new SimulationException($"channel {_queue.Channel} is attached to a session behind a loss while another queue of the device has not left the one before");
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < count && !_isForgotten; i++)
             Receive(_completions[i]);
     }
 
     /// <summary>The device is being stopped: answers do not matter any more.</summary>
-    public void Forget() => Array.Clear(_inFlight);
+    public void Forget()
+    {
+        _isForgotten = true;
+        Array.Clear(_inFlight);
+    }
 
     /// <summary>This host was cleared: the thread that drives the queue gives it up.</summary>
     public void Fence() => _queue.Fence();

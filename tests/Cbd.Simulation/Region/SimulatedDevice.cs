@@ -163,7 +163,18 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     }
 
     /// <summary>The end of the process.</summary>
-    public void Die() => EndLife();
+    public void Die()
+    {
+        EndLife();
+        Release();
+    }
+
+    /// <summary>Nobody uses its memory any more.</summary>
+    public void Release()
+    {
+        foreach (DeviceUser<TPolicy> user in _users)
+            user.Release();
+    }
 
     void IDeviceObserver.EntryClaimed()
     {
@@ -220,7 +231,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
         }
 
         foreach (DeviceUser<TPolicy> user in _users)
-            user.Release();
+            user.Forget();
         _world.Over(this);
         if (Life > 0)
             _world.Ended(this, [.. Machine.Channels]);

@@ -340,8 +340,10 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             Do(device.MainTurn);
         foreach (SimulatedDevice<TPolicy> device in _devices)
         {
-            if (device.IsDone)
-                _membership!.Forget(device.Machine);
+            if (!device.IsDone)
+                continue;
+            _membership!.Forget(device.Machine);
+            device.Release();
         }
 
         _devices.RemoveAll(d => d.IsDone);

@@ -106,6 +106,10 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
                 if (_group.Count == 0 && Queue.Outstanding == 0)
                     End();
                 break;
+            case BackendStage.Over:
+                // Stopped before it had started: the disk is given back.
+                Abandon();
+                break;
         }
     }
 

@@ -65,6 +65,26 @@ public sealed partial class ProjectsTests
     public void Have_no_threads_and_no_clocks_in_the_protocol() =>
         Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), "Cbd.Protocol"));
 
+    /// <summary>Whoever drives the life cycles of the host has the threads and the clocks: the daemon, or the simulator.</summary>
+    [Theory]
+    [InlineData("Cbd.Host/Sessions")]
+    [InlineData("Cbd.Host/Backends")]
+    [InlineData("Cbd.Host/Devices")]
+    public void Have_no_threads_and_no_clocks_in_the_life_cycles(string folder) =>
+        Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), folder));
+
+    /// <summary>The simulator drives the shipped code: it has no life cycles of its own, and changes no claim.</summary>
+    [Fact]
+    public void Are_what_the_simulator_runs()
+    {
+        string[] files = [.. Directory.EnumerateFiles(Path.Combine(SourceTree.Root, "tests", "Cbd.Simulation"), "*.cs", SearchOption.AllDirectories)];
+        Assert.NotEmpty(files);
+        Assert.All(files, path => Assert.DoesNotMatch(LifeCycleOrClaim(), SourceTree.Code(path)));
+        Assert.Contains(files, path => SourceTree.Code(path).Contains("new Membership<", StringComparison.Ordinal));
+        Assert.Contains(files, path => SourceTree.Code(path).Contains("new DeviceLife<", StringComparison.Ordinal));
+        Assert.Contains(files, path => SourceTree.Code(path).Contains("new BackendLife<", StringComparison.Ordinal));
+    }
+
     /// <summary>.NET's cryptography loads OpenSSL, and ends the process where there is none; a disk needs libc alone.</summary>
     [Fact]
     public void Need_no_OpenSSL_below_the_exports() =>
@@ -94,6 +114,10 @@ public sealed partial class ProjectsTests
 
     [GeneratedRegex(@"\bConsole\s*\.")]
     private static partial Regex UseOfConsole();
+
+    // A state of a life cycle ends in Stage, Phase or Condition; claim words change by TrySwap.
+    [GeneratedRegex(@"\benum\s+\w*(Stage|Phase|Condition|Status)\b|\bTrySwap\b")]
+    private static partial Regex LifeCycleOrClaim();
 
     [GeneratedRegex(@"\b(Thread|ThreadPool|Task|ValueTask|Timer|PeriodicTimer|Stopwatch|DateTime|DateTimeOffset|TimeProvider|KernelClock|DoorbellSleeper|TickCount|TickCount64|async|await)\b")]
     private static partial Regex ThreadOrClock();
