@@ -8,10 +8,6 @@ import subprocess
 import time
 
 
-# What a kernel does at its start, or waits for, that no test is about: where CPUs are emulated it is a fifth of the boot.
-QUICK_BOOT = "cryptomgr.notests nokaslr no_timer_check rcupdate.rcu_expedited=1"
-
-
 class Failed(Exception):
     """A test failed; the text says what was expected of whom."""
 
@@ -62,7 +58,7 @@ class Guest:
             # Without a bound TCG takes as much memory for translated code as for the guest.
             "-machine", "q35,nvdimm=on", "-accel", "tcg,tb-size=256" if self._accelerator == "tcg" else self._accelerator, "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=2,maxmem=2G",
             "-kernel", kernel, "-initrd", initramfs,
-            "-append", f"console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on rdinit=/init {QUICK_BOOT}",
+            "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on rdinit=/init",
             "-chardev", f"file,id=console,path={self.log},append=on", "-serial", "chardev:console",
             "-chardev", f"socket,id=agent,path={path},server=on,wait=off",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=cbd.agent",
