@@ -20,7 +20,25 @@ serve() {
     one_line dev-start ctl beta dev-start -b 0 --nbd "${device/tcp:/tcp:127.0.0.1:}"
 }
 
-free_port() { "$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+# free_port: a port that nobody has, and that the kernel gives to nobody who asks for any.
+free_port() {
+    "$python" -c '
+import errno, random, socket
+with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+    first = int(file.read().split()[0])
+ports = list(range(1 << 10, first)) or list(range(1 << 10, 1 << 16))
+while True:
+    port = random.choice(ports)
+    try:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", port))
+    except OSError as e:
+        if e.errno != errno.EADDRINUSE:
+            raise
+        continue
+    print(port)
+    break'
+}
 
 uri_of() {
     case $1 in

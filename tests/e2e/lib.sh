@@ -248,12 +248,18 @@ needs_attach_fuse() {
 }
 
 # attached OPTION...: a device of daemon beta on backend 0 of alpha, attached by FUSE; its node is in $node, the loop
-# device in $loop.
+# device in $loop, the file that it has in $below.
 attached() {
     one_line dev-start ctl beta dev-start -b 0 --attach fuse "$@"
     node=$line
     loop=$(readlink -f "$node")
     [ -b "$node" ] || fail "$node is no block device"
+    below=$(cat "/sys/block/${loop##*/}/loop/backing_file")
+}
+
+# let_go LOOP: the file that the last attached device had below it is there no more. Somebody else may have the loop device by now.
+let_go() {
+    [ "$(cat "/sys/block/${1##*/}/loop/backing_file" 2>/dev/null)" != "$below" ] || fail "$1 still has $below below it"
 }
 
 # tortured MODE OPTION...: a short run of scripts/torture, whose last line is shown.

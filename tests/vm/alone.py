@@ -277,7 +277,7 @@ def grown(alone, kind):
     else:
         equal("the notes", result.stderr, "")
         equal("the size", alone.sh(f"cat /sys/block/{name}/size"), str(56 << 11))
-        alone.sh("/cbd/resize2fs /dev/cbd0; head -c 40000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; rm /mnt/big")
+        alone.sh("/cbd/resize2fs /dev/cbd0; head -c 28000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; rm /mnt/big")
     alone.refused("cbdctrl backend-resize -b 0 --size 24M", 4, "cannot shrink to 25165824 while it is served")
     alone.sh("echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum; umount /mnt; e2fsck -f -n /dev/cbd0")
     alone.stop_all()

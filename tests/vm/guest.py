@@ -17,6 +17,16 @@ class Result:
         self.status, self.stdout, self.stderr = status, stdout, stderr
 
 
+def cpu_s_of(pid):
+    """utime and stime of a process, in seconds; none of one that is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Guest:
     """start() boots it; sh() runs a script there; kill() ends it."""
 
@@ -34,6 +44,7 @@ class Guest:
         self._requests = 0
         self._life = 0
         self._interrupted = False
+        self._spent_s = 0.0
 
     def start(self):
         """Starts to boot; ready() waits for the end of it."""
@@ -141,9 +152,14 @@ class Guest:
     def thaw(self):
         self._process.send_signal(signal.SIGCONT)
 
+    def cpu_s(self):
+        """Seconds of CPU that its QEMU processes have used so far, in all its lives."""
+        return self._spent_s + (cpu_s_of(self._process.pid) if self._process is not None else 0.0)
+
     def kill(self):
         """Ends QEMU at once, as a power cut does."""
         if self._process is not None:
+            self._spent_s = self.cpu_s()
             self._end()
             self._process.wait()
             self._process = None

@@ -265,7 +265,7 @@ def backend_grows(pair):
         beta.sh(f"cbdctrl dev-start -b 1 --attach {pair.attach} --queues 1; mount {node} /mnt")
         name = beta.sh(f"basename $(readlink -f {node})")
     beta.wait_until("that the kernel has the size", f"[ $(cat /sys/block/{name}/size) = {48 << 11} ]", limit=20)
-    beta.sh(f"/cbd/resize2fs {node}; head -c 30000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum")
+    beta.sh(f"/cbd/resize2fs {node}; head -c 20000000 /dev/zero >/mnt/big; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum -c /tmp/sum")
     pair.refused(alpha, "cbdctrl backend-resize -b 1 --size 16M", 4, "cannot shrink to 16777216")
     pair.refused(beta, "cbdctrl backend-resize -b 1 --size 64M", 6, "resize it there")
     beta.sh(f"umount /mnt; e2fsck -f -n {node}; cbdctrl dev-stop -d 1")
