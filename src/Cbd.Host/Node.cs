@@ -26,7 +26,7 @@ internal sealed class Node : INode
         _options = options;
         _exports = exports;
         _attach = new AttachChoice(kinds);
-        _attach.CleanUp(Log);
+        _attach.CleanUp(_options.AttachPlaces, Log);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
@@ -121,7 +121,7 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        _attach.CleanUp(Log);
+        _attach.CleanUp(_options.AttachPlaces, Log);
         return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
     }
 
@@ -149,21 +149,8 @@ internal sealed class Node : INode
             service.Close();
     }
 
-    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region)
-    {
-        string name = DeviceName(transport, device);
-        DeviceLink link = DeviceLink.Take(_options.AttachPlaces, name, region);
-        try
-        {
-            return new AttachedExport(
-                kind.Name, kind.Open(new AttachOptions { Name = name, Device = device, RunDirectory = _options.RunDirectory, Log = Log }), link);
-        }
-        catch
-        {
-            link.Dispose();
-            throw;
-        }
-    }
+    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region) => AttachedExport.Open(
+        kind, new AttachOptions { Name = DeviceName(transport, device), Device = device, RunDirectory = _options.RunDirectory, Log = Log }, region, _options.AttachPlaces);
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
 

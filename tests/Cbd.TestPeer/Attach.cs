@@ -22,7 +22,7 @@ internal static class Attach
         IAttachKind kind = arguments[0] == "ublk" ? new UblkAttachKind() : new KernelNbdAttachKind();
         using Disk disk = Disk.Open(new DiskOptions { Path = arguments[1] });
         var device = new Part(disk, long.Parse(arguments[2]));
-        kind.CleanUp(Console.Error.WriteLine);
+        new AttachChoice([kind]).CleanUp(new AttachPlaces(), Console.Error.WriteLine);
         using IKernelAttachment attachment = kind.Open(
             new AttachOptions { Name = "peer", Device = 0, RunDirectory = "/tmp", Log = Console.Error.WriteLine });
         attachment.Serve(device, int.Parse(arguments[3]), PollMode.Sleep);

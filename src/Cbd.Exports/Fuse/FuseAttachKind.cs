@@ -30,7 +30,7 @@ internal sealed class FuseAttachKind(string? program = null) : IAttachKind
     public IKernelAttachment Open(AttachOptions options) => new FuseAttachment(options, _loop);
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log) => LoopLeftovers.CleanUp(_loop, log);
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => LoopLeftovers.Find(_loop);
 
     private static string WhyNot()
     {

@@ -23,6 +23,9 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     /// <inheritdoc/>
     public string Node => _node;
 
+    /// <summary>The file of the loop device as the kernel names it.</summary>
+    private string BackingFile => "/" + _fileName;
+
     /// <summary>Managed memory that the pumps allocated while they served.</summary>
     internal long AllocatedBytes => _pumps.Sum(pump => pump.AllocatedBytes);
 
@@ -93,7 +96,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
         }
         else
         {
-            loop.Clear(_node, exclusive: true);
+            loop.Clear(_node, BackingFile, exclusive: true);
             if (!AwaitCleared())
                 options.Log($"{options.Name}: {_node} was opened while it was being stopped; it goes when it is closed, with errors until then");
             EndFileSystem();
@@ -115,7 +118,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     {
         for (int waited = 0; waited < ClearTimeoutMs; waited += ClearPollMs)
         {
-            if (LoopLeftovers.FileOf(_node) != "/" + _fileName)
+            if (LoopDevice.FileOf(_node) != BackingFile)
                 return true;
             Thread.Sleep(ClearPollMs);
         }
@@ -127,8 +130,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     {
         try
         {
-            if (LoopLeftovers.FileOf(_node) == "/" + _fileName)
-                loop.Clear(_node, exclusive: false);
+            loop.Clear(_node, BackingFile, exclusive: false);
         }
         catch (CbdException e)
         {
@@ -154,15 +156,5 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
             pump.Wake();
     }
 
-    private static bool IsDirect(string node)
-    {
-        try
-        {
-            return File.ReadAllText($"/sys/block/{Path.GetFileName(node)}/loop/dio").Trim() == "1";
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return false;
-        }
-    }
+    private static bool IsDirect(string node) => KernelFiles.Line($"/sys/block/{Path.GetFileName(node)}/loop/dio") == "1";
 }

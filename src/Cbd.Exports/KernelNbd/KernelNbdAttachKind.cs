@@ -8,7 +8,6 @@ namespace Cbd.Exports.KernelNbd;
 internal sealed class KernelNbdAttachKind : IAttachKind
 {
     private const string Module = "nbd";
-    private const string BlockDirectory = "/sys/block";
     private const int CapabilityAdministrator = 21;
 
     /// <inheritdoc/>
@@ -30,20 +29,37 @@ internal sealed class KernelNbdAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log)
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log)
     {
-        int[] leftovers = [.. FindLeftovers()];
+        int[] leftovers = [.. ListLeftovers()];
         if (leftovers.Length == 0)
-            return;
+            yield break;
         using NbdNetlink? netlink = TryOpen(out string whyNot);
+        if (netlink is null)
+        {
+            log($"{leftovers.Length} nbd devices of ended daemons cannot be disconnected: {whyNot}");
+            yield break;
+        }
+
         foreach (int number in leftovers)
         {
-            string what = $"/dev/nbd{number.ToString(CultureInfo.InvariantCulture)} of an ended daemon";
-            int error = netlink?.Disconnect(number) ?? -Errno.EPERM;
-            log(error == 0
-                ? $"{what} was disconnected; what it had not written is lost to its users"
-                : $"{what} cannot be disconnected: {(netlink is null ? whyNot : $"errno {-error} {netlink.LastText}")}");
+            string node = $"/dev/nbd{number.ToString(CultureInfo.InvariantCulture)}";
+            yield return new KernelLeftover(node, () => Remove(netlink, number, $"{node} of an ended daemon"));
         }
+    }
+
+    /// <summary>
+    /// The text that the kernel keeps with a connected device; empty if it is not connected, or by somebody who gave no
+    /// text, or before Linux 5.14.
+    /// </summary>
+    internal static string BackendOf(int number) => KernelFiles.Line($"/sys/block/nbd{number.ToString(CultureInfo.InvariantCulture)}/backend").Trim();
+
+    private static string Remove(NbdNetlink netlink, int number, string what)
+    {
+        int error = netlink.Disconnect(number);
+        return error == 0
+            ? $"{what} was disconnected; what it had not written is lost to its users"
+            : $"{what} cannot be disconnected: errno {-error} {netlink.LastText}";
     }
 
     private static NbdNetlink? TryOpen(out string whyNot)
@@ -83,29 +99,13 @@ internal sealed class KernelNbdAttachKind : IAttachKind
         return false;
     }
 
-    private static IEnumerable<int> FindLeftovers()
+    private static IEnumerable<int> ListLeftovers()
     {
-        if (!Directory.Exists(BlockDirectory))
-            yield break;
-        foreach (string path in Directory.EnumerateFileSystemEntries(BlockDirectory, "nbd*"))
+        foreach (string name in KernelFiles.Entries("/sys/block").Where(name => name.StartsWith("nbd", StringComparison.Ordinal)))
         {
-            string name = Path.GetFileName(path);
             if (int.TryParse(name.AsSpan(3), NumberStyles.None, CultureInfo.InvariantCulture, out int number) &&
-                ReadBackend(path) is { } text && KernelNbdOwner.TryDecode(text, out KernelNbdOwner owner) && owner.IsGone)
+                KernelNbdOwner.TryDecode(BackendOf(number), out KernelNbdOwner owner) && owner.IsGone)
                 yield return number;
-        }
-    }
-
-    /// <summary>Null: not connected, or by somebody who gave no text, or a kernel before 5.14.</summary>
-    private static string? ReadBackend(string path)
-    {
-        try
-        {
-            return File.ReadAllText($"{path}/backend").Trim();
-        }
-        catch (IOException)
-        {
-            return null;
         }
     }
 }

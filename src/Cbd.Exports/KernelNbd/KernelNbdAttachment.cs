@@ -87,7 +87,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         lock (_lock)
         {
             _stopping = true;
-            if (_number >= 0 && _netlink.Disconnect(_number) is < 0 and var error)
+            if (_number >= 0 && IsStillOurs() && _netlink.Disconnect(_number) is < 0 and var error)
                 _log($"{Node} was not disconnected: errno {-error} {_netlink.LastText}");
             _number = -1;
             _node = "";
@@ -161,6 +161,9 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             throw new CbdException(CbdErrorKind.Unsupported, $"the kernel connected a block device, but {node} does not exist: mount devtmpfs on /dev, or give this container the node");
         _node = node;
     }
+
+    /// <summary>Nobody has disconnected it and connected another server since, where the kernel tells.</summary>
+    private bool IsStillOurs() => KernelNbdAttachKind.BackendOf(_number) is var text && (text.Length == 0 || text == _backend);
 
     private void Adopt(NbdPump pump, StreamSocket socket) =>
         pump.Adopt(new NbdConnection(Interlocked.Increment(ref _connections), socket, default));

@@ -30,24 +30,25 @@ internal sealed class UblkAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log)
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log)
     {
-        if (!Directory.Exists(UblkProtocol.DevicesDirectory))
-            return;
         uint[] devices = [.. ListDevices()];
         if (devices.Length == 0)
-            return;
+            yield break;
         using UblkControl? control = UblkControl.TryOpen(out string whyNot);
         if (control is null)
         {
             log($"ublk devices of killed daemons, if there are any, are left alone: {whyNot}");
-            return;
+            yield break;
         }
 
         foreach (uint device in devices)
         {
             if (control.GetInfo(device, out UblkDeviceInfo info) == 0 && IsLeftover(info))
-                Remove(control, device, info, log);
+            {
+                string node = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)}";
+                yield return new KernelLeftover(node, () => Remove(control, device, $"{node} of the ended process {info.ProcessId}"));
+            }
         }
     }
 
@@ -61,22 +62,20 @@ internal sealed class UblkAttachKind : IAttachKind
         return info.State is UblkProtocol.StateQuiesced or UblkProtocol.StateFailIo || owner.IsGone;
     }
 
-    private static void Remove(UblkControl control, uint device, in UblkDeviceInfo info, Action<string> log)
+    private static string Remove(UblkControl control, uint device, string what)
     {
-        string what = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)} of the ended process {info.ProcessId}";
         int result = control.Stop(device);
         if (result is 0 or -Errno.ENODEV)
             result = control.Delete(device);
-        log(result is 0 or -Errno.ENODEV
+        return result is 0 or -Errno.ENODEV
             ? $"{what} was removed; what it had not written is lost to its users"
-            : $"{what} cannot be removed: errno {-result}; see dmesg");
+            : $"{what} cannot be removed: errno {-result}; see dmesg";
     }
 
     private static IEnumerable<uint> ListDevices()
     {
-        foreach (string path in Directory.EnumerateFileSystemEntries(UblkProtocol.DevicesDirectory))
+        foreach (string name in KernelFiles.Entries(UblkProtocol.DevicesDirectory))
         {
-            string name = Path.GetFileName(path);
             if (name.StartsWith(ServerPrefix, StringComparison.Ordinal) &&
                 uint.TryParse(name.AsSpan(ServerPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out uint device))
                 yield return device;

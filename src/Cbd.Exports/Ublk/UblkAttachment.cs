@@ -9,7 +9,7 @@ namespace Cbd.Exports.Ublk;
 /// <summary>One device in this kernel through ublk: /dev/ublkbN, served through /dev/ublkcN.</summary>
 /// <remarks>
 /// User recovery is on: when the daemon dies, the kernel keeps the device and what was in flight, and waits for a
-/// successor or for <see cref="UblkAttachKind.CleanUp"/>.
+/// successor or for <see cref="UblkAttachKind.FindLeftovers"/>.
 /// </remarks>
 internal sealed class UblkAttachment : IKernelAttachment
 {

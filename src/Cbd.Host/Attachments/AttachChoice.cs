@@ -46,13 +46,21 @@ internal sealed class AttachChoice
             : throw new CbdException(CbdErrorKind.Unsupported, $"--attach {asked} is not possible here ({string.Join("; ", reasons)}); --attach auto takes {Best()}");
     }
 
-    /// <summary>Removes what killed daemons left, of all kinds.</summary>
-    public void CleanUp(Action<string> log)
+    /// <summary>
+    /// Removes what killed daemons left, of all kinds: first the names of their devices, then the devices. A device whose
+    /// name cannot be removed stays, because the name would lead to whatever gets its number next.
+    /// </summary>
+    public void CleanUp(AttachPlaces places, Action<string> log)
     {
-        foreach (IAttachKind kind in _kinds)
+        IAttachKind[] kinds = [.. _kinds.Where(kind => kind.IsAvailable(out _))];
+        if (kinds.Length == 0)
+            return;
+        var names = new NameRegistry(places);
+        names.ForgetLeftovers(log);
+        foreach (KernelLeftover leftover in kinds.SelectMany(kind => kind.FindLeftovers(log)))
         {
-            if (kind.IsAvailable(out _))
-                kind.CleanUp(log);
+            if (names.TryForgetNode(leftover.Node, log))
+                log(leftover.Remove());
         }
     }
 

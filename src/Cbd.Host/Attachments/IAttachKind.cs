@@ -29,12 +29,20 @@ internal interface IAttachKind
     IKernelAttachment Open(AttachOptions options);
 
     /// <summary>
-    /// Removes what killed daemons left in the kernel: their devices, mounts, connections; those of living processes,
-    /// other daemons included, are not touched. Called when the daemon starts, and before a device is attached.
-    /// <paramref name="log"/> gets one line for each thing found. Does not throw for what it cannot remove; it logs.
+    /// Finds what killed daemons left in the kernel: their devices, mounts, connections; nothing of living processes, other
+    /// daemons included. Each is to be removed, or not, before the next is asked for. Asked for when the daemon starts, and
+    /// before a device is attached. <paramref name="log"/> gets a line for what cannot be looked at; nothing is thrown.
     /// </summary>
-    void CleanUp(Action<string> log);
+    IEnumerable<KernelLeftover> FindLeftovers(Action<string> log);
 }
+
+/// <summary>A device of this kernel that a killed daemon left.</summary>
+/// <param name="Node">The kernel's node, e.g. <c>/dev/loop0</c>.</param>
+/// <param name="Remove">
+/// Gives the node back, and returns a line for the log, also where that cannot be done. Called when nothing leads to the
+/// node any more.
+/// </param>
+internal sealed record KernelLeftover(string Node, Func<string> Remove);
 
 /// <summary>What a device is attached with.</summary>
 internal sealed record AttachOptions

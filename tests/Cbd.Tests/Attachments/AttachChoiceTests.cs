@@ -42,21 +42,10 @@ public sealed class AttachChoiceTests
         Assert.EndsWith("--attach auto takes NBD over a socket", refusal.Message, StringComparison.Ordinal);
     }
 
-    [Fact]
-    public void Leftovers_are_cleaned_up_of_the_kinds_that_are_there()
-    {
-        var there = new Kind("fuse");
-        var missing = new Kind("ublk", "not there");
-        new AttachChoice([there, missing]).CleanUp(_ => { });
-        Assert.Equal((1, 0), (there.CleanUps, missing.CleanUps));
-    }
-
     private static (string? Kind, string Note) Name((IAttachKind? Kind, string Note) choice) => (choice.Kind?.Name, choice.Note);
 
     private sealed class Kind(string name, string whyNot = "") : IAttachKind
     {
-        public int CleanUps { get; private set; }
-
         public string Name => name;
 
         public bool IsAvailable(out string reason)
@@ -67,6 +56,6 @@ public sealed class AttachChoiceTests
 
         public IKernelAttachment Open(AttachOptions options) => throw new InvalidOperationException("nothing is opened by a choice");
 
-        public void CleanUp(Action<string> log) => CleanUps++;
+        public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => [];
     }
 }

@@ -109,7 +109,7 @@ public sealed class KernelNbdTests
         var kind = new KernelNbdAttachKind();
         Assert.False(kind.IsAvailable(out string whyNot));
         Assert.Contains("modprobe nbd", whyNot, StringComparison.Ordinal);
-        kind.CleanUp(Assert.Fail);
+        Assert.Empty(kind.FindLeftovers(Assert.Fail));
     }
 
     [Fact]

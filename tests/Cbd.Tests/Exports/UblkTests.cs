@@ -162,7 +162,7 @@ public sealed class UblkTests
         var kind = new UblkAttachKind();
         Assert.False(kind.IsAvailable(out string whyNot));
         Assert.Contains("/dev/ublk-control does not exist", whyNot, StringComparison.Ordinal);
-        kind.CleanUp(Assert.Fail);
+        Assert.Empty(kind.FindLeftovers(Assert.Fail));
         if (!Directory.Exists("/sys/module/ublk_drv"))
             Assert.Contains("modprobe ublk_drv", whyNot, StringComparison.Ordinal);
     }
