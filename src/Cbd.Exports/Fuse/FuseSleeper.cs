@@ -1,62 +1,63 @@
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory.Sockets;
-using Cbd.Host;
 
 namespace Cbd.Exports.Fuse;
 
 /// <summary>
-/// How a pump waits: looks on as long as something happened lately, then sleeps for requests of the kernel and for the
-/// device at once. Where the queue cannot do that, it looks again after short sleeps that grow. Single-threaded.
+/// Sleeps as <see cref="SocketSleeper"/>, for requests of the kernel. A turn that had work reads them without being told.
 /// </summary>
-internal struct FuseWait(EventPoll poll, IBlockQueue queue, PollMode mode)
+/// <param name="poll">Has the channel, if this pump waits for requests, and what wakes the pump.</param>
+/// <param name="queue">The device's.</param>
+/// <param name="sleep">Tells the other pumps that this one sleeps; null if it waits for requests itself.</param>
+internal struct FuseSleeper(EventPoll poll, IBlockQueue queue, HelperSleep? sleep) : IPumpSleeper
 {
-    private const long FirstSleepNanoseconds = 50_000;
-    private const long LongestSleepNanoseconds = 1_000_000;
+    private readonly SocketSleeper _sockets = new(poll, queue);
 
-    /// <summary>A queue is polled at least once a second.</summary>
-    private const long IdleSleepNanoseconds = 1_000_000_000;
+    /// <summary>Requests of the kernel could be taken; otherwise they are no reason to wake up. Set before each turn ends.</summary>
+    internal bool CanTake { get; set; }
 
-    /// <summary>Longest sleep while the device works and can wake us: its deadlines are looked after in between.</summary>
-    private const int DeviceSleepMicroseconds = 100_000;
+    public readonly int Look() => 0;
 
-    private readonly IDescriptorWait? _device = queue as IDescriptorWait;
-    private SpinWindow _spin = new(mode, queue);
-    private long _sleepNanoseconds = FirstSleepNanoseconds;
+    public readonly int LookInSpin(bool deviceIsBusy) => 0;
 
-    /// <summary>Something happened.</summary>
-    internal void Progressed()
+    public readonly int Sleep(int timeoutMicroseconds)
     {
-        _spin.Extend();
-        _sleepNanoseconds = FirstSleepNanoseconds;
+        sleep?.Begin();
+        int events = _sockets.Sleep(timeoutMicroseconds);
+        sleep?.End();
+        return events;
     }
 
-    /// <summary>Nothing happened for a while; if not for so long, lets others run, and returns false.</summary>
-    internal bool MustSleep()
+    public readonly bool TrySleepWithDevice(int timeoutMicroseconds, out int events)
     {
-        if (!_spin.IsOpen)
-            return true;
-        _spin.Yield();
-        return false;
-    }
-
-    /// <summary>
-    /// Sleeps; returns whether a descriptor ended it. <paramref name="canTake"/>: requests of the kernel could be taken;
-    /// otherwise that they are there is no reason to wake up.
-    /// </summary>
-    internal bool Sleep(int outstanding, bool canTake)
-    {
-        if (outstanding == 0)
-            return poll.Wait(IdleSleepNanoseconds) > 0;
-        if (canTake && _device is not null && _device.TryWait(poll.Descriptor, DeviceSleepMicroseconds))
-            return poll.Wait(0) > 0;
-        if (!canTake)
+        sleep?.Begin();
+        if (!CanTake)
         {
-            queue.Wait(DeviceSleepMicroseconds);
+            queue.Wait(timeoutMicroseconds);
+            events = 0;
+        }
+        else if (!_sockets.TrySleepWithDevice(timeoutMicroseconds, out events))
+        {
             return false;
         }
 
-        long sleep = _sleepNanoseconds;
-        _sleepNanoseconds = Math.Min(2 * sleep, LongestSleepNanoseconds);
-        return poll.Wait(sleep) > 0;
+        sleep?.End();
+        return true;
     }
+}
+
+/// <summary>
+/// Whether a pump that helps others is asleep, so that it is woken once by those who have more than they can take.
+/// </summary>
+internal sealed class HelperSleep
+{
+    private int _isAsleep;
+
+    internal void Begin() => Volatile.Write(ref _isAsleep, 1);
+
+    internal void End() => Volatile.Write(ref _isAsleep, 0);
+
+    /// <summary>It sleeps, and the caller is the one to wake it. Any thread.</summary>
+    internal bool TryEnd() => Volatile.Read(ref _isAsleep) != 0 && Interlocked.Exchange(ref _isAsleep, 0) != 0;
 }

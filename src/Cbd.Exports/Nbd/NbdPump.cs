@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Host;
@@ -49,7 +50,7 @@ internal sealed partial class NbdPump : IDisposable
     private readonly PayloadPool _pool = new(PoolBytes);
     private readonly EventPoll _poll = new(64);
     private readonly PollWake _wake = new();
-    private readonly PumpWait _wait;
+    private readonly PumpIdle<SocketSleeper> _idle;
     private readonly ConcurrentQueue<NbdConnection> _arrivals = new();
     private readonly NbdConnection?[] _connections;
     private readonly RequestSlot[] _slots = new RequestSlot[SlotCount];
@@ -108,7 +109,7 @@ internal sealed partial class NbdPump : IDisposable
         try
         {
             _queue = device.OpenQueue(SlotCount, _pool.Buffer);
-            _wait = new PumpWait(_poll, _queue, mode);
+            _idle = new PumpIdle<SocketSleeper>(new SocketSleeper(_poll, _queue), _queue, mode);
             _poll.Add(_wake, 0);
         }
         catch
@@ -216,7 +217,7 @@ internal sealed partial class NbdPump : IDisposable
                 return;
             Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - _allocatedAtStart);
             bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
-            TakeEvents(_wait.Next(progressed, mayWait, _queue.Outstanding));
+            TakeEvents(_idle.Next(progressed, mayWait, _queue.Outstanding));
         }
     }
 

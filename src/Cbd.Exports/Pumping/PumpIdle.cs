@@ -1,73 +1,53 @@
 using Cbd.Blocks;
-using Cbd.Memory.Sockets;
 using Cbd.Host;
 
-namespace Cbd.Exports.Nbd;
+namespace Cbd.Exports.Pumping;
 
 /// <summary>
-/// How a pump waits: spins as long as something happened lately, then sleeps. The one place to tune it. Single-threaded.
+/// What a pump does when it has had its turn: look for events, spin or sleep. The one place for all pumps; a thread of its
+/// own calls it after each turn.
 /// </summary>
 /// <remarks>
-/// While requests are at the device, a queue that can sleeps for their ends and for the sockets at once. Of any other
-/// queue nothing announces an end to epoll: the pump looks again after short sleeps that grow. With nothing at the
-/// device it sleeps until a socket wakes it, or for the second after which the queue must be polled.
+/// While requests are at the device, the pump sleeps for their completions and for events at once, if the queue can do
+/// that. Of any other queue no sleep is ended by a completion: the pump looks again after short sleeps that grow. With
+/// nothing at the device it sleeps until an event, or for the second after which a queue must be polled.
 /// </remarks>
-internal sealed class PumpWait
+internal sealed class PumpIdle<TSleeper>(TSleeper sleeper, IBlockQueue queue, PollMode mode)
+    where TSleeper : struct, IPumpSleeper
 {
-    private const long FirstSleepNanoseconds = 50_000;
-    private const long LongestSleepNanoseconds = 1_000_000;
-    private const long IdleSleepNanoseconds = 1_000_000_000;
+    private const int IdleSleepMicroseconds = 1_000_000;
 
     /// <summary>Longest sleep while the device works and can wake us: its deadlines are looked after in between.</summary>
     private const int DeviceSleepMicroseconds = 100_000;
 
-    /// <summary>While the device works, sockets are looked at once in this many turns of the spin.</summary>
-    private const int TurnsPerSocketCheck = 4;
+    private TSleeper _sleeper = sleeper;
+    private IdleStrategy _strategy = new(mode, queue);
 
-    private readonly EventPoll _poll;
-    private readonly IDescriptorWait? _device;
-    private SpinWindow _spin;
-    private long _sleepNanoseconds = FirstSleepNanoseconds;
-    private int _turn;
+    /// <summary>The way to sleep, for what a pump tells it.</summary>
+    internal ref TSleeper Sleeper => ref _sleeper;
 
-    internal PumpWait(EventPoll poll, IBlockQueue queue, PollMode mode)
-    {
-        _spin = new SpinWindow(mode, queue);
-        _poll = poll;
-        _device = queue as IDescriptorWait;
-    }
-
-    /// <summary>
-    /// Returns how many socket events there are, possibly after waiting. <paramref name="progressed"/>: something
-    /// happened since the last call. <paramref name="mayWait"/>: there is nothing that the pump could do now.
-    /// <paramref name="outstanding"/>: requests at the device.
-    /// </summary>
+    /// <summary>Returns how many events there are, possibly after waiting.</summary>
+    /// <param name="progressed">Something happened since the last call.</param>
+    /// <param name="mayWait">There is nothing that the pump could do now.</param>
+    /// <param name="outstanding">Requests at the device.</param>
     internal int Next(bool progressed, bool mayWait, int outstanding)
     {
         if (progressed)
+            _strategy.Progressed();
+        if (progressed || !mayWait)
+            return _sleeper.Look();
+        if (_strategy.KeepsSpinning)
         {
-            _spin.Extend();
-            _sleepNanoseconds = FirstSleepNanoseconds;
-        }
-
-        if (!mayWait || progressed)
-            return _poll.Wait(0);
-        if (_spin.IsOpen)
-        {
-            int events = 0;
-            if (outstanding == 0 || ++_turn % TurnsPerSocketCheck == 0)
-                events = _poll.Wait(0);
-            if (events == 0)
-                _spin.Yield();
-            return events;
+            int seen = _sleeper.LookInSpin(deviceIsBusy: outstanding != 0);
+            if (seen == 0)
+                _strategy.Yield();
+            return seen;
         }
 
         if (outstanding == 0)
-            return _poll.Wait(IdleSleepNanoseconds);
-        if (_device is not null && _device.TryWait(_poll.Descriptor, DeviceSleepMicroseconds))
-            return _poll.Wait(0);
-        long sleep = _sleepNanoseconds;
-        _sleepNanoseconds = Math.Min(2 * sleep, LongestSleepNanoseconds);
-        return _poll.Wait(sleep);
+            return _sleeper.Sleep(IdleSleepMicroseconds);
+        if (_sleeper.TrySleepWithDevice(DeviceSleepMicroseconds, out int events))
+            return events;
+        return _sleeper.Sleep(_strategy.NextSleepMicroseconds());
     }
 }

@@ -1,72 +1,37 @@
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
-using Cbd.Host;
 
 namespace Cbd.Exports.Ublk;
 
 /// <summary>
-/// How a pump waits: spins as long as something happened lately, then sleeps in its ring. Single-threaded.
+/// Sleeps in the ring in which requests come, so that one call commits, sleeps and fetches; for a device too, where its
+/// queue has a doorbell that a ring can wait for. Events are reaped from the ring by the pump.
 /// </summary>
-/// <remarks>
-/// While requests are at the device, a queue that can sleeps for their ends and for new requests at once. Of any other
-/// queue nothing announces an end to the ring: the pump looks again after short sleeps that grow.
-/// </remarks>
-internal sealed class UblkWait
+internal readonly struct RingSleeper(IoUring ring, RingDoorbell doorbell, IBlockQueue queue) : IPumpSleeper
 {
-    private const int FirstSleepMicroseconds = 50;
-    private const int LongestSleepMicroseconds = 1000;
+    private readonly IRingWait? _device = queue as IRingWait;
 
-    /// <summary>Longest sleep with nothing at the device: its queue must be polled once a second.</summary>
-    private const int IdleSleepMicroseconds = 1_000_000;
-
-    /// <summary>Longest sleep while the device works and can wake us: its deadlines are looked after in between.</summary>
-    private const int DeviceSleepMicroseconds = 100_000;
-
-    private readonly IoUring _ring;
-    private readonly RingDoorbell _doorbell;
-    private readonly IRingWait? _device;
-    private SpinWindow _spin;
-    private int _sleepMicroseconds = FirstSleepMicroseconds;
-
-    internal UblkWait(IoUring ring, RingDoorbell doorbell, IBlockQueue queue, PollMode mode)
+    /// <summary>Returns 1 if it had to enter the kernel.</summary>
+    public int Look()
     {
-        _ring = ring;
-        _doorbell = doorbell;
-        _device = queue as IRingWait;
-        _spin = new SpinWindow(mode, queue);
+        if (ring.PreparedCount == 0 && !ring.NeedsEnter)
+            return 0;
+        ring.Enter();
+        return 1;
     }
 
-    /// <summary>
-    /// Submits what was prepared, possibly after waiting. <paramref name="progressed"/>: something happened since the
-    /// last call. <paramref name="outstanding"/>: requests at the device.
-    /// </summary>
-    internal void Next(bool progressed, int outstanding)
+    public int LookInSpin(bool deviceIsBusy) => Look();
+
+    public int Sleep(int timeoutMicroseconds)
     {
-        if (progressed)
-        {
-            _spin.Extend();
-            _sleepMicroseconds = FirstSleepMicroseconds;
-        }
+        ring.EnterAndWait(timeoutMicroseconds);
+        return 1;
+    }
 
-        if (_spin.IsOpen || progressed)
-        {
-            if (_ring.PreparedCount != 0 || _ring.NeedsEnter)
-                _ring.Enter();
-            else if (!progressed)
-                _spin.Yield();
-            return;
-        }
-
-        if (outstanding == 0)
-        {
-            _ring.EnterAndWait(IdleSleepMicroseconds);
-            return;
-        }
-
-        if (_device is not null && _device.TryWait(_doorbell, DeviceSleepMicroseconds))
-            return;
-        int sleep = _sleepMicroseconds;
-        _sleepMicroseconds = Math.Min(2 * sleep, LongestSleepMicroseconds);
-        _ring.EnterAndWait(sleep);
+    public bool TrySleepWithDevice(int timeoutMicroseconds, out int events)
+    {
+        events = 1;
+        return _device is not null && _device.TryWait(doorbell, timeoutMicroseconds);
     }
 }

@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Host;
@@ -39,7 +40,7 @@ internal sealed class UblkPump : IDisposable
     private readonly IBlockQueue _queue;
     private readonly IoUring _ring;
     private readonly RingDoorbell _doorbell;
-    private readonly UblkWait _wait;
+    private readonly PumpIdle<RingSleeper> _idle;
     private readonly PollWake _wake = new();
     private readonly BlockCompletion[] _completions = new BlockCompletion[Depth];
     private readonly BlockRequest[] _requests = new BlockRequest[Depth];
@@ -95,7 +96,7 @@ internal sealed class UblkPump : IDisposable
         }
 
         _doorbell = new RingDoorbell(_ring);
-        _wait = new UblkWait(_ring, _doorbell, _queue, mode);
+        _idle = new PumpIdle<RingSleeper>(new RingSleeper(_ring, _doorbell, _queue), _queue, mode);
         _thread = new Thread(Run) { IsBackground = true, Name = $"ublk-pump-{number}" };
     }
 
@@ -145,7 +146,7 @@ internal sealed class UblkPump : IDisposable
             if (_hasFailed)
                 _ring.EnterAndWait(FailedSleepMicroseconds);
             else
-                _wait.Next(progressed, _queue.Outstanding);
+                _idle.Next(progressed, mayWait: true, _queue.Outstanding);
         }
     }
 
