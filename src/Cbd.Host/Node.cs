@@ -11,22 +11,22 @@ internal sealed class Node : INode
 {
     private readonly NodeOptions _options;
     private readonly IExportFactory _exports;
-    private readonly AttachChoice _attach;
+    private readonly IKernelExports? _kernel;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, TransportService> _transports = [];
     private bool _disposed;
 
     /// <param name="options">See there.</param>
     /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
-    /// <param name="kinds">
-    /// How devices can be attached to this machine's kernel. What killed daemons left there is removed now.
+    /// <param name="kernel">
+    /// Gives devices to this machine's kernel; null if none can be. What killed daemons left there is removed now.
     /// </param>
-    public Node(NodeOptions options, IExportFactory exports, params IReadOnlyList<IAttachKind> kinds)
+    public Node(NodeOptions options, IExportFactory exports, IKernelExports? kernel = null)
     {
         _options = options;
         _exports = exports;
-        _attach = new AttachChoice(kinds);
-        _attach.CleanUp(_options.AttachPlaces, Log);
+        _kernel = kernel;
+        _kernel?.CleanUp(Log);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
@@ -86,7 +86,7 @@ internal sealed class Node : INode
     public int StartBackend(StartBackendOptions request)
     {
         TransportService transport = Find(request.Transport);
-        StackedDisk.Refuse(request.Path, transport.Geometry.RegionId, _options.AttachPlaces);
+        _kernel?.RefuseStacked(request.Path, transport.Geometry.RegionId);
         return transport.StartBackend(request, Regions());
     }
 
@@ -105,9 +105,9 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         TransportService transport = Find(request.Transport);
-        (IAttachKind? kind, string note) = _attach.Choose(
-            request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
-        if (kind is null)
+        string asked = request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None);
+        (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
+        if (_kernel is null || kind is null)
         {
             string ofExport = "";
             StartedDevice started = transport.StartDevice(request, device =>
@@ -121,8 +121,9 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        _attach.CleanUp(_options.AttachPlaces, Log);
-        return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
+        _kernel.CleanUp(Log);
+        return transport.StartDevice(request with { Nbd = null }, device => _kernel.Open(
+            kind, new KernelExportOptions { Name = DeviceName(request.Transport, device), Region = transport.Geometry.RegionId, Log = Log }));
     }
 
     public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
@@ -148,9 +149,6 @@ internal sealed class Node : INode
         foreach (TransportService service in services)
             service.Close();
     }
-
-    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region) => AttachedExport.Open(
-        kind, new AttachOptions { Name = DeviceName(transport, device), Device = device, RunDirectory = _options.RunDirectory, Log = Log }, region, _options.AttachPlaces);
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
 

@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
 using Cbd.Host;
@@ -9,7 +10,7 @@ namespace Cbd.Exports.Fuse;
 /// <summary>
 /// A device as one file of a FUSE file system that is mounted nowhere, and a loop device on that file.
 /// </summary>
-internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : IKernelAttachment
+internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess loop) : IKernelAttachment
 {
     private const int ClearTimeoutMs = 10_000;
     private const int ClearPollMs = 10;

@@ -51,7 +51,7 @@ internal sealed class FusePump : IDisposable
     private int _refusedCount;
     private bool _ended;
     private volatile bool _stopRequested;
-    private long _allocatedBytes;
+    private PumpCounters _counters;
 
     /// <param name="file">What is served.</param>
     /// <param name="channel">Its requests; the pump's from here on.</param>
@@ -89,7 +89,7 @@ internal sealed class FusePump : IDisposable
     internal FusePump? Next { get; set; }
 
     /// <summary>Managed memory that the thread allocated since it began to serve. Any thread.</summary>
-    internal long AllocatedBytes => Volatile.Read(ref _allocatedBytes);
+    internal long AllocatedBytes => _counters.Statistics.AllocatedBytes;
 
     internal void Start() => _thread.Start();
 
@@ -141,7 +141,7 @@ internal sealed class FusePump : IDisposable
     private void Serve()
     {
         long stopDeadline = 0;
-        long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        _counters.Begin();
         while (true)
         {
             bool progressed = ReadRequests();
@@ -152,7 +152,7 @@ internal sealed class FusePump : IDisposable
             progressed |= completed > 0;
             if (_file.HasFailed || (_stopRequested && MayEnd(ref stopDeadline)))
                 return;
-            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
+            _counters.EndTurn();
             _idle.Sleeper.CanTake = _freeCount > 0 && !_ended;
             if (_idle.Next(progressed, mayWait: true, _queue.Outstanding) > 0)
                 _wake.Clear();

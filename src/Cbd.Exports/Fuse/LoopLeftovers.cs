@@ -1,4 +1,4 @@
-using Cbd.Host.Attachments;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Fuse;
@@ -12,14 +12,14 @@ internal static class LoopLeftovers
         {
             string node = $"/dev/{device}";
             string file = LoopDevice.FileOf(node);
-            if (LoopOwner.TryParse(file) is { } owner && owner.IsDead())
+            if (LoopOwner.TryParse(file) is { } owner && owner.Process.IsGone)
                 yield return new KernelLeftover(node, () => Remove(loop, node, file, owner));
         }
     }
 
     private static string Remove(LoopProcess loop, string node, string file, LoopOwner owner)
     {
-        string what = $"{node} was left by a killed cbdd (pid {owner.ProcessId}, {owner.Name})";
+        string what = $"{node} was left by a killed cbdd (pid {owner.Process.Id}, {owner.Name})";
         try
         {
             loop.Clear(node, file, exclusive: false);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Host.Attachments;
 
@@ -8,7 +9,6 @@ namespace Cbd.Exports.KernelNbd;
 internal sealed class KernelNbdAttachKind : IAttachKind
 {
     private const string Module = "nbd";
-    private const int CapabilityAdministrator = 21;
 
     /// <inheritdoc/>
     public string Name => "nbd";
@@ -21,7 +21,7 @@ internal sealed class KernelNbdAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(AttachOptions options)
+    public IKernelAttachment Open(KernelExportOptions options)
     {
         NbdNetlink netlink = TryOpen(out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"the kernel's nbd is not available: {whyNot}");
@@ -64,19 +64,12 @@ internal sealed class KernelNbdAttachKind : IAttachKind
 
     private static NbdNetlink? TryOpen(out string whyNot)
     {
-        whyNot = "";
-        if (!Directory.Exists($"/sys/module/{Module}"))
-        {
-            whyNot = $"the module is not loaded: load it with 'modprobe {Module}' (CONFIG_BLK_DEV_NBD)";
+        if (!KernelSupport.HasModule(Module))
+            whyNot = KernelSupport.WhyNoModule(Module, "CONFIG_BLK_DEV_NBD");
+        else
+            whyNot = KernelSupport.WhyNoAdministrator("connecting") ?? "";
+        if (whyNot.Length > 0)
             return null;
-        }
-
-        if (!HasCapability(CapabilityAdministrator))
-        {
-            whyNot = "this process lacks CAP_SYS_ADMIN, which connecting needs: run as root";
-            return null;
-        }
-
         NbdNetlink? netlink = NbdNetlink.TryOpen(out int error);
         if (netlink is null)
         {
@@ -86,17 +79,6 @@ internal sealed class KernelNbdAttachKind : IAttachKind
         }
 
         return netlink;
-    }
-
-    private static bool HasCapability(int capability)
-    {
-        foreach (string line in File.ReadLines("/proc/self/status"))
-        {
-            if (line.StartsWith("CapEff:", StringComparison.Ordinal))
-                return (ulong.Parse(line.AsSpan(7).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> capability & 1) != 0;
-        }
-
-        return false;
     }
 
     private static IEnumerable<int> ListLeftovers()

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Cbd.Blocks;
+using Cbd.Exports.Kernel;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
@@ -43,7 +44,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     private bool _stopping;
     private volatile string _node = "";
 
-    internal KernelNbdAttachment(NbdNetlink netlink, AttachOptions options)
+    internal KernelNbdAttachment(NbdNetlink netlink, KernelExportOptions options)
     {
         _netlink = netlink;
         _name = options.Name;
@@ -98,8 +99,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         for (int queue = 0; queue < _pumps.Length; queue++)
         {
             _pumps[queue].Dispose();
-            NbdPumpStatistics done = _pumps[queue].Statistics;
-            _log($"queue {queue} served {done.Requests} requests, {done.FailedRequests} of them failed; read {done.BytesRead}, wrote {done.BytesWritten} bytes, allocated {done.AllocatedBytes}");
+            _log(_pumps[queue].Statistics.Describe(queue));
         }
 
         _pumps = [];

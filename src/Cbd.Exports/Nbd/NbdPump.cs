@@ -8,11 +8,6 @@ using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
 
-/// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
-/// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
-internal readonly record struct NbdPumpStatistics(
-    long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
-
 /// <summary>
 /// One thread with one queue of the device and some of the clients: receives requests, submits them, and sends the
 /// replies. Nothing is locked, allocated or handed to another thread per request.
@@ -77,13 +72,8 @@ internal sealed partial class NbdPump : IDisposable
     private long _stopDeadline = long.MaxValue;
     private bool _stopping;
     private volatile bool _stopRequested;
+    private PumpCounters _counters;
     private int _clientCount;
-    private long _requests;
-    private long _failedRequests;
-    private long _bytesRead;
-    private long _bytesWritten;
-    private long _allocatedBytes;
-    private long _allocatedAtStart;
 
     /// <param name="device">What is served; stays the caller's.</param>
     /// <param name="number">Number of this pump, for its name.</param>
@@ -126,9 +116,7 @@ internal sealed partial class NbdPump : IDisposable
     internal int ClientCount => Volatile.Read(ref _clientCount);
 
     /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
-    internal NbdPumpStatistics Statistics => new(
-        Volatile.Read(ref _requests), Volatile.Read(ref _failedRequests), Volatile.Read(ref _bytesRead),
-        Volatile.Read(ref _bytesWritten), Volatile.Read(ref _allocatedBytes));
+    internal PumpStatistics Statistics => _counters.Statistics;
 
     internal void Start() => _thread.Start();
 
@@ -169,7 +157,7 @@ internal sealed partial class NbdPump : IDisposable
     private void Run()
     {
         PumpThread.UseExactTimers();
-        _allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        _counters.Begin();
         try
         {
             Serve();
@@ -215,7 +203,7 @@ internal sealed partial class NbdPump : IDisposable
                 LookAround();
             if (_stopping && (_clientCount == 0 || _now >= _stopDeadline))
                 return;
-            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - _allocatedAtStart);
+            _counters.EndTurn();
             bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
             TakeEvents(_idle.Next(progressed, mayWait, _queue.Outstanding));
         }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Host.Attachments;
 
@@ -12,8 +13,6 @@ internal sealed class UblkAttachKind : IAttachKind
     /// <inheritdoc/>
     public string Name => "ublk";
 
-    internal static string KernelRelease => File.ReadAllText("/proc/sys/kernel/osrelease").Trim();
-
     /// <inheritdoc/>
     public bool IsAvailable(out string whyNot)
     {
@@ -22,7 +21,7 @@ internal sealed class UblkAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(AttachOptions options)
+    public IKernelAttachment Open(KernelExportOptions options)
     {
         UblkControl control = TryOpen(out ulong features, out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
@@ -94,7 +93,7 @@ internal sealed class UblkAttachKind : IAttachKind
         control.Dispose();
         whyNot = result is -Errno.EPERM or -Errno.EACCES
             ? $"{UblkProtocol.ControlNode} refuses commands (errno {-result}): run as root (CAP_SYS_ADMIN)"
-            : $"this kernel's ublk ({KernelRelease}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
+            : $"this kernel's ublk ({KernelSupport.Release}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
         return null;
     }
 }

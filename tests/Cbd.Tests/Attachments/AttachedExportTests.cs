@@ -1,5 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Host;
+using Cbd.Exports.Kernel;
 using Cbd.Host.Attachments;
 using Cbd.Memory;
 using Cbd.Tests.Memory;
@@ -83,7 +84,7 @@ public sealed class AttachedExportTests : IDisposable
     private bool IsNamed() => new FileInfo(_places.LinkOf("cbd0")).LinkTarget == "/dev/loop7" || File.Exists(_places.EntryOf("loop7"));
 
     private AttachedExport Open() => AttachedExport.Open(
-        _kind, new AttachOptions { Name = "cbd0", Device = 0, RunDirectory = "/", Log = Assert.Fail }, Guid.Empty, _places);
+        _kind, new KernelExportOptions { Name = "cbd0", Region = Guid.Empty, Log = Assert.Fail }, _places);
 
     private sealed class Kind(Func<bool> isNamed) : IAttachKind
     {
@@ -95,7 +96,7 @@ public sealed class AttachedExportTests : IDisposable
 
         public bool IsAvailable(out string whyNot) => throw new InvalidOperationException("it was chosen");
 
-        public IKernelAttachment Open(AttachOptions options) => new Attachment(this);
+        public IKernelAttachment Open(KernelExportOptions options) => new Attachment(this);
 
         public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => [];
 

@@ -1,4 +1,5 @@
 using Cbd.Memory;
+using Cbd.Exports.Kernel;
 using Cbd.Host.Attachments;
 using Cbd.Tests.Memory;
 using Xunit;

@@ -1,3 +1,4 @@
+using Cbd.Exports.Kernel;
 using Cbd.Host.Attachments;
 using Cbd.Tests.Memory;
 using Xunit;
@@ -125,7 +126,7 @@ public sealed class LeftoverTests : IDisposable
     public void A_program_without_kinds_removes_no_names()
     {
         LeaveBehind("cbd0", "loop7");
-        new AttachChoice([]).CleanUp(_places, _log.Add);
+        new KernelExports(_places).CleanUp(_log.Add);
         Assert.Equal("/dev/loop7", LinkOf("cbd0"));
         Assert.Empty(_log);
     }
@@ -151,7 +152,7 @@ public sealed class LeftoverTests : IDisposable
 
     private bool HasEntry(string kernelName) => File.Exists(_places.EntryOf(kernelName));
 
-    private void CleanUp(params KernelLeftover[] leftovers) => new AttachChoice([new Kind(leftovers)]).CleanUp(_places, _log.Add);
+    private void CleanUp(params KernelLeftover[] leftovers) => new KernelExports(_places, new Kind(leftovers)).CleanUp(_log.Add);
 
     private static KernelLeftover Counted(string node) => new(node, () => $"{node} removed");
 
@@ -165,7 +166,7 @@ public sealed class LeftoverTests : IDisposable
             return true;
         }
 
-        public IKernelAttachment Open(AttachOptions options) => throw new InvalidOperationException("nothing is opened by a clean-up");
+        public IKernelAttachment Open(KernelExportOptions options) => throw new InvalidOperationException("nothing is opened by a clean-up");
 
         public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => leftovers;
     }

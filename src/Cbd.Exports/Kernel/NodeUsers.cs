@@ -1,4 +1,4 @@
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>Who uses a block device of this machine, or a partition of it: what stopping it would hurt.</summary>
 internal static class NodeUsers

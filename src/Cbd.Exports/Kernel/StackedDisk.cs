@@ -1,6 +1,6 @@
 using Cbd.Memory;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// Finds out whether a disk lies on a device of the same transport: its requests would come back to the transport that

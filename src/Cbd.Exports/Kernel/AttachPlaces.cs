@@ -1,6 +1,6 @@
 using System.Text.RegularExpressions;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>Where attached devices are named on this machine. The directories are shared by all daemons.</summary>
 /// <remarks>

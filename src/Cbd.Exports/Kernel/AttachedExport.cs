@@ -1,7 +1,9 @@
 using Cbd.Blocks;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 using Cbd.Memory;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// A device of this machine's kernel as an export: what is the same for all kinds of attachment. Whatever ends the
@@ -35,9 +37,9 @@ internal sealed class AttachedExport : IExport
     public string Node => _attachment.Node;
 
     /// <summary>Takes the name, then what the kind needs of the kernel. Throws <see cref="CbdException"/>, and holds nothing then.</summary>
-    internal static AttachedExport Open(IAttachKind kind, AttachOptions options, Guid region, AttachPlaces places)
+    internal static AttachedExport Open(IAttachKind kind, KernelExportOptions options, AttachPlaces places)
     {
-        DeviceLink link = DeviceLink.Take(places, options.Name, region);
+        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region);
         try
         {
             return new AttachedExport(kind.Name, kind.Open(options), link, options.Log);

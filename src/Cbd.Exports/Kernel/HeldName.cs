@@ -3,7 +3,7 @@ using System.Text;
 using Cbd.Memory;
 using Microsoft.Win32.SafeHandles;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// The name of a device on this machine, held by this process: nobody else has it until this object is disposed or the

@@ -1,6 +1,6 @@
 using Cbd.Memory;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// The name of a device in this machine's <c>/dev</c>: <c>/dev/cbd0</c>, a link to the kernel's node. One daemon of the

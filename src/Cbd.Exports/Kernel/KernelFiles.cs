@@ -1,4 +1,4 @@
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// Small files and directories that others may remove at any time, as those of sysfs and procfs: what is not there, or

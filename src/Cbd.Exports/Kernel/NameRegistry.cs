@@ -1,7 +1,7 @@
 using Cbd.Memory;
 using Microsoft.Win32.SafeHandles;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// The names of devices on this machine, of all daemons: takes them, and removes those of killed daemons. Names are held
