@@ -135,8 +135,7 @@ public abstract class DescriptorDisk : Disk
             (request.Operation == BlockOperation.Write && IsBuffered));
         if (error == 0 && syncs)
             error = Sync();
-        pending.Error = error;
-        pending.Result = error == 0 && request.Operation == BlockOperation.Read ? pending.DoneBytes : 0;
+        pending.End(error);
     }
 
     /// <summary>

@@ -22,7 +22,7 @@ internal sealed class DiskWorkers : IDisposable
         _threadCount = threadCount;
     }
 
-    /// <summary>Hands over a request; <see cref="PendingRequest.Finish"/> is called when it is done. Any thread.</summary>
+    /// <summary>Hands over a request; <see cref="PendingRequest.HandBack"/> is called when it is done. Any thread.</summary>
     public void Enqueue(PendingRequest request)
     {
         lock (_gate)
@@ -83,7 +83,7 @@ internal sealed class DiskWorkers : IDisposable
             }
             request.Next = null;
             _disk.Execute(request);
-            request.Finish();
+            request.HandBack();
         }
     }
 }

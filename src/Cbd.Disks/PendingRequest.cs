@@ -6,7 +6,7 @@ namespace Cbd.Disks;
 /// One place for a request in a queue of a <see cref="DescriptorDisk"/>, used again and again. It belongs to one at a
 /// time: to its queue's thread, to the kernel, to the disk's workers, and, done, to the completion list.
 /// </summary>
-internal sealed class PendingRequest(IWorkQueue queue, int index)
+internal sealed class PendingRequest(DescriptorQueue queue, int index)
 {
     /// <summary>Number of this place in its queue.</summary>
     public readonly int Index = index;
@@ -37,15 +37,15 @@ internal sealed class PendingRequest(IWorkQueue queue, int index)
         Syncing = false;
     }
 
-    /// <summary>Called by a worker thread when the request is done.</summary>
-    public void Finish() => queue.Finish(this);
-}
+    /// <summary>The request is done, or has failed with an errno.</summary>
+    public void End(int error)
+    {
+        Error = error;
+        Result = error == 0 && Request.Operation == BlockOperation.Read ? DoneBytes : 0;
+    }
 
-/// <summary>Where workers hand requests back.</summary>
-internal interface IWorkQueue
-{
-    /// <summary>Takes back a request that is done. Any thread.</summary>
-    void Finish(PendingRequest request);
+    /// <summary>Called by a worker thread when the request is done.</summary>
+    public void HandBack() => queue.HandBack(this);
 }
 
 /// <summary>

@@ -7,28 +7,15 @@ namespace Cbd.Disks;
 /// The io_uring engine's queue: reads, writes, flushes and what fallocate does go through a ring of its own, submitted
 /// by each Poll; the calls that have no ring operation go to the disk's worker.
 /// </summary>
-internal sealed class RingQueue : IBlockQueue, IWorkQueue
+internal sealed class RingQueue : DescriptorQueue
 {
     private const ulong WakeUserData = ulong.MaxValue;
 
-    private readonly DescriptorDisk _disk;
     private readonly IoUring _ring;
-    private readonly WakeEvent _wake = new();
-    private readonly PendingRequest[] _places;
-    private FinishedList _finished;
-    private PendingRequest? _free;
-    private PendingRequest? _done;
     private bool _wakeArmed;
-    private bool _disposed;
 
     private RingQueue(DescriptorDisk disk, IoUring ring, int depth)
-    {
-        _disk = disk;
-        _ring = ring;
-        _places = new PendingRequest[depth];
-        for (int i = depth - 1; i >= 0; i--)
-            _free = _places[i] = new PendingRequest(this, i) { Next = _free };
-    }
+        : base(disk, depth) => _ring = ring;
 
     /// <summary>Returns 0 or a negative errno.</summary>
     public static int TryCreate(DescriptorDisk disk, int depth, NativeBuffer? buffers, out RingQueue? queue)
@@ -56,91 +43,46 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         }
     }
 
-    public int Outstanding { get; private set; }
-
-    public bool TrySubmit(in BlockRequest request)
+    public override bool TrySubmit(in BlockRequest request)
     {
-        ObjectDisposedException.ThrowIf(_disposed, this);
-        PendingRequest? pending = _free;
-        if (pending is null)
+        if (!TryTake(request, out PendingRequest? pending))
             return false;
-        _free = pending.Next;
-        pending.Start(request);
-        Outstanding++;
-        int error = _disk.Check(request);
-        if (error == 0)
+        if (pending is not null)
             Issue(pending);
-        else
-            Finish(pending, error);
         return true;
     }
 
-    public int Poll(Span<BlockCompletion> completions)
+    public override int Poll(Span<BlockCompletion> completions)
     {
         if (_ring.PreparedCount > 0 || _ring.NeedsEnter)
             _ring.Enter();
         int count = 0;
         while (count < completions.Length)
         {
-            _done ??= _finished.TakeAll();
-            if (_done is { } pending)
-            {
-                _done = pending.Next;
-                completions[count++] = new BlockCompletion(pending.Request.Cookie, pending.Error, pending.Result);
-                pending.Request = default;
-                pending.Next = _free;
-                _free = pending;
-            }
+            if (TryTakeDone(ref completions[count]))
+                count++;
             else if (_ring.TryReap(out ulong userData, out int result))
-            {
                 Advance(userData, result);
-            }
             else
-            {
                 break;
-            }
         }
-        Outstanding -= count;
         return count;
     }
 
-    public void Wait(int timeoutMicroseconds)
+    public override void Wait(int timeoutMicroseconds)
     {
-        if (_done is not null || !_finished.IsEmpty || _ring.HasCompletion)
+        if (HasDone || _ring.HasCompletion)
             return;
-        if (_wake.PrepareSleep() && _finished.IsEmpty && timeoutMicroseconds > 0)
+        if (Waker.PrepareSleep() && !HasDone && timeoutMicroseconds > 0)
         {
             if (!_wakeArmed)
-                _wakeArmed = _ring.PreparePoll(_wake, WakeUserData);
+                _wakeArmed = _ring.PreparePoll(Waker, WakeUserData);
             _ring.EnterAndWait(timeoutMicroseconds);
         }
-        _wake.EndSleep();
+        Waker.EndSleep();
     }
 
-    public void Interrupt() => _wake.Signal();
-
-    void IWorkQueue.Finish(PendingRequest request)
-    {
-        _finished.Push(request);
-        _wake.Signal();
-    }
-
-    /// <summary>Waits for what is outstanding: the kernel and the workers still use its memory.</summary>
-    public void Dispose()
-    {
-        if (_disposed)
-            return;
-        var completions = new BlockCompletion[1];
-        while (Outstanding > 0)
-        {
-            if (Poll(completions) == 0)
-                Wait(int.MaxValue);
-        }
-        _disposed = true;
-        _ring.Dispose();
-        _wake.Dispose();
-        _disk.CountClosedQueue();
-    }
+    protected override void EndEngine() => _ring.Dispose();
 
     /// <summary>Starts the request's next step, or what is left of the last one.</summary>
     private void Issue(PendingRequest pending)
@@ -148,9 +90,9 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         ref readonly BlockRequest request = ref pending.Request;
         ulong place = (ulong)pending.Index;
         bool prepared;
-        if (_disk.NeedsSyncInTurn(pending))
+        if (Disk.NeedsSyncInTurn(pending))
         {
-            _disk.Workers.Enqueue(pending);
+            Disk.Workers.Enqueue(pending);
             return;
         }
 
@@ -160,25 +102,25 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         }
         else if (request.Operation == BlockOperation.Read)
         {
-            prepared = _ring.PrepareRead(_disk.NextPart(pending), request.Offset + pending.DoneBytes, place);
+            prepared = _ring.PrepareRead(Disk.NextPart(pending), request.Offset + pending.DoneBytes, place);
         }
         else if (request.Operation == BlockOperation.Write)
         {
             bool durable = (request.Flags & BlockFlags.ForceUnitAccess) != 0;
-            prepared = _ring.PrepareWrite(_disk.NextPart(pending), request.Offset + pending.DoneBytes, durable, place);
+            prepared = _ring.PrepareWrite(Disk.NextPart(pending), request.Offset + pending.DoneBytes, durable, place);
         }
         else if (request.Operation == BlockOperation.Flush)
         {
             pending.Syncing = true;
             prepared = _ring.PrepareSyncData(place);
         }
-        else if (_disk.GetAllocateMode(request) is { } mode)
+        else if (Disk.GetAllocateMode(request) is { } mode)
         {
             prepared = _ring.PrepareAllocate(mode, request.Offset, request.Length, place);
         }
         else
         {
-            _disk.Workers.Enqueue(pending);
+            Disk.Workers.Enqueue(pending);
             return;
         }
         if (!prepared)
@@ -190,12 +132,10 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         if (userData == WakeUserData)
         {
             _wakeArmed = false;
-            _wake.Drain();
+            Waker.Drain();
             return;
         }
-        if (userData >= (ulong)_places.Length)
-            throw new InvalidOperationException($"the ring completed request {userData} of {_places.Length}");
-        PendingRequest pending = _places[(int)userData];
+        PendingRequest pending = At(userData);
         if (-result is Errno.EINTR or Errno.EAGAIN)
         {
             Issue(pending);
@@ -203,7 +143,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         }
         if (pending.Syncing)
         {
-            Finish(pending, -Math.Min(result, 0));
+            Complete(pending, -Math.Min(result, 0));
             return;
         }
         switch (pending.Request.Operation)
@@ -220,9 +160,9 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
 
     private void AdvanceTransfer(PendingRequest pending, int result)
     {
-        int error = _disk.AdvanceTransfer(pending, result);
+        int error = Disk.AdvanceTransfer(pending, result);
         if (error != 0 || pending.DoneBytes == pending.Request.Length)
-            Finish(pending, error);
+            Complete(pending, error);
         else
             Issue(pending);
     }
@@ -232,7 +172,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         if (DescriptorDisk.IsUnsupported(-result))
         {
             // The worker knows the other ways, down to writing zeroes.
-            _disk.Workers.Enqueue(pending);
+            Disk.Workers.Enqueue(pending);
         }
         else if (result == 0 && (pending.Request.Flags & BlockFlags.ForceUnitAccess) != 0)
         {
@@ -241,15 +181,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
         }
         else
         {
-            Finish(pending, -Math.Min(result, 0));
+            Complete(pending, -Math.Min(result, 0));
         }
-    }
-
-    private void Finish(PendingRequest pending, int error)
-    {
-        pending.Error = error;
-        pending.Result = error == 0 && pending.Request.Operation == BlockOperation.Read ? pending.DoneBytes : 0;
-        pending.Next = _done;
-        _done = pending;
     }
 }

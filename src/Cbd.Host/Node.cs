@@ -12,7 +12,7 @@ internal sealed class Node : INode
 {
     private readonly NodeOptions _options;
     private readonly IExportFactory _exports;
-    private readonly AttachChoice _attach;
+    private readonly IKernelExports? _kernel;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, Transport> _transports = [];
     private readonly QueuedLog _log;
@@ -24,16 +24,16 @@ internal sealed class Node : INode
 
     /// <param name="options">See there.</param>
     /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
-    /// <param name="kinds">
-    /// How devices can be attached to this machine's kernel. What killed daemons left there is removed now.
+    /// <param name="kernel">
+    /// Gives devices to this machine's kernel; null if none can be. What killed daemons left there is removed now.
     /// </param>
-    public Node(NodeOptions options, IExportFactory exports, params IReadOnlyList<IAttachKind> kinds)
+    public Node(NodeOptions options, IExportFactory exports, IKernelExports? kernel = null)
     {
         _log = new QueuedLog(options.Logger);
         _options = options with { Logger = _log };
         _exports = exports;
-        _attach = new AttachChoice(kinds);
-        _attach.CleanUp(Log);
+        _kernel = kernel;
+        _kernel?.CleanUp(Log);
         int lookMs = Math.Max(100, options.FenceMs / 4);
         _watchdog = new Timer(_ => Watch(), null, lookMs, lookMs);
     }
@@ -95,7 +95,7 @@ internal sealed class Node : INode
     public int StartBackend(StartBackendOptions request)
     {
         Transport transport = Find(request.Transport);
-        StackedDisk.Refuse(request.Path, transport.Geometry.RegionId, _options.AttachPlaces);
+        _kernel?.RefuseStacked(request.Path, transport.Geometry.RegionId);
         return transport.Backends.Start(request, Regions(), DescribeHolder);
     }
 
@@ -114,9 +114,9 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
-        (IAttachKind? kind, string note) = _attach.Choose(
-            request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
-        if (kind is null)
+        string asked = request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None);
+        (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
+        if (_kernel is null || kind is null)
         {
             string ofExport = "";
             StartedDevice started = transport.Devices.Start(request, device =>
@@ -130,8 +130,9 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        _attach.CleanUp(Log);
-        return transport.Devices.Start(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
+        _kernel.CleanUp(Log);
+        return transport.Devices.Start(request with { Nbd = null }, device => _kernel.Open(
+            kind, new KernelExportOptions { Name = DeviceName(request.Transport, device), Region = transport.Geometry.RegionId, Log = Log }));
     }
 
     public void StopDevice(int transport, int device, bool force) => Find(transport).Devices.Stop(device, force);
@@ -158,22 +159,6 @@ internal sealed class Node : INode
             service.Close();
         _watchdog.Dispose();
         _log.Dispose();
-    }
-
-    private AttachedExport Attach(IAttachKind kind, int transport, int device, Guid region)
-    {
-        string name = DeviceName(transport, device);
-        DeviceLink link = DeviceLink.Take(_options.AttachPlaces, name, region);
-        try
-        {
-            return new AttachedExport(
-                kind.Name, kind.Open(new AttachOptions { Name = name, Device = device, RunDirectory = _options.RunDirectory, Log = Log }), link);
-        }
-        catch
-        {
-            link.Dispose();
-            throw;
-        }
     }
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);

@@ -1,4 +1,3 @@
-using Cbd.Host.Attachments;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host;
@@ -16,9 +15,6 @@ internal sealed record NodeOptions
     public required Guid HostUuid { get; init; }
 
     public required ILogger Logger { get; init; }
-
-    /// <summary>Where devices that are attached to this machine's kernel get their names.</summary>
-    public AttachPlaces AttachPlaces { get; init; } = new();
 
     /// <summary>Period of the heartbeat, 10 to 60000.</summary>
     public int BeatMs { get; init; } = DefaultBeatMs;

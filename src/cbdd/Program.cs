@@ -1,4 +1,5 @@
 using Cbd.Exports.Fuse;
+using Cbd.Exports.Kernel;
 using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Nbd;
 using Cbd.Exports.Ublk;
@@ -14,5 +15,6 @@ Environment.SetEnvironmentVariable("TERM", null);
 return await DaemonProgram.RunAsync(args, static (options, given) =>
 {
     MemoryPressure.Prepare(options.Logger);
-    return new Node(options, new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line), given), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind());
+    var sockets = new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line), given);
+    return new Node(options, sockets, new KernelExports(new AttachPlaces(), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind()));
 });

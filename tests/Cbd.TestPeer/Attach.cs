@@ -5,6 +5,7 @@ using Cbd.Exports.KernelNbd;
 using Cbd.Exports.Ublk;
 using Cbd.Memory;
 using Cbd.Host;
+using Cbd.Exports.Kernel;
 using Cbd.Host.Attachments;
 
 namespace Cbd.TestPeer;
@@ -22,9 +23,9 @@ internal static class Attach
         IAttachKind kind = arguments[0] == "ublk" ? new UblkAttachKind() : new KernelNbdAttachKind();
         using Disk disk = Disk.Open(new DiskOptions { Path = arguments[1] });
         var device = new Part(disk, long.Parse(arguments[2]));
-        kind.CleanUp(Console.Error.WriteLine);
+        new KernelExports(new AttachPlaces(), kind).CleanUp(Console.Error.WriteLine);
         using IKernelAttachment attachment = kind.Open(
-            new AttachOptions { Name = "peer", Device = 0, RunDirectory = "/tmp", Log = Console.Error.WriteLine });
+            new KernelExportOptions { Name = "peer", Region = Guid.Empty, Log = Console.Error.WriteLine });
         attachment.Serve(device, int.Parse(arguments[3]), PollMode.Sleep);
         Console.WriteLine(attachment.Node);
         while (Console.ReadLine() is { } line && line != "stop")

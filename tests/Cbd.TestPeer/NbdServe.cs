@@ -1,3 +1,4 @@
+using Cbd.Exports.Pumping;
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
 using Cbd.Host;
@@ -22,7 +23,7 @@ internal static class NbdServe
         }
 
         export.Stop(force: false);
-        foreach (NbdPumpStatistics pump in export.GetStatistics())
+        foreach (PumpStatistics pump in export.GetStatistics())
             Console.WriteLine(pump);
         return 0;
     }

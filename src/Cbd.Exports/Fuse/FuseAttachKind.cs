@@ -1,4 +1,4 @@
-using System.Globalization;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
 using Cbd.Host.Attachments;
@@ -11,7 +11,6 @@ namespace Cbd.Exports.Fuse;
 /// </param>
 internal sealed class FuseAttachKind(string? program = null) : IAttachKind
 {
-    private const int AdministratorCapability = 21; // CAP_SYS_ADMIN
     private static readonly Version s_leastKernel = new(5, 8);
 
     private readonly LoopProcess _loop = new(program ?? LoopProcess.OwnProgram);
@@ -27,10 +26,10 @@ internal sealed class FuseAttachKind(string? program = null) : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(AttachOptions options) => new FuseAttachment(options, _loop);
+    public IKernelAttachment Open(KernelExportOptions options) => new FuseAttachment(options, _loop);
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log) => LoopLeftovers.CleanUp(_loop, log);
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => LoopLeftovers.Find(_loop);
 
     private static string WhyNot()
     {
@@ -40,30 +39,11 @@ internal sealed class FuseAttachKind(string? program = null) : IAttachKind
             return $"this kernel is {kernel}, and {s_leastKernel} is needed";
         foreach ((string path, string module) in new[] { (FuseChannel.DevicePath, "fuse"), (LoopDevice.ControlPath, "loop") })
         {
-            int error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out FileDescriptor? opened);
-            opened?.Dispose();
-            if (error is -Errno.ENOENT or -Errno.ENODEV or -Errno.ENXIO)
-                return $"{path} does not exist or has no driver: load the module with 'modprobe {module}'";
-            if (error != 0)
-                return $"{path} cannot be opened (errno {-error}): run cbdd as root, in a container with that device";
+            using FileDescriptor? opened = KernelSupport.TryOpenNode(path, module, "", out string whyNot);
+            if (opened is null)
+                return whyNot;
         }
 
-        return HasCapability(AdministratorCapability) ? "" : "the right to mount and to configure loop devices is missing: run cbdd as root, with CAP_SYS_ADMIN";
-    }
-
-    private static bool HasCapability(int number)
-    {
-        const string key = "CapEff:";
-        try
-        {
-            string? line = File.ReadLines("/proc/self/status").FirstOrDefault(l => l.StartsWith(key, StringComparison.Ordinal));
-            return line is not null &&
-                ulong.TryParse(line.AsSpan(key.Length).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong bits) &&
-                (bits >> number & 1) != 0;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return false;
-        }
+        return KernelSupport.WhyNoAdministrator("mounting and configuring loop devices") ?? "";
     }
 }

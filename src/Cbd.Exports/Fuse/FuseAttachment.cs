@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
 using Cbd.Host;
@@ -9,7 +10,7 @@ namespace Cbd.Exports.Fuse;
 /// <summary>
 /// A device as one file of a FUSE file system that is mounted nowhere, and a loop device on that file.
 /// </summary>
-internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : IKernelAttachment
+internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess loop) : IKernelAttachment
 {
     private const int ClearTimeoutMs = 10_000;
     private const int ClearPollMs = 10;
@@ -22,6 +23,9 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
 
     /// <inheritdoc/>
     public string Node => _node;
+
+    /// <summary>The file of the loop device as the kernel names it.</summary>
+    private string BackingFile => "/" + _fileName;
 
     /// <summary>Managed memory that the pumps allocated while they served.</summary>
     internal long AllocatedBytes => _pumps.Sum(pump => pump.AllocatedBytes);
@@ -93,7 +97,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
         }
         else
         {
-            loop.Clear(_node, exclusive: true);
+            loop.Clear(_node, BackingFile, exclusive: true);
             if (!AwaitCleared())
                 options.Log($"{options.Name}: {_node} was opened while it was being stopped; it goes when it is closed, with errors until then");
             EndFileSystem();
@@ -115,7 +119,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     {
         for (int waited = 0; waited < ClearTimeoutMs; waited += ClearPollMs)
         {
-            if (LoopLeftovers.FileOf(_node) != "/" + _fileName)
+            if (LoopDevice.FileOf(_node) != BackingFile)
                 return true;
             Thread.Sleep(ClearPollMs);
         }
@@ -127,8 +131,7 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
     {
         try
         {
-            if (LoopLeftovers.FileOf(_node) == "/" + _fileName)
-                loop.Clear(_node, exclusive: false);
+            loop.Clear(_node, BackingFile, exclusive: false);
         }
         catch (CbdException e)
         {
@@ -154,15 +157,5 @@ internal sealed class FuseAttachment(AttachOptions options, LoopProcess loop) : 
             pump.Wake();
     }
 
-    private static bool IsDirect(string node)
-    {
-        try
-        {
-            return File.ReadAllText($"/sys/block/{Path.GetFileName(node)}/loop/dio").Trim() == "1";
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return false;
-        }
-    }
+    private static bool IsDirect(string node) => KernelFiles.Line($"/sys/block/{Path.GetFileName(node)}/loop/dio") == "1";
 }

@@ -1,4 +1,5 @@
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Fuse;
 using Cbd.Memory.Sockets;
@@ -37,7 +38,8 @@ internal sealed class FusePump : IDisposable
     private readonly EventPoll _poll = new(2);
     private readonly PollWake _wake = new();
     private readonly bool _watchesChannel;
-    private readonly PollMode _mode;
+    private readonly HelperSleep? _sleep;
+    private readonly PumpIdle<FuseSleeper> _idle;
     private readonly int[] _free = new int[SlotCount];
     private readonly ulong[] _unique = new ulong[SlotCount];
     private readonly BlockRequest[] _requests = new BlockRequest[SlotCount];
@@ -47,10 +49,9 @@ internal sealed class FusePump : IDisposable
     private readonly long _stride;
     private int _freeCount;
     private int _refusedCount;
-    private int _isAsleep;
     private bool _ended;
     private volatile bool _stopRequested;
-    private long _allocatedBytes;
+    private PumpCounters _counters;
 
     /// <param name="file">What is served.</param>
     /// <param name="channel">Its requests; the pump's from here on.</param>
@@ -60,8 +61,8 @@ internal sealed class FusePump : IDisposable
     {
         _file = file;
         _channel = channel;
-        _mode = mode;
         _watchesChannel = number == 0;
+        _sleep = _watchesChannel ? null : new HelperSleep();
         _stride = PrefixBytes + file.MaxTransferBytes;
         _buffer = new NativeBuffer(SlotCount * _stride);
         for (int slot = SlotCount; slot > 0; slot--)
@@ -69,6 +70,7 @@ internal sealed class FusePump : IDisposable
         try
         {
             _queue = file.Device.OpenQueue(SlotCount, _buffer);
+            _idle = new PumpIdle<FuseSleeper>(new FuseSleeper(_poll, _queue, _sleep), _queue, mode);
             _poll.Add(_wake, 0);
             if (_watchesChannel)
                 _poll.Add(channel, 1);
@@ -87,7 +89,7 @@ internal sealed class FusePump : IDisposable
     internal FusePump? Next { get; set; }
 
     /// <summary>Managed memory that the thread allocated since it began to serve. Any thread.</summary>
-    internal long AllocatedBytes => Volatile.Read(ref _allocatedBytes);
+    internal long AllocatedBytes => _counters.Statistics.AllocatedBytes;
 
     internal void Start() => _thread.Start();
 
@@ -138,9 +140,8 @@ internal sealed class FusePump : IDisposable
 
     private void Serve()
     {
-        var wait = new FuseWait(_poll, _queue, _mode);
         long stopDeadline = 0;
-        long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        _counters.Begin();
         while (true)
         {
             bool progressed = ReadRequests();
@@ -151,19 +152,10 @@ internal sealed class FusePump : IDisposable
             progressed |= completed > 0;
             if (_file.HasFailed || (_stopRequested && MayEnd(ref stopDeadline)))
                 return;
-            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
-            if (progressed || !wait.MustSleep())
-            {
-                if (progressed)
-                    wait.Progressed();
-                continue;
-            }
-
-            if (!_watchesChannel)
-                Volatile.Write(ref _isAsleep, 1);
-            if (wait.Sleep(_queue.Outstanding, canTake: _freeCount > 0 && !_ended))
+            _counters.EndTurn();
+            _idle.Sleeper.CanTake = _freeCount > 0 && !_ended;
+            if (_idle.Next(progressed, mayWait: true, _queue.Outstanding) > 0)
                 _wake.Clear();
-            Volatile.Write(ref _isAsleep, 0);
         }
     }
 
@@ -179,7 +171,7 @@ internal sealed class FusePump : IDisposable
     /// <summary>Ends the sleep of a pump that does not wait for requests itself. Any thread.</summary>
     private void Help()
     {
-        if (Volatile.Read(ref _isAsleep) != 0 && Interlocked.Exchange(ref _isAsleep, 0) != 0)
+        if (_sleep is { } sleep && sleep.TryEnd())
             _wake.Signal();
     }
 

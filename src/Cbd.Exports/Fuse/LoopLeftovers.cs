@@ -1,3 +1,4 @@
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Fuse;
@@ -5,51 +6,30 @@ namespace Cbd.Exports.Fuse;
 /// <summary>Loop devices that a killed daemon left: their file system has ended with it, they themselves have not.</summary>
 internal static class LoopLeftovers
 {
-    private const string Devices = "/sys/block";
-
-    /// <summary>Ends them; one line to <paramref name="log"/> for each.</summary>
-    internal static void CleanUp(LoopProcess loop, Action<string> log)
+    internal static IEnumerable<KernelLeftover> Find(LoopProcess loop)
     {
-        foreach (string device in LoopDevices())
+        foreach (string device in KernelFiles.Entries("/sys/block").Where(name => name.StartsWith("loop", StringComparison.Ordinal)))
         {
             string node = $"/dev/{device}";
-            if (LoopOwner.TryParse(FileOf(node)) is not { } owner || !owner.IsDead())
-                continue;
-            try
-            {
-                loop.Clear(node, exclusive: false);
-                string left = FileOf(node).Length > 0 ? "; it goes when those who still use it, with errors, let it go" : "";
-                log($"{node} was left by a killed cbdd (pid {owner.ProcessId}, {owner.Name}) and is removed{left}");
-            }
-            catch (CbdException e)
-            {
-                log($"{node} was left by a killed cbdd (pid {owner.ProcessId}, {owner.Name}) and cannot be removed: {e.Message}");
-            }
+            string file = LoopDevice.FileOf(node);
+            if (LoopOwner.TryParse(file) is { } owner && owner.Process.IsGone)
+                yield return new KernelLeftover(node, () => Remove(loop, node, file, owner));
         }
     }
 
-    /// <summary>The file below a loop device, as sysfs shows it; empty if it has none.</summary>
-    internal static string FileOf(string node)
+    private static string Remove(LoopProcess loop, string node, string file, LoopOwner owner)
     {
+        string what = $"{node} was left by a killed cbdd (pid {owner.Process.Id}, {owner.Name})";
         try
         {
-            return File.ReadAllText($"{Devices}/{Path.GetFileName(node)}/loop/backing_file").TrimEnd('\n');
+            loop.Clear(node, file, exclusive: false);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (CbdException e)
         {
-            return "";
+            return $"{what} and cannot be removed: {e.Message}";
         }
-    }
 
-    private static List<string> LoopDevices()
-    {
-        try
-        {
-            return [.. Directory.EnumerateFileSystemEntries(Devices, "loop*").Select(path => Path.GetFileName(path))];
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
+        string left = LoopDevice.FileOf(node) == file ? "; it goes when those who still use it, with errors, let it go" : "";
+        return $"{what} and is removed{left}";
     }
 }

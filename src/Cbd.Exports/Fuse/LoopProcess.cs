@@ -26,8 +26,8 @@ internal sealed class LoopProcess(string program)
         blockBytes.ToString(CultureInfo.InvariantCulture));
 
     /// <summary>As <see cref="LoopDevice.Clear"/>.</summary>
-    internal void Clear(string device, bool exclusive) =>
-        Run(null, LoopProgram.ClearVerb, device, exclusive ? "exclusive" : "any");
+    internal void Clear(string device, string file, bool exclusive) =>
+        Run(null, LoopProgram.ClearVerb, device, file, exclusive ? "exclusive" : "any");
 
     private static string Number(FuseMount mount) => mount.Descriptor.Number.ToString(CultureInfo.InvariantCulture);
 

@@ -29,8 +29,8 @@ internal static class LoopProgram
                 case [ConfigureVerb, var mount, var file, var block, var mode]:
                     output.Write(Configure(Inherited(mount), file, Number(block), mode == "ro"));
                     return 0;
-                case [ClearVerb, var device, var how]:
-                    LoopDevice.Clear(device, exclusive: how == "exclusive");
+                case [ClearVerb, var device, var file, var how]:
+                    LoopDevice.Clear(device, file, exclusive: how == "exclusive");
                     return 0;
                 case [ResizeVerb, var mount, var file, var device, var size, var block]:
                     Resize(Inherited(mount), file, device, Size(size), Number(block));

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Host.Attachments;
 
@@ -8,8 +9,6 @@ namespace Cbd.Exports.KernelNbd;
 internal sealed class KernelNbdAttachKind : IAttachKind
 {
     private const string Module = "nbd";
-    private const string BlockDirectory = "/sys/block";
-    private const int CapabilityAdministrator = 21;
 
     /// <inheritdoc/>
     public string Name => "nbd";
@@ -22,7 +21,7 @@ internal sealed class KernelNbdAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(AttachOptions options)
+    public IKernelAttachment Open(KernelExportOptions options)
     {
         NbdNetlink netlink = TryOpen(out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"the kernel's nbd is not available: {whyNot}");
@@ -30,37 +29,47 @@ internal sealed class KernelNbdAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log)
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log)
     {
-        int[] leftovers = [.. FindLeftovers()];
+        int[] leftovers = [.. ListLeftovers()];
         if (leftovers.Length == 0)
-            return;
+            yield break;
         using NbdNetlink? netlink = TryOpen(out string whyNot);
+        if (netlink is null)
+        {
+            log($"{leftovers.Length} nbd devices of ended daemons cannot be disconnected: {whyNot}");
+            yield break;
+        }
+
         foreach (int number in leftovers)
         {
-            string what = $"/dev/nbd{number.ToString(CultureInfo.InvariantCulture)} of an ended daemon";
-            int error = netlink?.Disconnect(number) ?? -Errno.EPERM;
-            log(error == 0
-                ? $"{what} was disconnected; what it had not written is lost to its users"
-                : $"{what} cannot be disconnected: {(netlink is null ? whyNot : $"errno {-error} {netlink.LastText}")}");
+            string node = $"/dev/nbd{number.ToString(CultureInfo.InvariantCulture)}";
+            yield return new KernelLeftover(node, () => Remove(netlink, number, $"{node} of an ended daemon"));
         }
+    }
+
+    /// <summary>
+    /// The text that the kernel keeps with a connected device; empty if it is not connected, or by somebody who gave no
+    /// text, or before Linux 5.14.
+    /// </summary>
+    internal static string BackendOf(int number) => KernelFiles.Line($"/sys/block/nbd{number.ToString(CultureInfo.InvariantCulture)}/backend").Trim();
+
+    private static string Remove(NbdNetlink netlink, int number, string what)
+    {
+        int error = netlink.Disconnect(number);
+        return error == 0
+            ? $"{what} was disconnected; what it had not written is lost to its users"
+            : $"{what} cannot be disconnected: errno {-error} {netlink.LastText}";
     }
 
     private static NbdNetlink? TryOpen(out string whyNot)
     {
-        whyNot = "";
-        if (!Directory.Exists($"/sys/module/{Module}"))
-        {
-            whyNot = $"the module is not loaded: load it with 'modprobe {Module}' (CONFIG_BLK_DEV_NBD)";
+        if (!KernelSupport.HasModule(Module))
+            whyNot = KernelSupport.WhyNoModule(Module, "CONFIG_BLK_DEV_NBD");
+        else
+            whyNot = KernelSupport.WhyNoAdministrator("connecting") ?? "";
+        if (whyNot.Length > 0)
             return null;
-        }
-
-        if (!HasCapability(CapabilityAdministrator))
-        {
-            whyNot = "this process lacks CAP_SYS_ADMIN, which connecting needs: run as root";
-            return null;
-        }
-
         NbdNetlink? netlink = NbdNetlink.TryOpen(out int error);
         if (netlink is null)
         {
@@ -72,40 +81,13 @@ internal sealed class KernelNbdAttachKind : IAttachKind
         return netlink;
     }
 
-    private static bool HasCapability(int capability)
+    private static IEnumerable<int> ListLeftovers()
     {
-        foreach (string line in File.ReadLines("/proc/self/status"))
+        foreach (string name in KernelFiles.Entries("/sys/block").Where(name => name.StartsWith("nbd", StringComparison.Ordinal)))
         {
-            if (line.StartsWith("CapEff:", StringComparison.Ordinal))
-                return (ulong.Parse(line.AsSpan(7).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture) >> capability & 1) != 0;
-        }
-
-        return false;
-    }
-
-    private static IEnumerable<int> FindLeftovers()
-    {
-        if (!Directory.Exists(BlockDirectory))
-            yield break;
-        foreach (string path in Directory.EnumerateFileSystemEntries(BlockDirectory, "nbd*"))
-        {
-            string name = Path.GetFileName(path);
             if (int.TryParse(name.AsSpan(3), NumberStyles.None, CultureInfo.InvariantCulture, out int number) &&
-                ReadBackend(path) is { } text && KernelNbdOwner.TryDecode(text, out KernelNbdOwner owner) && owner.IsGone)
+                KernelNbdOwner.TryDecode(BackendOf(number), out KernelNbdOwner owner) && owner.IsGone)
                 yield return number;
-        }
-    }
-
-    /// <summary>Null: not connected, or by somebody who gave no text, or a kernel before 5.14.</summary>
-    private static string? ReadBackend(string path)
-    {
-        try
-        {
-            return File.ReadAllText($"{path}/backend").Trim();
-        }
-        catch (IOException)
-        {
-            return null;
         }
     }
 }

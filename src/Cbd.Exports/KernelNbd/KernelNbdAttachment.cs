@@ -1,5 +1,6 @@
 using System.Globalization;
 using Cbd.Blocks;
+using Cbd.Exports.Kernel;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
@@ -43,7 +44,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     private bool _stopping;
     private volatile string _node = "";
 
-    internal KernelNbdAttachment(NbdNetlink netlink, AttachOptions options)
+    internal KernelNbdAttachment(NbdNetlink netlink, KernelExportOptions options)
     {
         _netlink = netlink;
         _name = options.Name;
@@ -87,7 +88,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         lock (_lock)
         {
             _stopping = true;
-            if (_number >= 0 && _netlink.Disconnect(_number) is < 0 and var error)
+            if (_number >= 0 && IsStillOurs() && _netlink.Disconnect(_number) is < 0 and var error)
                 _log($"{Node} was not disconnected: errno {-error} {_netlink.LastText}");
             _number = -1;
             _node = "";
@@ -98,8 +99,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         for (int queue = 0; queue < _pumps.Length; queue++)
         {
             _pumps[queue].Dispose();
-            NbdPumpStatistics done = _pumps[queue].Statistics;
-            _log($"queue {queue} served {done.Requests} requests, {done.FailedRequests} of them failed; read {done.BytesRead}, wrote {done.BytesWritten} bytes, allocated {done.AllocatedBytes}");
+            _log(_pumps[queue].Statistics.Describe(queue));
         }
 
         _pumps = [];
@@ -161,6 +161,9 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             throw new CbdException(CbdErrorKind.Unsupported, $"the kernel connected a block device, but {node} does not exist: mount devtmpfs on /dev, or give this container the node");
         _node = node;
     }
+
+    /// <summary>Nobody has disconnected it and connected another server since, where the kernel tells.</summary>
+    private bool IsStillOurs() => KernelNbdAttachKind.BackendOf(_number) is var text && (text.Length == 0 || text == _backend);
 
     private void Adopt(NbdPump pump, StreamSocket socket) =>
         pump.Adopt(new NbdConnection(Interlocked.Increment(ref _connections), socket, default));

@@ -1,3 +1,4 @@
+using Cbd.Exports.Pumping;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory;
@@ -59,7 +60,7 @@ internal sealed class NbdExport : IExport
     }
 
     /// <summary>What each pump did so far.</summary>
-    public IReadOnlyList<NbdPumpStatistics> GetStatistics() =>
+    public IReadOnlyList<PumpStatistics> GetStatistics() =>
         Array.ConvertAll(Volatile.Read(ref _pumps), static pump => pump.Statistics);
 
     /// <inheritdoc/>

@@ -204,7 +204,7 @@ internal sealed partial class NbdPump
         slot.Refusal = refusal;
         slot.Data = data;
         connection.HeldBytes += data.Length;
-        _requests++;
+        _counters.AddRequest();
         if (header.PayloadBytes != 0)
         {
             slot.Stage = RequestStage.Receiving;

@@ -68,9 +68,9 @@ internal sealed partial class NbdPump
         if (slot is { Operation: BlockOperation.Read, Errno: 0 } && slot.Stored != slot.Length)
             slot.Errno = Errno.EIO;
         if (slot.Errno == 0 && slot.Operation == BlockOperation.Read)
-            _bytesRead += slot.Length;
+            _counters.AddRead(slot.Length);
         else if (slot.Errno == 0 && slot.Operation == BlockOperation.Write)
-            _bytesWritten += slot.Length;
+            _counters.AddWritten(slot.Length);
         Reply(index);
     }
 
@@ -79,7 +79,7 @@ internal sealed partial class NbdPump
         ref RequestSlot slot = ref _slots[index];
         NbdConnection connection = slot.Connection!;
         if (slot.Errno != 0)
-            _failedRequests++;
+            _counters.AddFailed();
         if (connection.Broken)
         {
             Release(index);

@@ -1,16 +1,12 @@
 using System.Collections.Concurrent;
 using System.Diagnostics;
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
-
-/// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
-/// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
-internal readonly record struct NbdPumpStatistics(
-    long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
 
 /// <summary>
 /// One thread with one queue of the device and some of the clients: receives requests, submits them, and sends the
@@ -49,7 +45,7 @@ internal sealed partial class NbdPump : IDisposable
     private readonly PayloadPool _pool = new(PoolBytes);
     private readonly EventPoll _poll = new(64);
     private readonly PollWake _wake = new();
-    private readonly PumpWait _wait;
+    private readonly PumpIdle<SocketSleeper> _idle;
     private readonly ConcurrentQueue<NbdConnection> _arrivals = new();
     private readonly NbdConnection?[] _connections;
     private readonly RequestSlot[] _slots = new RequestSlot[SlotCount];
@@ -76,13 +72,8 @@ internal sealed partial class NbdPump : IDisposable
     private long _stopDeadline = long.MaxValue;
     private bool _stopping;
     private volatile bool _stopRequested;
+    private PumpCounters _counters;
     private int _clientCount;
-    private long _requests;
-    private long _failedRequests;
-    private long _bytesRead;
-    private long _bytesWritten;
-    private long _allocatedBytes;
-    private long _allocatedAtStart;
 
     /// <param name="device">What is served; stays the caller's.</param>
     /// <param name="number">Number of this pump, for its name.</param>
@@ -108,7 +99,7 @@ internal sealed partial class NbdPump : IDisposable
         try
         {
             _queue = device.OpenQueue(SlotCount, _pool.Buffer);
-            _wait = new PumpWait(_poll, _queue, mode);
+            _idle = new PumpIdle<SocketSleeper>(new SocketSleeper(_poll, _queue), _queue, mode);
             _poll.Add(_wake, 0);
         }
         catch
@@ -125,9 +116,7 @@ internal sealed partial class NbdPump : IDisposable
     internal int ClientCount => Volatile.Read(ref _clientCount);
 
     /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
-    internal NbdPumpStatistics Statistics => new(
-        Volatile.Read(ref _requests), Volatile.Read(ref _failedRequests), Volatile.Read(ref _bytesRead),
-        Volatile.Read(ref _bytesWritten), Volatile.Read(ref _allocatedBytes));
+    internal PumpStatistics Statistics => _counters.Statistics;
 
     internal void Start() => _thread.Start();
 
@@ -168,7 +157,7 @@ internal sealed partial class NbdPump : IDisposable
     private void Run()
     {
         PumpThread.UseExactTimers();
-        _allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        _counters.Begin();
         try
         {
             Serve();
@@ -214,9 +203,9 @@ internal sealed partial class NbdPump : IDisposable
                 LookAround();
             if (_stopping && (_clientCount == 0 || _now >= _stopDeadline))
                 return;
-            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - _allocatedAtStart);
+            _counters.EndTurn();
             bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
-            TakeEvents(_wait.Next(progressed, mayWait, _queue.Outstanding));
+            TakeEvents(_idle.Next(progressed, mayWait, _queue.Outstanding));
         }
     }
 

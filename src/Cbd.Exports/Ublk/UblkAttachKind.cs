@@ -1,4 +1,5 @@
 using System.Globalization;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Host.Attachments;
 
@@ -12,8 +13,6 @@ internal sealed class UblkAttachKind : IAttachKind
     /// <inheritdoc/>
     public string Name => "ublk";
 
-    internal static string KernelRelease => File.ReadAllText("/proc/sys/kernel/osrelease").Trim();
-
     /// <inheritdoc/>
     public bool IsAvailable(out string whyNot)
     {
@@ -22,7 +21,7 @@ internal sealed class UblkAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(AttachOptions options)
+    public IKernelAttachment Open(KernelExportOptions options)
     {
         UblkControl control = TryOpen(out ulong features, out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
@@ -30,24 +29,25 @@ internal sealed class UblkAttachKind : IAttachKind
     }
 
     /// <inheritdoc/>
-    public void CleanUp(Action<string> log)
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log)
     {
-        if (!Directory.Exists(UblkProtocol.DevicesDirectory))
-            return;
         uint[] devices = [.. ListDevices()];
         if (devices.Length == 0)
-            return;
+            yield break;
         using UblkControl? control = UblkControl.TryOpen(out string whyNot);
         if (control is null)
         {
             log($"ublk devices of killed daemons, if there are any, are left alone: {whyNot}");
-            return;
+            yield break;
         }
 
         foreach (uint device in devices)
         {
             if (control.GetInfo(device, out UblkDeviceInfo info) == 0 && IsLeftover(info))
-                Remove(control, device, info, log);
+            {
+                string node = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)}";
+                yield return new KernelLeftover(node, () => Remove(control, device, $"{node} of the ended process {info.ProcessId}"));
+            }
         }
     }
 
@@ -61,22 +61,20 @@ internal sealed class UblkAttachKind : IAttachKind
         return info.State is UblkProtocol.StateQuiesced or UblkProtocol.StateFailIo || owner.IsGone;
     }
 
-    private static void Remove(UblkControl control, uint device, in UblkDeviceInfo info, Action<string> log)
+    private static string Remove(UblkControl control, uint device, string what)
     {
-        string what = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)} of the ended process {info.ProcessId}";
         int result = control.Stop(device);
         if (result is 0 or -Errno.ENODEV)
             result = control.Delete(device);
-        log(result is 0 or -Errno.ENODEV
+        return result is 0 or -Errno.ENODEV
             ? $"{what} was removed; what it had not written is lost to its users"
-            : $"{what} cannot be removed: errno {-result}; see dmesg");
+            : $"{what} cannot be removed: errno {-result}; see dmesg";
     }
 
     private static IEnumerable<uint> ListDevices()
     {
-        foreach (string path in Directory.EnumerateFileSystemEntries(UblkProtocol.DevicesDirectory))
+        foreach (string name in KernelFiles.Entries(UblkProtocol.DevicesDirectory))
         {
-            string name = Path.GetFileName(path);
             if (name.StartsWith(ServerPrefix, StringComparison.Ordinal) &&
                 uint.TryParse(name.AsSpan(ServerPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out uint device))
                 yield return device;
@@ -95,7 +93,7 @@ internal sealed class UblkAttachKind : IAttachKind
         control.Dispose();
         whyNot = result is -Errno.EPERM or -Errno.EACCES
             ? $"{UblkProtocol.ControlNode} refuses commands (errno {-result}): run as root (CAP_SYS_ADMIN)"
-            : $"this kernel's ublk ({KernelRelease}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
+            : $"this kernel's ublk ({KernelSupport.Release}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
         return null;
     }
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Cbd.Blocks;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 using Cbd.Host;
 using Cbd.Host.Attachments;
@@ -9,7 +10,7 @@ namespace Cbd.Exports.Ublk;
 /// <summary>One device in this kernel through ublk: /dev/ublkbN, served through /dev/ublkcN.</summary>
 /// <remarks>
 /// User recovery is on: when the daemon dies, the kernel keeps the device and what was in flight, and waits for a
-/// successor or for <see cref="UblkAttachKind.CleanUp"/>.
+/// successor or for <see cref="UblkAttachKind.FindLeftovers"/>.
 /// </remarks>
 internal sealed class UblkAttachment : IKernelAttachment
 {
@@ -30,7 +31,7 @@ internal sealed class UblkAttachment : IKernelAttachment
     private bool _isAdded;
     private volatile string _node = "";
 
-    internal UblkAttachment(UblkControl control, ulong features, AttachOptions options)
+    internal UblkAttachment(UblkControl control, ulong features, KernelExportOptions options)
     {
         _control = control;
         _features = features;
@@ -62,7 +63,7 @@ internal sealed class UblkAttachment : IKernelAttachment
     public void Resize()
     {
         if ((_features & UblkProtocol.FeatureUpdateSize) == 0)
-            throw new CbdException(CbdErrorKind.Unsupported, $"{Node} cannot change its size on this kernel ({UblkAttachKind.KernelRelease}): ublk needs Linux 6.16 for that; stop and start the device, or attach it with nbd");
+            throw new CbdException(CbdErrorKind.Unsupported, $"{Node} cannot change its size on this kernel ({KernelSupport.Release}): ublk needs Linux 6.16 for that; stop and start the device, or attach it with nbd");
         long sizeBytes = _device!.Info.SizeBytes;
         Check(_control.UpdateSize(_number, sizeBytes), $"changing the size of {Node} to {sizeBytes} bytes");
     }
@@ -147,8 +148,7 @@ internal sealed class UblkAttachment : IKernelAttachment
         for (int queue = 0; queue < _pumps.Length; queue++)
         {
             _pumps[queue].Dispose();
-            UblkPumpStatistics done = _pumps[queue].Statistics;
-            _log($"queue {queue} served {done.Requests} requests, {done.FailedRequests} of them failed; read {done.BytesRead}, wrote {done.BytesWritten} bytes, allocated {done.AllocatedBytes}");
+            _log(_pumps[queue].Statistics.Describe(queue));
         }
 
         _pumps = [];

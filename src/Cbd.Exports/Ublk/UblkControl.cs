@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Cbd.Exports.Kernel;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Ublk;
@@ -33,26 +34,22 @@ internal sealed class UblkControl : IDisposable
     /// <summary>Null, and what is missing, if this kernel or process cannot do it.</summary>
     internal static UblkControl? TryOpen(out string whyNot)
     {
-        int error = FileDescriptor.TryOpen(UblkProtocol.ControlNode, OpenFlags.ReadWrite, 0, out FileDescriptor? file);
-        if (error != 0)
-        {
-            whyNot = WhyNoNode(-error);
+        FileDescriptor? file = KernelSupport.TryOpenNode(
+            UblkProtocol.ControlNode, UblkProtocol.Module, " (Linux 6.5 or later with CONFIG_BLK_DEV_UBLK)", out whyNot);
+        if (file is null)
             return null;
-        }
-
-        error = IoUring.TryCreateWide(4, out IoUring? ring);
+        int error = IoUring.TryCreateWide(4, out IoUring? ring);
         if (error == 0)
-            error = ring!.RegisterFile(file!);
+            error = ring!.RegisterFile(file);
         if (error != 0)
         {
             ring?.Dispose();
-            file!.Dispose();
+            file.Dispose();
             whyNot = $"io_uring with 128-byte entries is refused (errno {-error}): it needs Linux 5.19, /proc/sys/kernel/io_uring_disabled 0, and a container profile that allows it";
             return null;
         }
 
-        whyNot = "";
-        return new UblkControl(file!, ring!);
+        return new UblkControl(file, ring!);
     }
 
     /// <summary>What this kernel's ublk can do.</summary>
@@ -122,15 +119,6 @@ internal sealed class UblkControl : IDisposable
             _buffer.Dispose();
         }
     }
-
-    private static string WhyNoNode(int errno) => errno switch
-    {
-        Errno.ENOENT or Errno.ENXIO or Errno.ENODEV when !Directory.Exists($"/sys/module/{UblkProtocol.Module}") =>
-            $"{UblkProtocol.ControlNode} does not exist: load the module with 'modprobe {UblkProtocol.Module}' (Linux 6.5 or later with CONFIG_BLK_DEV_UBLK)",
-        Errno.ENOENT => $"{UblkProtocol.ControlNode} does not exist although the module {UblkProtocol.Module} is loaded: give this container the node",
-        Errno.EACCES or Errno.EPERM => $"{UblkProtocol.ControlNode} may not be opened (errno {errno}): run as root, with the device allowed in the container",
-        _ => $"{UblkProtocol.ControlNode} cannot be opened (errno {errno})",
-    };
 
     private int Run(uint code, uint device, int bufferBytes, ulong value = 0)
     {

@@ -1,8 +1,10 @@
+using Cbd.Exports.Kernel;
+
 namespace Cbd.Exports.Ublk;
 
 /// <summary>
 /// Whose a ublk device is, in the word that the kernel keeps for servers: magic "CBD" (24 bits), whether process ids
-/// count (8 bits: 1 or 0), process id (32 bits). So what a killed daemon left is found without any file.
+/// count (8 bits: 1 or 0), process id (32 bits).
 /// </summary>
 /// <param name="ProcessId">The daemon; 0 if it runs in a process id namespace of its own, whose numbers mean nothing to others.</param>
 internal readonly record struct UblkOwner(int ProcessId)
@@ -10,7 +12,7 @@ internal readonly record struct UblkOwner(int ProcessId)
     private const ulong Magic = 0x434244;
 
     /// <summary>This process.</summary>
-    internal static UblkOwner Self { get; } = new(DaemonProcess.OwnNumber);
+    internal static UblkOwner Self { get; } = new(OwnerProcess.SelfInFirstNamespace.Id);
 
     internal ulong Encode() => (Magic << 40) | (ProcessId != 0 ? 1ul << 32 : 0) | (uint)ProcessId;
 
@@ -26,5 +28,5 @@ internal readonly record struct UblkOwner(int ProcessId)
     /// The process has ended for sure. A number that was given to another process counts as alive: then the device stays
     /// until that ends too.
     /// </summary>
-    internal bool IsGone => DaemonProcess.IsGone(ProcessId, startTicks: null);
+    internal bool IsGone => new OwnerProcess(ProcessId, StartTicks: null, OwnerProcess.FirstNamespace).IsGone;
 }

@@ -1,16 +1,12 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using Cbd.Blocks;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Host;
 
 namespace Cbd.Exports.Ublk;
-
-/// <summary>What a pump did since it started. Bytes are payload of requests that succeeded.</summary>
-/// <param name="AllocatedBytes">Managed memory that the pump's thread allocated since it began to serve.</param>
-internal readonly record struct UblkPumpStatistics(
-    long Requests, long FailedRequests, long BytesRead, long BytesWritten, long AllocatedBytes);
 
 /// <summary>
 /// One thread with one queue of the kernel's block device and one of ours: it fetches requests through its ring, submits
@@ -39,7 +35,7 @@ internal sealed class UblkPump : IDisposable
     private readonly IBlockQueue _queue;
     private readonly IoUring _ring;
     private readonly RingDoorbell _doorbell;
-    private readonly UblkWait _wait;
+    private readonly PumpIdle<RingSleeper> _idle;
     private readonly PollWake _wake = new();
     private readonly BlockCompletion[] _completions = new BlockCompletion[Depth];
     private readonly BlockRequest[] _requests = new BlockRequest[Depth];
@@ -52,11 +48,7 @@ internal sealed class UblkPump : IDisposable
     private bool _isWakeArmed;
     private bool _hasFailed;
     private volatile bool _stopRequested;
-    private long _requestCount;
-    private long _failedRequests;
-    private long _bytesRead;
-    private long _bytesWritten;
-    private long _allocatedBytes;
+    private PumpCounters _counters;
 
     /// <param name="file">/dev/ublkcN; stays the caller's.</param>
     /// <param name="device">What is served; stays the caller's.</param>
@@ -95,14 +87,12 @@ internal sealed class UblkPump : IDisposable
         }
 
         _doorbell = new RingDoorbell(_ring);
-        _wait = new UblkWait(_ring, _doorbell, _queue, mode);
+        _idle = new PumpIdle<RingSleeper>(new RingSleeper(_ring, _doorbell, _queue), _queue, mode);
         _thread = new Thread(Run) { IsBackground = true, Name = $"ublk-pump-{number}" };
     }
 
     /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
-    internal UblkPumpStatistics Statistics => new(
-        Volatile.Read(ref _requestCount), Volatile.Read(ref _failedRequests), Volatile.Read(ref _bytesRead),
-        Volatile.Read(ref _bytesWritten), Volatile.Read(ref _allocatedBytes));
+    internal PumpStatistics Statistics => _counters.Statistics;
 
     /// <summary>Starts the thread, which asks for requests at once: the kernel starts the device when all pumps have.</summary>
     internal void Start() => _thread.Start();
@@ -131,7 +121,7 @@ internal sealed class UblkPump : IDisposable
     private void Run()
     {
         PumpThread.UseExactTimers();
-        long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
+        _counters.Begin();
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
         while (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed))
@@ -141,11 +131,11 @@ internal sealed class UblkPump : IDisposable
             bool progressed = TakeRequests();
             if (!_hasFailed)
                 progressed |= PollDevice();
-            Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
+            _counters.EndTurn();
             if (_hasFailed)
                 _ring.EnterAndWait(FailedSleepMicroseconds);
             else
-                _wait.Next(progressed, _queue.Outstanding);
+                _idle.Next(progressed, mayWait: true, _queue.Outstanding);
         }
     }
 
@@ -178,7 +168,7 @@ internal sealed class UblkPump : IDisposable
         // One copy: the kernel's page is not looked at again.
         int size = Unsafe.SizeOf<UblkIoDescriptor>();
         var descriptor = MemoryMarshal.Read<UblkIoDescriptor>(_descriptors.GetSpan(tag * size, size));
-        Volatile.Write(ref _requestCount, _requestCount + 1);
+        _counters.AddRequest();
         var room = new BufferSlice(_payload, (long)tag * _maxTransferBytes, _maxTransferBytes);
         int errno = UblkRequest.Translate(descriptor, tag, room, out _requests[tag]);
         if (errno != 0 || _hasFailed)
@@ -231,9 +221,9 @@ internal sealed class UblkPump : IDisposable
             ref readonly BlockRequest request = ref _requests[tag];
             int result = UblkRequest.ResultOf(completion, request.Operation, request.Data.Length);
             if (result > 0 && request.Operation == BlockOperation.Read)
-                Volatile.Write(ref _bytesRead, _bytesRead + result);
+                _counters.AddRead(result);
             else if (result > 0)
-                Volatile.Write(ref _bytesWritten, _bytesWritten + result);
+                _counters.AddWritten(result);
             Commit(tag, result);
         }
 
@@ -261,7 +251,7 @@ internal sealed class UblkPump : IDisposable
     private void Commit(int tag, int result)
     {
         if (result < 0)
-            Volatile.Write(ref _failedRequests, _failedRequests + 1);
+            _counters.AddFailed();
         Fetch(UblkProtocol.CommitAndFetchRequest, tag, result);
     }
 

@@ -1,9 +1,7 @@
-using Cbd.Memory;
-
 namespace Cbd.Host.Attachments;
 
-/// <summary>Which kind of attachment a device gets: what was asked for, or the best that this kernel has.</summary>
-internal sealed class AttachChoice
+/// <summary>What can be asked for with <c>dev-start --attach</c>.</summary>
+internal static class AttachChoice
 {
     /// <summary>The best that there is, or none.</summary>
     public const string Auto = "auto";
@@ -13,48 +11,4 @@ internal sealed class AttachChoice
 
     /// <summary>The kinds by name, the best first.</summary>
     public static readonly IReadOnlyList<string> Order = ["ublk", "nbd", "fuse"];
-
-    private readonly IReadOnlyList<IAttachKind> _kinds;
-
-    /// <param name="kinds">Those that this program has, in any order.</param>
-    public AttachChoice(IReadOnlyList<IAttachKind> kinds)
-    {
-        if (kinds.FirstOrDefault(kind => !Order.Contains(kind.Name)) is { } unknown)
-            throw new ArgumentException($"'{unknown.Name}' is not in the order of kinds", nameof(kinds));
-        _kinds = [.. kinds.OrderBy(kind => Order.TakeWhile(name => name != kind.Name).Count())];
-    }
-
-    /// <summary>
-    /// The kind for what was asked for; null for NBD over a socket, with a note for the user if that is not what was
-    /// asked for by name. Throws Unsupported if a kind that was asked for by name cannot be had.
-    /// </summary>
-    public (IAttachKind? Kind, string Note) Choose(string asked)
-    {
-        if (asked == None)
-            return (null, "");
-        var reasons = new List<string>();
-        foreach (string name in Order.Where(name => asked == Auto || asked == name))
-        {
-            string whyNot = "this program does not have it";
-            if (_kinds.FirstOrDefault(kind => kind.Name == name) is { } kind && kind.IsAvailable(out whyNot))
-                return (kind, "");
-            reasons.Add($"{name}: {whyNot}");
-        }
-
-        return asked == Auto
-            ? (null, $"no block device, NBD only ({string.Join("; ", reasons)})")
-            : throw new CbdException(CbdErrorKind.Unsupported, $"--attach {asked} is not possible here ({string.Join("; ", reasons)}); --attach auto takes {Best()}");
-    }
-
-    /// <summary>Removes what killed daemons left, of all kinds.</summary>
-    public void CleanUp(Action<string> log)
-    {
-        foreach (IAttachKind kind in _kinds)
-        {
-            if (kind.IsAvailable(out _))
-                kind.CleanUp(log);
-        }
-    }
-
-    private string Best() => _kinds.FirstOrDefault(kind => kind.IsAvailable(out _)) is { } best ? best.Name : "NBD over a socket";
 }

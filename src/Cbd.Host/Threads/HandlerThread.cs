@@ -141,9 +141,8 @@ internal sealed class HandlerThread : IDisposable
     private void Pump()
     {
         Span<long> doorbells = stackalloc long[DoorbellSleeper.MaximumDoorbells];
-        var spin = new SpinWindow(_mode);
+        var idle = new IdleStrategy(_mode);
         long allocatedAtStart = GC.GetAllocatedBytesForCurrentThread();
-        int diskWait = FirstDiskWaitMicroseconds;
         int blindSleep = FirstDiskWaitMicroseconds;
         bool stopping = false;
         while (!_abandon)
@@ -174,8 +173,7 @@ internal sealed class HandlerThread : IDisposable
                 ForgetGone();
             if (progressed)
             {
-                spin.Extend();
-                diskWait = FirstDiskWaitMicroseconds;
+                idle.Progressed();
                 blindSleep = FirstDiskWaitMicroseconds;
                 continue;
             }
@@ -183,17 +181,16 @@ internal sealed class HandlerThread : IDisposable
             if (stopping && _group.Count == 0)
                 return;
             Volatile.Write(ref _allocatedBytes, GC.GetAllocatedBytesForCurrentThread() - allocatedAtStart);
-            if (spin.IsOpen)
+            if (idle.KeepsSpinning)
             {
-                spin.Yield(_condition.CanBeWoken(_memory) && SleepsOnDoorbellsAlone);
+                idle.Yield(_condition.CanBeWoken(_memory) && SleepsOnDoorbellsAlone);
                 continue;
             }
 
             if (_group.Outstanding > 0 || _group.IsStalled)
             {
                 // New commands are looked for after each of these sleeps; they come mostly after completions anyway.
-                _disk.Wait(diskWait);
-                diskWait = Math.Min(2 * diskWait, LongestDiskWaitMicroseconds);
+                _disk.Wait(idle.NextSleepMicroseconds());
                 continue;
             }
 

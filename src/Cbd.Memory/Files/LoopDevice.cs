@@ -48,20 +48,38 @@ public static unsafe class LoopDevice
     }
 
     /// <summary>
-    /// Ends a loop device, or, while others have it open, lets it end when they close it. Nothing if it is not in use.
+    /// Ends a loop device, or, while others have it open, lets it end when they close it. Nothing if it has another file
+    /// or none: its number was given to somebody else.
     /// </summary>
     /// <param name="path">The device.</param>
+    /// <param name="file">The file that it must have, as <see cref="FileOf"/> has it.</param>
     /// <param name="exclusive">
     /// Throws Busy, and changes nothing, while it is mounted or held otherwise.
     /// </param>
-    public static void Clear(string path, bool exclusive)
+    public static void Clear(string path, string file, bool exclusive)
     {
         int error = FileDescriptor.TryOpen(path, OpenFlags.ReadOnly | (exclusive ? OpenFlags.Exclusive : 0), 0, out FileDescriptor? device);
         using FileDescriptor? opened = device;
         if (opened is null)
             throw new SystemCallException("open", -error, path);
+        // As long as this descriptor is open, nobody ends the device and gives its number another file.
+        if (FileOf(path) != file)
+            return;
         if (LibC.Ioctl(opened, IoctlLoopClear, null) < 0 && LibC.LastErrno != ENXIO)
             throw SystemCallException.Last("ioctl LOOP_CLR_FD", path);
+    }
+
+    /// <summary>The path of the file below a loop device, from the root of its file system; empty if it has none.</summary>
+    public static string FileOf(string path)
+    {
+        try
+        {
+            return File.ReadAllText($"/sys/block/{Path.GetFileName(path)}/loop/backing_file").TrimEnd('\n');
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return "";
+        }
     }
 
     /// <summary>The file has another size: the device gets it too, also while it is in use.</summary>

@@ -89,7 +89,7 @@ internal sealed class BenchJob : IDisposable
         long begin = Stopwatch.GetTimestamp();
         long measureFrom = begin + Ticks(_options.RampTime);
         long end = measureFrom + Ticks(_options.RunTime);
-        var spin = new SpinWindow(_options.Mode, _queue);
+        var idle = new IdleStrategy(_options.Mode, _queue);
         long allocated = 0;
         long now = begin;
         long last = begin;
@@ -111,8 +111,8 @@ internal sealed class BenchJob : IDisposable
             {
                 if (_freeCount == _options.Depth && now >= end)
                     break;
-                if (spin.IsOpen)
-                    spin.Yield();
+                if (idle.KeepsSpinning)
+                    idle.Yield();
                 else
                     _queue.Wait(WaitMicroseconds);
                 // A queue that has no room, or a device that hangs, must not make the end wait for ever.
@@ -122,7 +122,7 @@ internal sealed class BenchJob : IDisposable
             }
 
             last = now = Stopwatch.GetTimestamp();
-            spin.Extend();
+            idle.Progressed();
             for (int i = 0; i < count; i++)
                 Take(_completions[i], now);
             if (_recording)

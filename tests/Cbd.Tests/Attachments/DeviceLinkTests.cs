@@ -1,4 +1,5 @@
 using Cbd.Memory;
+using Cbd.Exports.Kernel;
 using Cbd.Host.Attachments;
 using Cbd.Tests.Memory;
 using Xunit;
@@ -80,6 +81,44 @@ public sealed class DeviceLinkTests : IDisposable
     }
 
     [Fact]
+    public void A_link_that_leads_elsewhere_is_not_what_the_killed_daemon_left()
+    {
+        LeaveBehind("cbd0");
+        File.Delete(Link);
+        File.CreateSymbolicLink(Link, "/dev/null");
+        Refused("it is a link to /dev/null that cbdd did not make");
+        Assert.Equal("/dev/null", new FileInfo(Link).LinkTarget);
+    }
+
+    [Fact]
+    public void A_link_that_somebody_put_in_its_place_is_left_alone()
+    {
+        using DeviceLink link = Take();
+        link.Point("/dev/loop7");
+        File.Delete(Link);
+        File.CreateSymbolicLink(Link, "/dev/null");
+        link.Remove();
+        Assert.Equal("/dev/null", new FileInfo(Link).LinkTarget);
+        Assert.False(File.Exists(ByNode));
+    }
+
+    [Fact]
+    public void Can_be_removed_and_made_again_and_is_nothing_once_it_was_given_back()
+    {
+        using DeviceLink link = Take();
+        link.Remove();
+        link.Point("/dev/loop7");
+        link.Remove();
+        link.Point("/dev/loop8");
+        link.Remove();
+        link.Remove();
+        link.Dispose();
+        link.Remove();
+        Assert.Empty(Directory.GetFiles(Path.Combine(_places.Registry, "by-node")));
+        Assert.Empty(Directory.GetFileSystemEntries(_places.Nodes));
+    }
+
+    [Fact]
     public void The_entry_of_a_node_that_is_another_device_now_is_kept()
     {
         LeaveBehind("cbd1");
@@ -110,7 +149,7 @@ public sealed class DeviceLinkTests : IDisposable
         Directory.CreateDirectory(Path.GetDirectoryName(ByNode)!);
         File.WriteAllText(Path.Combine(_places.Registry, "cbd0.lock"), "4194305 loop7\n");
         File.WriteAllText(ByNode, $"{nameAtNode} {s_region:D}\n");
-        File.CreateSymbolicLink(Link, "/dev/null");
+        File.CreateSymbolicLink(Link, "/dev/loop7");
     }
 
     private void Refused(string why)

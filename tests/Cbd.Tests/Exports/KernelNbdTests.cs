@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Cbd.Exports;
+using Cbd.Exports.Kernel;
 using Cbd.Exports.KernelNbd;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
@@ -109,7 +110,7 @@ public sealed class KernelNbdTests
         var kind = new KernelNbdAttachKind();
         Assert.False(kind.IsAvailable(out string whyNot));
         Assert.Contains("modprobe nbd", whyNot, StringComparison.Ordinal);
-        kind.CleanUp(Assert.Fail);
+        Assert.Empty(kind.FindLeftovers(Assert.Fail));
     }
 
     [Fact]
@@ -127,7 +128,7 @@ public sealed class KernelNbdTests
     {
         Assert.False(KernelNbdOwner.Self("cbd0").IsGone);
         Assert.False(new KernelNbdOwner(0, 0, "cbd0").IsGone);
-        Assert.SkipWhen(DaemonProcess.OwnNumber == 0, "this process id namespace is not the first");
+        Assert.SkipWhen(OwnerProcess.SelfInFirstNamespace.Id == 0, "this process id namespace is not the first");
         Assert.True((KernelNbdOwner.Self("cbd0") with { StartTicks = 1 }).IsGone);
     }
 

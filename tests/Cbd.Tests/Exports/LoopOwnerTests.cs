@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Cbd.Exports.Fuse;
+using Cbd.Exports.Kernel;
 using Xunit;
 
 namespace Cbd.Tests.Exports;
@@ -12,8 +13,8 @@ public sealed class LoopOwnerTests
     {
         LoopOwner self = LoopOwner.Self("cbd1.0");
         Assert.Equal(self, LoopOwner.TryParse("/" + self.FileName));
-        Assert.Equal(("cbd1.0", Environment.ProcessId), (self.Name, self.ProcessId));
-        Assert.False(self.IsDead());
+        Assert.Equal(("cbd1.0", Environment.ProcessId), (self.Name, self.Process.Id));
+        Assert.False(self.Process.IsGone);
     }
 
     [Theory]
@@ -32,14 +33,14 @@ public sealed class LoopOwnerTests
     {
         using Process process = Process.Start("/bin/sleep", "0");
         process.WaitForExit();
-        Assert.True((LoopOwner.Self("cbd0") with { ProcessId = process.Id }).IsDead());
+        Assert.True((OwnerProcess.Self with { Id = process.Id }).IsGone);
     }
 
     [Fact]
     public void Another_process_of_the_same_number_is_not_it() =>
-        Assert.True((LoopOwner.Self("cbd0") with { StartTicks = 1 }).IsDead());
+        Assert.True((OwnerProcess.Self with { StartTicks = 1 }).IsGone);
 
     [Fact]
     public void Nothing_is_known_of_other_namespaces() =>
-        Assert.False((LoopOwner.Self("cbd0") with { StartTicks = 1, Namespace = 5 }).IsDead());
+        Assert.False((OwnerProcess.Self with { StartTicks = 1, Namespace = 5 }).IsGone);
 }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Cbd.Exports.Pumping;
 using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Exports.Nbd;
@@ -28,7 +29,7 @@ public sealed class NbdRealClientTests : IDisposable
             "--blockalign=4k", "--iodepth=16", "--numjobs=4", "--size=64m", "--offset_increment=64m", "--verify=crc32c",
             "--verify_fatal=1", "--verify_state_save=0", "--fsync=64", "--group_reporting");
         Assert.True(code == 0 && output.Contains("err= 0", StringComparison.Ordinal), output);
-        IReadOnlyList<NbdPumpStatistics> pumps = _server.Export.GetStatistics();
+        IReadOnlyList<PumpStatistics> pumps = _server.Export.GetStatistics();
         Assert.Equal(256L << 20, pumps.Sum(pump => pump.BytesWritten));
         Assert.Equal(0, pumps.Sum(pump => pump.FailedRequests));
         Assert.All(pumps, pump => Assert.NotEqual(0, pump.Requests));

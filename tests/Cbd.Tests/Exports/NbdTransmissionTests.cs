@@ -1,3 +1,4 @@
+using Cbd.Exports.Pumping;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
 using Xunit;
@@ -250,7 +251,7 @@ public sealed class NbdTransmissionTests : IDisposable
         Work();
         long before = _server.Export.GetStatistics()[0].AllocatedBytes;
         Work();
-        NbdPumpStatistics after = _server.Export.GetStatistics()[0];
+        PumpStatistics after = _server.Export.GetStatistics()[0];
         Assert.Equal(0, after.AllocatedBytes - before);
         Assert.Equal(2002, after.Requests);
         Assert.Equal(2, after.FailedRequests);

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Cbd.Blocks;
 using Cbd.Exports;
+using Cbd.Exports.Kernel;
 using Cbd.Exports.Ublk;
 using Cbd.Memory;
 using Xunit;
@@ -141,7 +142,7 @@ public sealed class UblkTests
         Assert.True(IsLeftover(alive, UblkProtocol.StateQuiesced));
         Assert.False(IsLeftover(0, UblkProtocol.StateQuiesced));
         Assert.False(IsLeftover(new UblkOwner(0).Encode(), UblkProtocol.StateDead));
-        Assert.SkipWhen(DaemonProcess.OwnNumber == 0, "this process id namespace is not the first");
+        Assert.SkipWhen(OwnerProcess.SelfInFirstNamespace.Id == 0, "this process id namespace is not the first");
         Assert.True(IsLeftover(new UblkOwner(ended).Encode(), UblkProtocol.StateDead));
         Assert.True(IsLeftover(new UblkOwner(ended).Encode(), UblkProtocol.StateLive));
     }
@@ -149,10 +150,10 @@ public sealed class UblkTests
     [Fact]
     public void A_process_of_the_same_number_is_another_one()
     {
-        Assert.SkipWhen(DaemonProcess.OwnNumber == 0, "this process id namespace is not the first");
-        Assert.False(DaemonProcess.IsGone(Environment.ProcessId, DaemonProcess.OwnStartTicks));
-        Assert.True(DaemonProcess.IsGone(Environment.ProcessId, DaemonProcess.OwnStartTicks + 1));
-        Assert.True(DaemonProcess.IsGone(EndedProcess(), null));
+        Assert.SkipWhen(OwnerProcess.SelfInFirstNamespace.Id == 0, "this process id namespace is not the first");
+        Assert.False(OwnerProcess.Self.IsGone);
+        Assert.True((OwnerProcess.Self with { StartTicks = OwnerProcess.Self.StartTicks + 1 }).IsGone);
+        Assert.True((OwnerProcess.Self with { Id = EndedProcess(), StartTicks = null }).IsGone);
     }
 
     [Fact]
@@ -162,7 +163,7 @@ public sealed class UblkTests
         var kind = new UblkAttachKind();
         Assert.False(kind.IsAvailable(out string whyNot));
         Assert.Contains("/dev/ublk-control does not exist", whyNot, StringComparison.Ordinal);
-        kind.CleanUp(Assert.Fail);
+        Assert.Empty(kind.FindLeftovers(Assert.Fail));
         if (!Directory.Exists("/sys/module/ublk_drv"))
             Assert.Contains("modprobe ublk_drv", whyNot, StringComparison.Ordinal);
     }

@@ -1,6 +1,5 @@
 using Cbd.Blocks;
 using Cbd.Host;
-using Cbd.Host.Attachments;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -25,7 +24,6 @@ internal sealed class TestNode : IDisposable
                 BeatMs = BeatMs,
                 DeadMs = DeadMs,
                 FenceMs = fenceMs,
-                AttachPlaces = new AttachPlaces { Nodes = directory, Registry = Path.Combine(directory, "nodes") },
             },
             Exports)
         {

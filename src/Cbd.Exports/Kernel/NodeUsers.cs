@@ -1,4 +1,4 @@
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>Who uses a block device of this machine, or a partition of it: what stopping it would hurt.</summary>
 internal static class NodeUsers
@@ -30,23 +30,23 @@ internal static class NodeUsers
     private static List<string> WithPartitions(string device)
     {
         var names = new List<string> { device };
-        names.AddRange(Entries($"/sys/class/block/{device}").Where(entry => File.Exists($"/sys/class/block/{device}/{entry}/partition")));
+        names.AddRange(KernelFiles.Entries($"/sys/class/block/{device}").Where(entry => File.Exists($"/sys/class/block/{device}/{entry}/partition")));
         return names;
     }
 
     private static IEnumerable<string> Holders(List<string> devices) =>
         from device in devices
-        from holder in Entries($"/sys/class/block/{device}/holders")
+        from holder in KernelFiles.Entries($"/sys/class/block/{device}/holders")
         select $"part of {holder}";
 
     private static IEnumerable<string> Swaps(List<string> devices) =>
-        from line in Lines("/proc/swaps")
+        from line in KernelFiles.Lines("/proc/swaps")
         where devices.Any(device => line.StartsWith($"/dev/{device} ", StringComparison.Ordinal) || line.StartsWith($"/dev/{device}\t", StringComparison.Ordinal))
         select "swapped to";
 
     private static IEnumerable<string> Loops(List<string> devices) =>
-        from loop in Entries("/sys/block")
-        from file in Lines($"/sys/block/{loop}/loop/backing_file")
+        from loop in KernelFiles.Entries("/sys/block")
+        from file in KernelFiles.Lines($"/sys/block/{loop}/loop/backing_file")
         where devices.Any(device => file == $"/dev/{device}")
         select $"the disk of {loop}";
 
@@ -54,21 +54,21 @@ internal static class NodeUsers
     private static (List<string> Mounts, List<string> Openers) Processes(List<string> devices)
     {
         HashSet<string> nodes = [.. devices.Select(device => $"/dev/{device}")];
-        HashSet<string> numbers = [.. devices.SelectMany(device => Lines($"/sys/class/block/{device}/dev"))];
+        HashSet<string> numbers = [.. devices.SelectMany(device => KernelFiles.Lines($"/sys/class/block/{device}/dev"))];
         var mounts = new List<string>();
         var openers = new List<string>();
         var namespaces = new HashSet<string>();
-        foreach (string process in Entries("/proc"))
+        foreach (string process in KernelFiles.Entries("/proc"))
         {
             if (!process.All(char.IsAsciiDigit))
                 continue;
-            if (LinkOf($"/proc/{process}/ns/mnt") is { } space && namespaces.Add(space))
+            if (KernelFiles.LinkOf($"/proc/{process}/ns/mnt") is { } space && namespaces.Add(space))
                 AddMounts(process, nodes, numbers, mounts);
-            foreach (string descriptor in Entries($"/proc/{process}/fd"))
+            foreach (string descriptor in KernelFiles.Entries($"/proc/{process}/fd"))
             {
-                if (LinkOf($"/proc/{process}/fd/{descriptor}") is { } target && nodes.Contains(target))
+                if (KernelFiles.LinkOf($"/proc/{process}/fd/{descriptor}") is { } target && nodes.Contains(target))
                 {
-                    openers.Add($"open in {Lines($"/proc/{process}/comm").FirstOrDefault("?")} (pid {process})");
+                    openers.Add($"open in {KernelFiles.Lines($"/proc/{process}/comm").FirstOrDefault("?")} (pid {process})");
                     break;
                 }
             }
@@ -83,7 +83,7 @@ internal static class NodeUsers
     /// </summary>
     private static void AddMounts(string process, HashSet<string> nodes, HashSet<string> numbers, List<string> mounts)
     {
-        foreach (string line in Lines($"/proc/{process}/mountinfo"))
+        foreach (string line in KernelFiles.Lines($"/proc/{process}/mountinfo"))
         {
             string[] fields = line.Split(' ');
             int dash = Array.IndexOf(fields, "-");
@@ -91,22 +91,10 @@ internal static class NodeUsers
                 continue;
             string source = Unescape(fields[dash + 2]);
             bool isHere = numbers.Contains(fields[2]) || nodes.Contains(source) ||
-                (source.StartsWith("/dev/cbd", StringComparison.Ordinal) && nodes.Contains(Resolve(source)));
+                (source.StartsWith("/dev/cbd", StringComparison.Ordinal) && nodes.Contains(KernelFiles.Resolve(source) ?? source));
             string mount = $"mounted on {Unescape(fields[4])}";
             if (isHere && !mounts.Contains(mount))
                 mounts.Add(mount);
-        }
-    }
-
-    private static string Resolve(string link)
-    {
-        try
-        {
-            return new FileInfo(link).ResolveLinkTarget(returnFinalTarget: true)?.FullName ?? link;
-        }
-        catch (IOException)
-        {
-            return link;
         }
     }
 
@@ -123,41 +111,5 @@ internal static class NodeUsers
         }
 
         return text;
-    }
-
-    private static string? LinkOf(string path)
-    {
-        try
-        {
-            return new FileInfo(path).LinkTarget;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return null;
-        }
-    }
-
-    private static List<string> Entries(string directory)
-    {
-        try
-        {
-            return [.. Directory.EnumerateFileSystemEntries(directory).Select(path => Path.GetFileName(path))];
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
-    }
-
-    private static string[] Lines(string file)
-    {
-        try
-        {
-            return File.ReadAllLines(file);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
     }
 }

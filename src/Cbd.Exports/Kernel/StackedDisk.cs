@@ -1,6 +1,6 @@
 using Cbd.Memory;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// Finds out whether a disk lies on a device of the same transport: its requests would come back to the transport that
@@ -28,16 +28,16 @@ internal static class StackedDisk
     /// <summary>The device of that region which the block device is, is a part of, or is made of; null if none is.</summary>
     private static string? Find(string number, Guid region, AttachPlaces places, int depth)
     {
-        string? folder = Resolve($"/sys/dev/block/{number}");
+        string? folder = KernelFiles.Resolve($"/sys/dev/block/{number}");
         if (folder is null || depth == 0)
             return null;
         string whole = File.Exists($"{folder}/partition") ? Path.GetDirectoryName(folder)! : folder;
         if (NameOf(Path.GetFileName(whole), region, places) is { } name)
             return name;
         var below = new List<string>();
-        foreach (string slave in Entries($"{folder}/slaves").Concat(Entries($"{whole}/slaves")))
-            below.AddRange(Lines($"/sys/class/block/{slave}/dev"));
-        foreach (string file in Lines($"{whole}/loop/backing_file"))
+        foreach (string slave in KernelFiles.Entries($"{folder}/slaves").Concat(KernelFiles.Entries($"{whole}/slaves")))
+            below.AddRange(KernelFiles.Lines($"/sys/class/block/{slave}/dev"));
+        foreach (string file in KernelFiles.Lines($"{whole}/loop/backing_file"))
         {
             if (FileStatus.TryGet(file, out FileStatus status) == 0)
                 below.Add(status.Type == FileType.BlockDevice ? $"{status.NodeMajor}:{status.NodeMinor}" : $"{status.DeviceMajor}:{status.DeviceMinor}");
@@ -48,34 +48,7 @@ internal static class StackedDisk
 
     private static string? NameOf(string kernelName, Guid region, AttachPlaces places)
     {
-        string[] words = Lines(Path.Combine(places.Registry, "by-node", kernelName)).FirstOrDefault("").Split(' ');
+        string[] words = places.EntryAt(kernelName);
         return words.Length == 2 && Guid.TryParse(words[1], out Guid its) && its == region ? words[0] : null;
-    }
-
-    private static string? Resolve(string link)
-    {
-        try
-        {
-            return new DirectoryInfo(link).ResolveLinkTarget(returnFinalTarget: true)?.FullName;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return null;
-        }
-    }
-
-    private static IEnumerable<string> Entries(string directory) =>
-        Directory.Exists(directory) ? Directory.EnumerateFileSystemEntries(directory).Select(path => Path.GetFileName(path)) : [];
-
-    private static string[] Lines(string file)
-    {
-        try
-        {
-            return File.ReadAllLines(file);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return [];
-        }
     }
 }

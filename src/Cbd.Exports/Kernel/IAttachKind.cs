@@ -1,6 +1,8 @@
 using Cbd.Blocks;
+using Cbd.Host;
+using Cbd.Host.Attachments;
 
-namespace Cbd.Host.Attachments;
+namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// One way to give a device to this machine's kernel, so that it is a block device there: ublk, nbd or fuse. One object
@@ -26,31 +28,23 @@ internal interface IAttachKind
     /// Takes what the device needs of the kernel that may be refused, and gives nothing to users yet. Throws
     /// <see cref="Cbd.Memory.CbdException"/>, and holds nothing then.
     /// </summary>
-    IKernelAttachment Open(AttachOptions options);
+    IKernelAttachment Open(KernelExportOptions options);
 
     /// <summary>
-    /// Removes what killed daemons left in the kernel: their devices, mounts, connections; those of living processes,
-    /// other daemons included, are not touched. Called when the daemon starts, and before a device is attached.
-    /// <paramref name="log"/> gets one line for each thing found. Does not throw for what it cannot remove; it logs.
+    /// Finds what killed daemons left in the kernel: their devices, mounts, connections; nothing of living processes, other
+    /// daemons included. Each is to be removed, or not, before the next is asked for. Asked for when the daemon starts, and
+    /// before a device is attached. <paramref name="log"/> gets a line for what cannot be looked at; nothing is thrown.
     /// </summary>
-    void CleanUp(Action<string> log);
+    IEnumerable<KernelLeftover> FindLeftovers(Action<string> log);
 }
 
-/// <summary>What a device is attached with.</summary>
-internal sealed record AttachOptions
-{
-    /// <summary>Name of the device on this machine: <c>cbd0</c>; <c>cbd1.0</c> on a second transport.</summary>
-    public required string Name { get; init; }
-
-    /// <summary>Its number among the devices of its transport.</summary>
-    public required int Device { get; init; }
-
-    /// <summary>The daemon's own directory, for what the kind must keep in files.</summary>
-    public required string RunDirectory { get; init; }
-
-    /// <summary>Gets one line per message that an operator may want to see; called from any thread.</summary>
-    public required Action<string> Log { get; init; }
-}
+/// <summary>A device of this kernel that a killed daemon left.</summary>
+/// <param name="Node">The kernel's node, e.g. <c>/dev/loop0</c>.</param>
+/// <param name="Remove">
+/// Gives the node back, and returns a line for the log, also where that cannot be done. Called when nothing leads to the
+/// node any more.
+/// </param>
+internal sealed record KernelLeftover(string Node, Func<string> Remove);
 
 /// <summary>
 /// One device in this machine's kernel. <see cref="Serve"/> is called once, then <see cref="Resize"/> any number of

@@ -5,18 +5,18 @@ using Cbd.Memory.Sockets;
 namespace Cbd.Host;
 
 /// <summary>
-/// How long a pump thread goes on looking after the last event before it sleeps: long enough to spare a busy channel
-/// the wake-up, short enough to cost nothing when idle. Single-threaded.
+/// How a thread waits that serves a queue or a ring: it spins for a while after the last event, yielding each time, and then
+/// sleeps. It decides which, and how long; how a thread sleeps, and who wakes it, is the thread's. Single-threaded.
 /// </summary>
 /// <remarks>
-/// A yield lets a client or the other side on the same CPU do its part of a request, and brings the CPU back without
-/// the wake-up of a sleeping core, the dearest part of a small request. Only where somebody takes the CPU for a good
-/// part of a time slice is it wanted for something else: then one that sleeps and is woken is served better than one
-/// that spins and yields.
+/// <para>The spin is long enough to spare a busy channel the wake-up, and short enough to cost nothing when idle.</para>
+/// <para>A yield lets a client or the other side on the same CPU do its part of a request, and brings the CPU back without
+/// the wake-up of a sleeping core, the dearest part of a small request. If somebody takes the CPU for a good part of a time
+/// slice, it is wanted for something else: then a thread that sleeps and is woken is served better than one that yields.</para>
 /// </remarks>
 /// <param name="mode">How the thread waits.</param>
 /// <param name="queue">The queue that it drives, if there is somebody at the other end of it who may have to be woken.</param>
-internal struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
+internal struct IdleStrategy(PollMode mode, IBlockQueue? queue = null)
 {
     /// <summary>A futex sleep and wake costs about this much for both sides together.</summary>
     private const long SpinMicroseconds = 75;
@@ -40,6 +40,9 @@ internal struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     /// </summary>
     private const long FirstPauseMicroseconds = 20_000, LongestPauseMicroseconds = 640_000;
 
+    /// <summary>Sleeps that nobody ends: short, so that an event is seen soon, and longer the longer none comes.</summary>
+    private const int FirstSleepMicroseconds = 50, LongestSleepMicroseconds = 1_000;
+
     private static readonly long s_ticksPerMicrosecond = Math.Max(1, Stopwatch.Frequency / 1_000_000);
 
     /// <summary>Looks between two yields in mode busy: rare enough to cost nothing, often enough to be fair.</summary>
@@ -51,12 +54,17 @@ internal struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
     private long _notBefore;
     private long _pause;
     private int _looks;
+    private int _sleepMicroseconds = FirstSleepMicroseconds;
 
-    /// <summary>Something happened: the window starts anew.</summary>
-    public void Extend() => Open(SpinMicroseconds);
+    /// <summary>Something happened: the spin starts anew.</summary>
+    public void Progressed()
+    {
+        _sleepMicroseconds = FirstSleepMicroseconds;
+        Open(SpinMicroseconds);
+    }
 
-    /// <summary>Look again instead of sleeping.</summary>
-    public bool IsOpen
+    /// <summary>Yield and look again, instead of sleeping.</summary>
+    public bool KeepsSpinning
     {
         get
         {
@@ -72,6 +80,14 @@ internal struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
         }
     }
 
+    /// <summary>How long to sleep now, where nobody can end the sleep.</summary>
+    public int NextSleepMicroseconds()
+    {
+        int sleep = _sleepMicroseconds;
+        _sleepMicroseconds = Math.Min(2 * sleep, LongestSleepMicroseconds);
+        return sleep;
+    }
+
     private void Open(long microseconds)
     {
         if (mode != PollMode.Adaptive)
@@ -80,7 +96,7 @@ internal struct SpinWindow(PollMode mode, IBlockQueue? queue = null)
         _until = now >= _notBefore ? Math.Max(_until, now + microseconds * s_ticksPerMicrosecond) : 0;
     }
 
-    /// <summary>Lets others run between two looks; closes the window if they do.</summary>
+    /// <summary>Lets others run between two looks; ends the spin if they keep the CPU.</summary>
     /// <param name="canBeWoken">Who has something for this thread can wake it from its sleep.</param>
     public void Yield(bool canBeWoken = true)
     {

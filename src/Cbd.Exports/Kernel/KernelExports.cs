@@ -1,0 +1,70 @@
+using Cbd.Host;
+using Cbd.Host.Attachments;
+using Cbd.Memory;
+
+namespace Cbd.Exports.Kernel;
+
+/// <summary>The kinds of attachment of a program: which a device gets, and what of killed daemons is removed.</summary>
+internal sealed class KernelExports : IKernelExports
+{
+    private readonly AttachPlaces _places;
+    private readonly IReadOnlyList<IAttachKind> _kinds;
+
+    /// <param name="places">Where devices get their names.</param>
+    /// <param name="kinds">Those that this program has, in any order.</param>
+    public KernelExports(AttachPlaces places, params IReadOnlyList<IAttachKind> kinds)
+    {
+        if (kinds.FirstOrDefault(kind => !AttachChoice.Order.Contains(kind.Name)) is { } unknown)
+            throw new ArgumentException($"'{unknown.Name}' is not in the order of kinds", nameof(kinds));
+        _places = places;
+        _kinds = [.. kinds.OrderBy(kind => AttachChoice.Order.TakeWhile(name => name != kind.Name).Count())];
+    }
+
+    /// <inheritdoc/>
+    public (string? Kind, string Note) Choose(string asked)
+    {
+        if (asked == AttachChoice.None)
+            return (null, "");
+        var reasons = new List<string>();
+        foreach (string name in AttachChoice.Order.Where(name => asked == AttachChoice.Auto || asked == name))
+        {
+            string whyNot = "this program does not have it";
+            if (Find(name) is { } kind && kind.IsAvailable(out whyNot))
+                return (name, "");
+            reasons.Add($"{name}: {whyNot}");
+        }
+
+        return asked == AttachChoice.Auto
+            ? (null, $"no block device, NBD only ({string.Join("; ", reasons)})")
+            : throw new CbdException(CbdErrorKind.Unsupported, $"--attach {asked} is not possible here ({string.Join("; ", reasons)}); --attach auto takes {Best()}");
+    }
+
+    /// <inheritdoc/>
+    public IExport Open(string kind, KernelExportOptions options) => AttachedExport.Open(
+        Find(kind) ?? throw new ArgumentException($"there is no kind '{kind}'", nameof(kind)), options, _places);
+
+    /// <summary>
+    /// Removes what killed daemons left, of all kinds: first the names of their devices, then the devices. A device whose
+    /// name cannot be removed stays, because the name would lead to whatever gets its number next.
+    /// </summary>
+    public void CleanUp(Action<string> log)
+    {
+        IAttachKind[] kinds = [.. _kinds.Where(kind => kind.IsAvailable(out _))];
+        if (kinds.Length == 0)
+            return;
+        var names = new NameRegistry(_places);
+        names.ForgetLeftovers(log);
+        foreach (KernelLeftover leftover in kinds.SelectMany(kind => kind.FindLeftovers(log)))
+        {
+            if (names.TryForgetNode(leftover.Node, log))
+                log(leftover.Remove());
+        }
+    }
+
+    /// <inheritdoc/>
+    public void RefuseStacked(string path, Guid region) => StackedDisk.Refuse(path, region, _places);
+
+    private IAttachKind? Find(string name) => _kinds.FirstOrDefault(kind => kind.Name == name);
+
+    private string Best() => _kinds.FirstOrDefault(kind => kind.IsAvailable(out _)) is { } best ? best.Name : "NBD over a socket";
+}

@@ -1,0 +1,41 @@
+namespace Cbd.Host.Attachments;
+
+/// <summary>
+/// Gives devices to this machine's kernel, so that they are block devices there: <c>/dev/cbd0</c>. Thread-safe.
+/// </summary>
+internal interface IKernelExports
+{
+    /// <summary>
+    /// Removes what killed daemons left: names and devices of the kernel. Called when the daemon starts, and before a
+    /// device is attached. <paramref name="log"/> gets a line for each thing found; nothing is thrown.
+    /// </summary>
+    void CleanUp(Action<string> log);
+
+    /// <summary>
+    /// The kind of attachment for what was asked for (<see cref="AttachChoice"/>); null for NBD over a socket, with a note
+    /// for the user if that is not what was asked for by name. Throws Unsupported if a kind by name cannot be had.
+    /// </summary>
+    (string? Kind, string Note) Choose(string asked);
+
+    /// <summary>
+    /// Takes the name and what the kind needs of the kernel; nothing is given to users yet. Throws
+    /// <see cref="Cbd.Memory.CbdException"/>, and holds nothing then.
+    /// </summary>
+    IExport Open(string kind, KernelExportOptions options);
+
+    /// <summary>Throws Invalid if the path is, or lies on, a device of that region on this machine.</summary>
+    void RefuseStacked(string path, Guid region);
+}
+
+/// <summary>What a device is attached with.</summary>
+internal sealed record KernelExportOptions
+{
+    /// <summary>Name of the device on this machine: <c>cbd0</c>; <c>cbd1.0</c> on a second transport.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>The region that the device belongs to.</summary>
+    public required Guid Region { get; init; }
+
+    /// <summary>Gets one line per message that an operator may want to see; called from any thread.</summary>
+    public required Action<string> Log { get; init; }
+}
