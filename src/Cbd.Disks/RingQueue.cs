@@ -77,6 +77,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
 
     public int Poll(Span<BlockCompletion> completions)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (_ring.PreparedCount > 0 || _ring.NeedsEnter)
             _ring.Enter();
         int count = 0;
@@ -106,6 +107,7 @@ internal sealed class RingQueue : IBlockQueue, IWorkQueue
 
     public void Wait(int timeoutMicroseconds)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (_done is not null || !_finished.IsEmpty || _ring.HasCompletion)
             return;
         if (_wake.PrepareSleep() && _finished.IsEmpty && timeoutMicroseconds > 0)

@@ -44,6 +44,7 @@ internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
 
     public int Poll(Span<BlockCompletion> completions)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         int count = 0;
         while (count < completions.Length)
         {
@@ -62,6 +63,7 @@ internal sealed class WorkerQueue : IBlockQueue, IWorkQueue
 
     public void Wait(int timeoutMicroseconds)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (_done is null && _finished.IsEmpty)
             _wake.Wait(timeoutMicroseconds);
     }

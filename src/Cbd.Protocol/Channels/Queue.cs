@@ -257,6 +257,8 @@ internal sealed partial class Queue<TMemory, TPolicy>
 
     private static int Check(in BlockRequest request, BlockDeviceInfo info)
     {
+        if ((request.Flags & ~(BlockFlags.ForceUnitAccess | BlockFlags.NoUnmap | BlockFlags.FastZero)) != 0)
+            return Errno.EINVAL;
         long size = info.SizeBytes;
         int mask = info.LogicalBlockBytes - 1;
         if (request.Operation == BlockOperation.Flush)

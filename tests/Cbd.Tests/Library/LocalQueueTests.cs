@@ -115,10 +115,11 @@ public sealed class Queues_of_a_local_host : IDisposable
             using LocalBlkdev blkdev = _host.OpenBlkdev(backend, queues: 2);
             using IBlockQueue other = blkdev.OpenQueue(4);
             IBlockQueue first = blkdev.OpenQueue(4);
-            _region.SetFault(backend, "stuck,op=read,count=1");
+            // Its answer is in the channel when the backend goes, and nobody takes it.
             NativeBuffer read = Filled(0xEE);
             Assert.True(read.TryAddReference());
-            Send(first, Read(1, read));
+            Assert.True(first.TrySubmit(Read(1, read)));
+            Assert.Equal(0, first.Poll([]));
             _region.LeaveBackend(backend);
             Assert.True(other.TrySubmit(new BlockRequest(2, BlockOperation.Flush, 0, 0, 0, default)));
             for (int i = 0; i < 100; i++)
