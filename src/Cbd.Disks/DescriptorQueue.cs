@@ -63,6 +63,8 @@ internal abstract class DescriptorQueue : IBlockQueue
         Disk.CountClosedQueue();
     }
 
+    protected void ThrowIfDisposed() => ObjectDisposedException.ThrowIf(_disposed, this);
+
     /// <summary>Takes back a request that a worker is done with. Any thread.</summary>
     internal void HandBack(PendingRequest pending)
     {

@@ -12,6 +12,7 @@ internal abstract class ImmediateQueue : IBlockQueue
     private readonly WakeEvent _wake = new();
     private readonly BlockCompletion[] _done;
     private int _first;
+    private bool _disposed;
 
     protected ImmediateQueue(Disk disk, int depth)
     {
@@ -23,6 +24,7 @@ internal abstract class ImmediateQueue : IBlockQueue
 
     public bool TrySubmit(in BlockRequest request)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (Outstanding == _done.Length)
             return false;
         int result = 0;
@@ -38,6 +40,7 @@ internal abstract class ImmediateQueue : IBlockQueue
 
     public int Poll(Span<BlockCompletion> completions)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         int count = Math.Min(completions.Length, Outstanding);
         for (int i = 0; i < count; i++)
         {
@@ -51,13 +54,18 @@ internal abstract class ImmediateQueue : IBlockQueue
 
     public void Wait(int timeoutMicroseconds)
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (Outstanding == 0)
             _wake.Wait(timeoutMicroseconds);
     }
 
     public void Interrupt() => _wake.Signal();
 
-    public virtual void Dispose() => _wake.Dispose();
+    public virtual void Dispose()
+    {
+        _disposed = true;
+        _wake.Dispose();
+    }
 
     /// <summary>Does a checked request, which cannot fail; returns the bytes of payload stored.</summary>
     protected abstract int Execute(in BlockRequest request);

@@ -54,6 +54,7 @@ internal sealed class RingQueue : DescriptorQueue
 
     public override int Poll(Span<BlockCompletion> completions)
     {
+        ThrowIfDisposed();
         if (_ring.PreparedCount > 0 || _ring.NeedsEnter)
             _ring.Enter();
         int count = 0;
@@ -71,6 +72,7 @@ internal sealed class RingQueue : DescriptorQueue
 
     public override void Wait(int timeoutMicroseconds)
     {
+        ThrowIfDisposed();
         if (HasDone || _ring.HasCompletion)
             return;
         if (Waker.PrepareSleep() && !HasDone && timeoutMicroseconds > 0)

@@ -16,6 +16,7 @@ internal sealed class WorkerQueue(DescriptorDisk disk, int depth) : DescriptorQu
 
     public override int Poll(Span<BlockCompletion> completions)
     {
+        ThrowIfDisposed();
         int count = 0;
         while (count < completions.Length && TryTakeDone(ref completions[count]))
             count++;
@@ -24,6 +25,7 @@ internal sealed class WorkerQueue(DescriptorDisk disk, int depth) : DescriptorQu
 
     public override void Wait(int timeoutMicroseconds)
     {
+        ThrowIfDisposed();
         if (!HasDone)
             Waker.Wait(timeoutMicroseconds);
     }

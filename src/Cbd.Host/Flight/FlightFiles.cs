@@ -57,20 +57,14 @@ internal sealed class FlightFiles : IDisposable
             try
             {
                 RemoveOldest();
-                using var file = new StreamWriter(path, new FileStreamOptions
+                // Not durable: a disk that hangs may be the reason, and processes that look find all of it or nothing.
+                AtomicFile.Write(path, isDurable: false, stream =>
                 {
-                    Mode = FileMode.CreateNew,
-                    Access = FileAccess.Write,
-                    UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+                    using var file = new StreamWriter(stream, bufferSize: 64 << 10, leaveOpen: true);
+                    Write(file, now, reason);
                 });
-                file.Write($"{now:yyyy-MM-dd'T'HH:mm:ss.fff'Z'} process {Environment.ProcessId}: {reason.ReplaceLineEndings(" ")}\n");
-                foreach (TransportDescription transport in _node.ListTransports())
-                {
-                    file.Write($"transport {transport.TransportId}: {transport.Path}, host {transport.HostId} ('{transport.HostName}'){(transport.Failure.Length > 0 ? $", failed: {transport.Failure}" : "")}\n");
-                    FlightText.Write(file, _node.ReadFlights(transport.TransportId, new FlightFilter()));
-                }
             }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
             {
                 throw new CbdException(CbdErrorKind.Failed, $"the flight recorders cannot be written to '{path}': {e.Message}", e);
             }
@@ -106,6 +100,17 @@ internal sealed class FlightFiles : IDisposable
         }
     }
 
+    private void Write(StreamWriter file, DateTime now, string reason)
+    {
+        file.Write($"{now:yyyy-MM-dd'T'HH:mm:ss.fff'Z'} process {Environment.ProcessId}: {reason.ReplaceLineEndings(" ")}\n");
+        foreach (TransportDescription transport in _node.ListTransports())
+        {
+            file.Write($"transport {transport.TransportId}: {transport.Path}, host {transport.HostId} ('{transport.HostName}'){(transport.Failure.Length > 0 ? $", failed: {transport.Failure}" : "")}\n");
+            FlightText.Write(file, _node.ReadFlights(transport.TransportId, new FlightFilter()));
+        }
+    }
+
+    /// <summary>Never throws: it runs where a process ends by a bug, and on threads that have nobody to catch.</summary>
     private void TryWrite(string reason)
     {
         try
@@ -116,7 +121,7 @@ internal sealed class FlightFiles : IDisposable
         {
             _logger.LogError("{Error}", e.Message);
         }
-        catch (Exception e) when (e is InvalidOperationException or ArgumentException or ObjectDisposedException)
+        catch (Exception e)
         {
             // The node may be in any state; what led here must not be covered by what follows from it.
             _logger.LogError(e, "the flight recorders cannot be read");
@@ -125,6 +130,9 @@ internal sealed class FlightFiles : IDisposable
 
     private void RemoveOldest()
     {
+        // Of processes that died while they wrote.
+        foreach (string left in Directory.GetFiles(_directory, Prefix + "*.txt" + AtomicFile.TemporarySuffix))
+            File.Delete(left);
         string[] files = Directory.GetFiles(_directory, Prefix + "*.txt");
         Array.Sort(files, StringComparer.Ordinal);
         foreach (string file in files.AsSpan(0, Math.Max(0, files.Length - MaxFiles + 1)))

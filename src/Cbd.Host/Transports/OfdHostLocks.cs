@@ -45,6 +45,20 @@ internal sealed class OfdHostLocks(RegionMapping region) : IHostLocks
         return RegionByteLock.IsHeld(region.Descriptor, Offset(host));
     }
 
+    /// <summary>Any lock of the file: host entries of other versions have other sizes.</summary>
+    public bool IsAnyHeld(ulong device, ulong inode)
+    {
+        if (device != region.Device || inode != region.Inode)
+            return true;
+        lock (_lock)
+        {
+            if (_held.Count > 0)
+                return true;
+        }
+
+        return RegionByteLock.IsAnyHeld(region.Descriptor);
+    }
+
     /// <summary>The host area follows the transport info in every region, so a region's own geometry is not asked.</summary>
     private static long Offset(int host) => TransportInfo.SizeBytes + (long)HostEntry.SizeBytes * host;
 }

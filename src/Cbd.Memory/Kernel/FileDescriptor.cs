@@ -139,7 +139,7 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return 0;
     }
 
-    /// <summary>F_OFD_GETLK: another open file description holds a lock in this range.</summary>
+    /// <summary>F_OFD_GETLK: another open file description holds a lock in this range; length 0: to the end of all offsets.</summary>
     internal bool IsRangeLocked(long offset, long length)
     {
         var range = new LibC.FileLock { Type = LockWrite, Start = offset, Length = length };

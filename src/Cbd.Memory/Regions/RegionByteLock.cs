@@ -41,6 +41,9 @@ public sealed class RegionByteLock : IDisposable
     /// </summary>
     public static bool IsHeld(FileDescriptor descriptor, long offset) => descriptor.IsRangeLocked(offset, 1);
 
+    /// <summary>Another open file description holds a lock of any byte of the file, or beyond its end.</summary>
+    public static bool IsAnyHeld(FileDescriptor descriptor) => descriptor.IsRangeLocked(0, 0);
+
     /// <summary>Unlocks. If the descriptor was closed before, the end of the description does it.</summary>
     public void Dispose()
     {

@@ -35,7 +35,8 @@ public sealed unsafe class DoorbellSleeper : IDisposable
     // The words live in one block: waiters first, our own word on a line of its own behind them.
     private readonly LibC.FutexWaiter* _waiters;
     private readonly uint* _own;
-    private bool _isDisposed;
+    private int _interrupters;
+    private volatile bool _isDisposed;
 
     public DoorbellSleeper()
     {
@@ -77,20 +78,26 @@ public sealed unsafe class DoorbellSleeper : IDisposable
         Interlocked.Exchange(ref *_own, Awake);
     }
 
-    /// <summary>Ends the <see cref="Wait"/> that runs, or the next one.</summary>
+    /// <summary>Ends the <see cref="Wait"/> that runs, or the next one. Does nothing once this is disposed.</summary>
     public void Interrupt()
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
-        if (Interlocked.Exchange(ref *_own, Interrupted) == Asleep)
+        // A full fence between the count and the look; it pairs with the one in Dispose, so that one of the two sees the other.
+        Interlocked.Increment(ref _interrupters);
+        if (!_isDisposed && Interlocked.Exchange(ref *_own, Interrupted) == Asleep)
             _ = Futex.WakeAll(_own);
+        Interlocked.Decrement(ref _interrupters);
     }
 
-    /// <summary>Neither <see cref="Wait"/> nor <see cref="Interrupt"/> may run or come later.</summary>
+    /// <summary><see cref="Wait"/> may neither run nor come later; <see cref="Interrupt"/> may do both.</summary>
     public void Dispose()
     {
         if (_isDisposed)
             return;
         _isDisposed = true;
+        Interlocked.MemoryBarrier();
+        var spin = default(SpinWait);
+        while (Volatile.Read(ref _interrupters) != 0)
+            spin.SpinOnce();
         NativeMemory.AlignedFree(_waiters);
         GC.SuppressFinalize(this);
     }

@@ -74,6 +74,29 @@ internal sealed partial class Queue<TMemory, TPolicy>
     }
 
     /// <summary>
+    /// The user of this queue goes: every request that is not answered yet is answered with <paramref name="error"/>, and the
+    /// memory of its payload is not touched again. Its commands may still be executed.
+    /// </summary>
+    /// <param name="error">Errno of the answers.</param>
+    /// <param name="holds">
+    /// No queue of the device issues a new command before the commands in flight are over: an old write must not overtake
+    /// a later one. Only if somebody polls this queue on.
+    /// </param>
+    public void EndRequests(int error, bool holds)
+    {
+        if (holds && InFlight > 0 && _phase is QueuePhase.Offered or QueuePhase.Attached)
+        {
+            Hold();
+            _hasAbandoned = true;
+        }
+
+        Abandon(error);
+    }
+
+    /// <summary>Stores answers that are there already, without a turn: nothing of the channel is touched.</summary>
+    public int TakeAnswers(Span<BlockCompletion> completions) => _requests.TakeAnswers(completions);
+
+    /// <summary>
     /// Gives up a channel whose handler does not answer: nobody may reuse it until there is proof of the handler's
     /// death. For a forced stop.
     /// </summary>
@@ -354,7 +377,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
         Abandon(Errno.EIO);
     }
 
-    /// <summary>The backend is back: only a new epoch proves that nothing of what was given up is left.</summary>
+    /// <summary>The backend is there: only a new epoch proves that nothing is left of the requests that were given up.</summary>
     private void DrainAbandoned()
     {
         if (InFlight > 0)

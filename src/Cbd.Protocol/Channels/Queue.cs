@@ -157,6 +157,16 @@ internal sealed partial class Queue<TMemory, TPolicy>
     /// <summary>How often the handler had to be woken so far.</summary>
     public int WakeCount { get; private set; }
 
+    /// <summary>
+    /// A buffer that the user of the queue keeps for as long as it has the queue: its requests need no reference of
+    /// their own. Changed only while nothing is outstanding.
+    /// </summary>
+    public NativeBuffer? KeptBuffer
+    {
+        get => _requests.KeptBuffer;
+        set => _requests.KeptBuffer = value;
+    }
+
     public long DoorbellOffset => _layout.ClaimOffset + ChannelLayout.BlkdevDoorbellOffset;
 
     /// <summary>Takes a request; false if the table is full. See <see cref="IBlockQueue.TrySubmit"/>.</summary>
@@ -190,7 +200,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
             AbandonAll(Errno.EIO);
         else if (_device.IsFailing)
             FailWhileLost();
-        else if (_hasAbandoned && _phase == QueuePhase.Attached)
+        else if (CanDrainAbandoned)
             DrainAbandoned();
         if (_phase == QueuePhase.Attached)
             IssueWaiting();
@@ -223,6 +233,10 @@ internal sealed partial class Queue<TMemory, TPolicy>
         return false;
     }
 
+    /// <summary>Requests were given up, and the backend is there to end their commands.</summary>
+    private bool CanDrainAbandoned =>
+        _hasAbandoned && _phase == QueuePhase.Attached && !_device.IsFailing && !_device.IsBackendLost;
+
     /// <summary>
     /// Whether other threads of the device have changed something since the last turn that this queue has to act upon.
     /// Whoever changes it rings the doorbells of queues that sleep, so it is asked after this one was announced.
@@ -230,7 +244,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
     private bool HasDeviceNews() =>
         (_device.SessionEpoch != _session && _phase is QueuePhase.Offered or QueuePhase.Attached) ||
         (_requests.Count > 0 && (_device.IsFailing || _device.Failure is not null)) ||
-        (_hasAbandoned && _phase == QueuePhase.Attached && !_device.IsFailing) ||
+        CanDrainAbandoned ||
         (_waitsForHold && !_device.IsHeld) ||
         (_waitsForEntry && _device.AllEntered(_generation));
 
@@ -243,6 +257,8 @@ internal sealed partial class Queue<TMemory, TPolicy>
 
     private static int Check(in BlockRequest request, BlockDeviceInfo info)
     {
+        if ((request.Flags & ~(BlockFlags.ForceUnitAccess | BlockFlags.NoUnmap | BlockFlags.FastZero)) != 0)
+            return Errno.EINVAL;
         long size = info.SizeBytes;
         int mask = info.LogicalBlockBytes - 1;
         if (request.Operation == BlockOperation.Flush)

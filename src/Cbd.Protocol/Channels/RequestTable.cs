@@ -59,11 +59,18 @@ internal sealed class RequestTable
 
     public ref Request this[int index] => ref _table[index];
 
+    /// <summary>See <see cref="Queue{TMemory, TPolicy}.KeptBuffer"/>.</summary>
+    public NativeBuffer? KeptBuffer { get; set; }
+
     /// <summary>Takes a request, answered at once if <paramref name="error"/> is not 0; false if the table is full.</summary>
     public bool TryAdd(in BlockRequest request, int error)
     {
         if (_free.Count == 0)
             return false;
+        // Until its completion is taken its payload is there, whatever the user disposes.
+        BufferSlice data = error == 0 ? request.Data : default;
+        if (data.Buffer is { } buffer && !ReferenceEquals(buffer, KeptBuffer) && !buffer.TryAddReference())
+            (data, error) = (default, Errno.EFAULT);
         int index = _free.Take();
         ref Request added = ref _table[index];
         added.Cookie = request.Cookie;
@@ -71,7 +78,7 @@ internal sealed class RequestTable
         added.Flags = request.Flags;
         added.Offset = request.Offset;
         added.Length = request.Length;
-        added.Data = request.Data;
+        added.Data = data;
         added.Issued = 0;
         added.IsIssued = false;
         added.InFlight = 0;
@@ -125,6 +132,8 @@ internal sealed class RequestTable
             ref Request request = ref _table[index];
             completions[count++] = new BlockCompletion(request.Cookie, request.Error, request.Error == 0 ? request.Result : 0);
             request.Active = false;
+            if (request.Data.Buffer is { } buffer && !ReferenceEquals(buffer, KeptBuffer))
+                buffer.ReleaseReference();
             request.Data = default;
             _free.Add(index);
         }

@@ -100,6 +100,9 @@ internal sealed record TransportInfo
     /// <summary>Whether a magic word says that a formatter is at work, or died at it.</summary>
     public static bool IsFormatting(ulong magic) => magic >> 32 == FormattingMark;
 
+    /// <summary>Whether the CRC of 4096 bytes is right: that of other versions is in the same place.</summary>
+    public static bool IsWhole(ReadOnlySpan<byte> header) => BinaryPrimitives.ReadUInt32LittleEndian(header[CrcOffset..]) == Crc(header);
+
     /// <summary>Stores all 4096 bytes, with the CRC.</summary>
     public void Encode(Span<byte> header)
     {

@@ -75,6 +75,21 @@ internal interface IHostLocks
     /// region as this device and inode.
     /// </summary>
     bool IsHeld(int host, ulong device, ulong inode);
+
+    /// <summary>
+    /// Whether somebody holds the lock of any host entry, of whichever size and number they are. The region as this host
+    /// sees it.
+    /// </summary>
+    bool IsAnyHeld(ulong device, ulong inode)
+    {
+        for (int host = 0; host < 1 << 15; host++)
+        {
+            if (IsHeld(host, device, inode))
+                return true;
+        }
+
+        return false;
+    }
 }
 
 /// <summary>What an observer may say of a host.</summary>

@@ -7,7 +7,7 @@ namespace Cbd.Protocol.Transports;
 
 /// <summary>
 /// Formats a region: a state machine that is stepped until it is done. Refused are data that nobody allowed to be
-/// overwritten, and a region with a host that is not proven dead, whatever was allowed. A crash anywhere after the
+/// overwritten, and a region with a host that is not proven dead, whatever was allowed and of whichever version it is. A crash anywhere after the
 /// first store leaves a region that is 'not formatted'. One thread at a time.
 /// </summary>
 /// <remarks>
@@ -29,6 +29,7 @@ internal sealed class Formatter<TMemory, TPolicy>
     private readonly bool _force;
     private readonly uint _nonce;
     private TransportInfo? _old;
+    private ForeignHosts<TMemory, TPolicy>? _foreign;
     private LivenessTracker<TMemory, TPolicy>? _tracker;
     private ulong _seenFormatting;
     private long _stillMs;
@@ -99,12 +100,15 @@ internal sealed class Formatter<TMemory, TPolicy>
     private bool AreHostsGone(long nowMs, out ClaimWord[] gone)
     {
         gone = [];
-        TransportInfo? old = ReadOld();
+        Span<byte> header = stackalloc byte[TransportInfo.SizeBytes];
+        TransportInfo? old = ReadOld(header, out bool isForeign);
         if (old is null)
         {
             (_old, _tracker) = (null, null);
-            return true;
+            return isForeign ? AreForeignHostsGone(header, nowMs) : IsUnlocked();
         }
+
+        _foreign = null;
 
         if (_tracker is null || _old is null || _old.Geometry.RegionId != old.Geometry.RegionId)
             (_old, _tracker) = (old, new LivenessTracker<TMemory, TPolicy>(_memory, old.Geometry, _self, _locks));
@@ -125,15 +129,33 @@ internal sealed class Formatter<TMemory, TPolicy>
         return settled;
     }
 
+    private bool AreForeignHostsGone(ReadOnlySpan<byte> header, long nowMs)
+    {
+        if (_foreign is null || !header.SequenceEqual(_foreign.Header))
+            _foreign = new ForeignHosts<TMemory, TPolicy>(_memory, header, _self, _locks);
+        return _foreign.AreGone(nowMs);
+    }
+
+    /// <summary>No transport is there, as far as can be seen: then nobody may have locked a part of the file.</summary>
+    private bool IsUnlocked()
+    {
+        _foreign = null;
+        if (_locks.IsAnyHeld(_self.Device, _self.Inode))
+            throw new CbdException(CbdErrorKind.Busy, "region is in use: a process of this machine has locked a part of it: end that process (lslocks shows it), then format");
+        return true;
+    }
+
     private static CbdException Refused(HostSighting host) => new(
         CbdErrorKind.Busy,
         host.Liveness == Liveness.Alive
             ? $"region is in use: host {host.Host} ('{host.Name}') is alive: unregister it there (tp-unreg), then format"
             : $"region may be in use: nothing proves that host {host.Host} ('{host.Name}') is dead: clear it with host-clear (--fenced if its machine is off or cut off), then format");
 
-    private TransportInfo? ReadOld()
+    /// <param name="header">Filled with the transport info if one is there.</param>
+    /// <param name="isForeign">One is there that this program cannot use.</param>
+    private TransportInfo? ReadOld(Span<byte> header, out bool isForeign)
     {
-        Span<byte> header = stackalloc byte[TransportInfo.SizeBytes];
+        isForeign = false;
         ulong magic = _memory.ReadAcquire(TransportInfo.MagicOffset);
         if (magic != TransportInfo.Magic && !TransportInfo.IsFormatting(magic))
             return null;
@@ -144,7 +166,8 @@ internal sealed class Formatter<TMemory, TPolicy>
         }
         catch (CbdException)
         {
-            // Damaged, or of another version: nobody of this version can be registered there.
+            // Damaged, or of another version.
+            isForeign = true;
             return null;
         }
     }
@@ -177,7 +200,7 @@ internal sealed class Formatter<TMemory, TPolicy>
     private bool SameHosts(ClaimWord[] gone)
     {
         if (_old is null)
-            return true;
+            return _foreign?.IsUnchanged() ?? !_locks.IsAnyHeld(_self.Device, _self.Inode);
         for (int host = 0; host < gone.Length; host++)
         {
             if (ClaimOperations<TMemory, TPolicy>.Read(_memory, _old.Geometry.HostOffset(host)) != gone[host])

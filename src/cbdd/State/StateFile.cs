@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Cbd.Host;
 using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon.State;

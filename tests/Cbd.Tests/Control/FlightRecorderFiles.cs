@@ -64,6 +64,45 @@ public sealed class FlightRecorderFiles : IDisposable
     }
 
     [Fact]
+    public void Appear_as_a_whole()
+    {
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        int asked = 0;
+        _node.OnReadFlights = () =>
+        {
+            asked++;
+            Assert.Empty(Files);
+        };
+        files.Write("asked");
+        Assert.Equal(1, asked);
+        Assert.Equal(Files, Directory.GetFileSystemEntries(_directory.Path));
+    }
+
+    [Fact]
+    public void That_end_half_way_leave_nothing_and_a_crash_throws_nothing()
+    {
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        _node.OnReadFlights = () => throw new IOException("No space left on device");
+        Assert.Contains("No space left", Assert.Throws<CbdException>(() => files.Write("asked")).Message, StringComparison.Ordinal);
+        Assert.Empty(Directory.GetFileSystemEntries(_directory.Path));
+        _node.OnReadFlights = () => throw new NotSupportedException("a bug");
+        FlightFiles.OnCrash("nothing is thrown");
+        Assert.Empty(Directory.GetFileSystemEntries(_directory.Path));
+    }
+
+    [Fact]
+    public void Of_a_process_that_died_while_it_wrote_go_with_the_next()
+    {
+        File.WriteAllText(Path.Combine(_directory.Path, "flight-20260101T000000.000000Z-1.txt.new"), "half");
+        using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
+        files.Write("asked");
+        Assert.Equal(Files, Directory.GetFileSystemEntries(_directory.Path));
+        Directory.Delete(_directory.Path, recursive: true);
+        FlightFiles.OnCrash("its directory is gone");
+        Directory.CreateDirectory(_directory.Path);
+    }
+
+    [Fact]
     public void That_cannot_be_written_are_an_error_with_the_path()
     {
         using var files = new FlightFiles(_node, Path.Combine(_directory.Path, "none"), NullLogger.Instance);

@@ -182,9 +182,13 @@ internal sealed class ListedNode : INode
     public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) =>
         Call($"set faults {transport} {backend} {string.Join(' ', faults)}");
 
+    /// <summary>Called while flights are read.</summary>
+    public Action OnReadFlights { get; set; } = () => { };
+
     public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
     {
         Call($"{filter}");
+        OnReadFlights();
         return
         [
             new FlightDescription

@@ -6,13 +6,16 @@ using Xunit;
 
 namespace Cbd.Tests.Disks;
 
-/// <summary>The same behaviour from every kind of disk and every engine.</summary>
+/// <summary>The same behaviour from every kind of disk and every engine, and from blkdevs on them.</summary>
 public class Every_disk
 {
     public static TheoryData<string> Kinds { get; } =
-        ["memory", "file io_uring", "file pread", "tmpfs io_uring", "tmpfs pread", "loop io_uring", "loop pread"];
+    [
+        "memory", "file io_uring", "file pread", "tmpfs io_uring", "tmpfs pread", "loop io_uring", "loop pread",
+        "blkdev memory", "blkdev file io_uring", "blkdev file pread", "blkdev tmpfs pread",
+    ];
 
-    public static TheoryData<string> KindsOfFiles { get; } = ["file io_uring", "file pread"];
+    public static TheoryData<string> KindsOfFiles { get; } = ["file io_uring", "file pread", "blkdev file io_uring", "blkdev file pread"];
 
     public static TheoryData<string> KindsWithLock { get; } = ["file io_uring", "file pread", "loop io_uring", "loop pread"];
 
@@ -28,8 +31,8 @@ public class Every_disk
     public void Reads_what_was_written_and_zeroes_elsewhere(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
-        Assert.Equal(TestDisk.SizeBytes, test.Disk.Info.SizeBytes);
+        using var driver = new DiskDriver(test.Device);
+        Assert.Equal(TestDisk.SizeBytes, test.Device.Info.SizeBytes);
         byte[] bytes = Pattern(12288, 1);
         Assert.Equal(0, driver.Write(4096 + 512, bytes).Error);
         byte[] expected = new byte[20480];
@@ -42,7 +45,7 @@ public class Every_disk
     public void Agrees_with_a_model_under_any_sequence_of_requests(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         const int Blocks = 256;
         var model = new BlockModel(Blocks);
         var genRequest = Gen.Select(
@@ -66,7 +69,7 @@ public class Every_disk
         const int LaneBytes = 64 << 10;
         const int Rounds = 40;
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk, Depth, (long)Depth * LaneBytes);
+        using var driver = new DiskDriver(test.Device, Depth, (long)Depth * LaneBytes);
         var completions = new BlockCompletion[Depth];
         var random = new Random(7);
         var written = new byte[Depth][];
@@ -116,7 +119,7 @@ public class Every_disk
     public void Makes_zeroes_by_discard_and_by_write_zeroes_in_every_variant(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         foreach (var flags in new[] { BlockFlags.None, BlockFlags.NoUnmap, BlockFlags.ForceUnitAccess, BlockFlags.NoUnmap | BlockFlags.ForceUnitAccess })
         {
             byte[] bytes = Pattern(128 << 10, 3);
@@ -126,7 +129,7 @@ public class Every_disk
             Assert.Equal(bytes, driver.Read(0, 128 << 10));
         }
         var fast = driver.Do(BlockOperation.WriteZeroes, 0, 64 << 10, BlockFlags.FastZero);
-        Assert.Equal(test.Disk.Info.CanZeroFast ? 0 : Errno.EOPNOTSUPP, fast.Error);
+        Assert.Equal(test.Device.Info.CanZeroFast ? 0 : Errno.EOPNOTSUPP, fast.Error);
         Assert.Equal(0, driver.Do(BlockOperation.Discard, 0, 1 << 20, BlockFlags.ForceUnitAccess).Error);
     }
 
@@ -135,7 +138,7 @@ public class Every_disk
     public void Answers_what_is_no_request_with_EINVAL(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         var page = driver.Slice(0, 4096);
         (BlockOperation Operation, BlockFlags Flags, long Offset, long Length, int DataBytes)[] bad =
         [
@@ -167,8 +170,8 @@ public class Every_disk
     public void Refuses_to_change_when_it_is_read_only(string kind)
     {
         using var test = new TestDisk(kind, readOnly: true);
-        using var driver = new DiskDriver(test.Disk);
-        Assert.True(test.Disk.Info.ReadOnly);
+        using var driver = new DiskDriver(test.Device);
+        Assert.True(test.Device.Info.ReadOnly);
         Assert.Equal(Errno.EPERM, driver.Write(0, new byte[512]).Error);
         Assert.Equal(Errno.EPERM, driver.Do(BlockOperation.Discard, 0, 512).Error);
         Assert.Equal(Errno.EPERM, driver.Do(BlockOperation.WriteZeroes, 0, 512).Error);
@@ -181,8 +184,8 @@ public class Every_disk
     public void Offers_blocks_of_4096_when_told_to(string kind)
     {
         using var test = new TestDisk(kind, blockBytes: 4096);
-        using var driver = new DiskDriver(test.Disk);
-        Assert.Equal(4096, test.Disk.Info.LogicalBlockBytes);
+        using var driver = new DiskDriver(test.Device);
+        Assert.Equal(4096, test.Device.Info.LogicalBlockBytes);
         Assert.Equal(Errno.EINVAL, driver.Do(BlockOperation.Read, 512, 512, data: driver.Slice(0, 512)).Error);
         Assert.Equal(0, driver.Write(4096, new byte[4096]).Error);
     }
@@ -192,7 +195,7 @@ public class Every_disk
     public async Task Ends_a_wait_when_interrupted(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         driver.Queue.Interrupt();
         driver.Queue.Wait(int.MaxValue);
         for (int i = 0; i < 20; i++)
@@ -210,7 +213,7 @@ public class Every_disk
     public void Takes_its_depth_and_drains_when_its_queue_is_closed(string kind)
     {
         using var test = new TestDisk(kind);
-        var driver = new DiskDriver(test.Disk, depth: 3);
+        var driver = new DiskDriver(test.Device, depth: 3);
         for (int i = 0; i < 3; i++)
         {
             driver.Slice(i * 4096, 4096).Span.Fill(9);
@@ -220,7 +223,7 @@ public class Every_disk
         Assert.False(driver.Queue.TrySubmit(new BlockRequest(4, BlockOperation.Flush, 0, 0, 0, default)));
         Assert.Equal(3, driver.Queue.Outstanding);
         driver.Dispose();
-        using var second = new DiskDriver(test.Disk, depth: 3);
+        using var second = new DiskDriver(test.Device, depth: 3);
         Assert.Equal([.. Enumerable.Repeat((byte)9, 3 * 4096)], second.Read(0, 3 * 4096));
     }
 
@@ -229,7 +232,7 @@ public class Every_disk
     public void Lets_another_thread_go_on_with_what_one_thread_submitted(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         var submitter = new Thread(() =>
         {
             driver.Slice(0, 4096).Span.Fill(5);
@@ -245,10 +248,37 @@ public class Every_disk
 
     [Theory]
     [MemberData(nameof(Kinds))]
+    public void Refuses_use_of_a_queue_that_is_disposed_but_lets_anybody_interrupt_it(string kind)
+    {
+        using var test = new TestDisk(kind);
+        using var buffer = new NativeBuffer(4096);
+        IBlockQueue queue = test.Device.OpenQueue(4, buffer);
+        for (int i = 0; i < 4; i++)
+            Assert.True(queue.TrySubmit(new BlockRequest((ulong)i, BlockOperation.Read, 0, 0, 1024, new BufferSlice(buffer, i * 1024, 1024))));
+        queue.Dispose();
+        queue.Dispose();
+        Assert.Throws<ObjectDisposedException>(() => queue.TrySubmit(new BlockRequest(1, BlockOperation.Flush, 0, 0, 0, default)));
+        Assert.Throws<ObjectDisposedException>(() => queue.Poll(new BlockCompletion[1]));
+        Assert.Throws<ObjectDisposedException>(() => queue.Wait(1000));
+        queue.Interrupt();
+        // The next one is new.
+        using IBlockQueue next = test.Device.OpenQueue(4, buffer);
+        Assert.Equal(0, next.Outstanding);
+        Assert.Equal(0, next.Poll(new BlockCompletion[4]));
+        Assert.True(next.TrySubmit(new BlockRequest(9, BlockOperation.Flush, 0, 0, 0, default)));
+        var one = new BlockCompletion[1];
+        while (next.Poll(one) == 0)
+            next.Wait(1000);
+        Assert.Equal(new BlockCompletion(9, 0, 0), one[0]);
+        Assert.Throws<ArgumentOutOfRangeException>(() => test.Device.OpenQueue(0));
+    }
+
+    [Theory]
+    [MemberData(nameof(Kinds))]
     public void Allocates_nothing_per_request(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk, depth: 8);
+        using var driver = new DiskDriver(test.Device, depth: 8);
         var completions = new BlockCompletion[8];
         RunRequests(200);
         // Of this thread alone: what other tests allocate meanwhile does not count.
@@ -315,8 +345,8 @@ public class Every_disk
     public void Frees_space_on_discard_and_reports_holes(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
-        Assert.True(test.Disk.Info.CanDiscard);
+        using var driver = new DiskDriver(test.Device);
+        Assert.True(test.Device.Info.CanDiscard);
         var hole = BlockExtentState.Hole | BlockExtentState.Zero;
         Assert.Equal([new BlockExtent(TestDisk.SizeBytes, hole)], driver.Status(0, TestDisk.SizeBytes));
         Assert.Equal(0, driver.Write(1 << 20, Pattern(1 << 20, 1)).Error);
@@ -340,7 +370,7 @@ public class Every_disk
     public void Answers_EIO_where_the_file_was_truncated_underneath(string kind)
     {
         using var test = new TestDisk(kind);
-        using var driver = new DiskDriver(test.Disk);
+        using var driver = new DiskDriver(test.Device);
         Assert.Equal(0, driver.Write(0, Pattern(16384, 1)).Error);
         using (var file = new FileStream(test.FilePath, FileMode.Open, FileAccess.Write, FileShare.ReadWrite))
             file.SetLength(8192 + 100);

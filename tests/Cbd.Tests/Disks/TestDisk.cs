@@ -1,22 +1,29 @@
 using System.Diagnostics;
+using Cbd.Blocks;
 using Cbd.Disks;
+using Cbd.Host;
+using Cbd.Tests.Library;
 using Xunit;
 
 namespace Cbd.Tests.Disks;
 
 /// <summary>
 /// A disk of a kind and engine with what is behind it: a temporary file (tmpfs has no
-/// zero-range, so that zeroes are written), or a loop device over one.
+/// zero-range, so that zeroes are written), or a loop device over one. With "blkdev" before the kind another host of this
+/// process serves it on a region, and a blkdev of the library is its device here.
 /// </summary>
 internal sealed class TestDisk : IDisposable
 {
     public const long SizeBytes = 16 << 20;
 
     private readonly string _folder;
+    private readonly LocalRegion? _region;
     private string? _loop;
 
     public TestDisk(string kind, long sizeBytes = SizeBytes, bool readOnly = false, int? blockBytes = null, FaultSet? faults = null)
     {
+        bool isRemote = kind.StartsWith("blkdev ", StringComparison.Ordinal);
+        kind = isRemote ? kind["blkdev ".Length..] : kind;
         if (kind.StartsWith("tmpfs", StringComparison.Ordinal) && !Directory.Exists("/dev/shm"))
             Assert.Skip("this machine has no /dev/shm");
         _folder = kind.StartsWith("tmpfs", StringComparison.Ordinal)
@@ -41,7 +48,22 @@ internal sealed class TestDisk : IDisposable
                 LogicalBlockBytes = blockBytes,
                 Faults = faults,
             };
-            Disk = Disk.Open(Options);
+            if (isRemote)
+            {
+                _region = new LocalRegion();
+                int backend = _region.StartBackend(new StartBackendOptions
+                {
+                    Path = Options.Path,
+                    Engine = parts.Length > 1 ? parts[1] : "auto",
+                    ReadOnly = readOnly,
+                    BlockBytes = blockBytes,
+                });
+                Device = _region.Join().OpenBlkdev(backend, queues: 2, readOnly);
+            }
+            else
+            {
+                Device = Disk = Disk.Open(Options);
+            }
         }
         catch
         {
@@ -54,18 +76,23 @@ internal sealed class TestDisk : IDisposable
 
     public DiskOptions Options { get; }
 
+    /// <summary>The disk, where it is in this process.</summary>
     public Disk Disk { get; private set; } = null!;
+
+    /// <summary>The disk, or the blkdev on it.</summary>
+    public IBlockDevice Device { get; private set; } = null!;
 
     /// <summary>Closes the disk and opens it again.</summary>
     public void Reopen()
     {
         Disk.Dispose();
-        Disk = Disk.Open(Options);
+        Device = Disk = Disk.Open(Options);
     }
 
     public void Dispose()
     {
-        Disk?.Dispose();
+        Device?.Dispose();
+        _region?.Dispose();
         if (_loop is not null)
             Run("losetup", "-d", _loop);
         Directory.Delete(_folder, recursive: true);

@@ -77,6 +77,145 @@ public sealed class Formatting_a_region
         Assert.Contains("host-clear", refused.Message, StringComparison.Ordinal);
     }
 
+    private static readonly Dictionary<string, Action<TestRegion>> s_foreign = new()
+    {
+        ["newer version"] = region => StoreInfo(region, region.Info with { Version = 3 }),
+        ["older version"] = region => StoreInfo(region, region.Info with { Version = 1 }),
+        ["unknown feature"] = region => StoreInfo(region, region.Info with { Incompat = 4 }),
+        ["damaged"] = region => region.Memory.Bytes[200] ^= 1,
+        ["damaged region id"] = region => region.Memory.Bytes[33] ^= 1,
+        ["damaged host count"] = region => region.Memory.Bytes[TransportInfo.HostAreaOffset + 12] = 0,
+        ["damaged host area"] = region => region.Memory.Bytes[TransportInfo.HostAreaOffset + 7] = 0x55,
+    };
+
+    public static TheoryData<string> Foreign { get; } = [.. s_foreign.Keys];
+
+    private static void StoreInfo(TestRegion region, TransportInfo info) => info.Encode(region.Memory.Bytes);
+
+    private static CbdException Refused(TestRegion region, Action<int>? afterStep = null)
+    {
+        byte[] before = region.Memory.Bytes.ToArray();
+        Formatter<ArrayMemory, SafePolicy> formatter = Formatter(region.Memory, Geometry(), force: true, region.Locks);
+        return Assert.Throws<CbdException>(() =>
+        {
+            for (int step = 0; step < 100; step++)
+            {
+                Assert.Equal(StepResult.Again, formatter.Step(step * 1000));
+                afterStep?.Invoke(step);
+            }
+        });
+    }
+
+    [Theory]
+    [MemberData(nameof(Foreign))]
+    public void Is_refused_over_another_version_while_a_host_of_this_machine_lives(string kind)
+    {
+        var region = new TestRegion();
+        TestHost host = region.Host("web-1").Register();
+        s_foreign[kind](region);
+        byte[] before = region.Memory.Bytes.ToArray();
+        CbdException refused = Refused(region);
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.Contains("tp-unreg", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(before, region.Memory.Bytes.ToArray());
+        // The remedy: its daemon ends, however it ends.
+        host.Kill();
+        Run(Formatter(region.Memory, Geometry(), force: true, region.Locks));
+        TransportInfo.Read(region.Memory, region.Memory.SizeBytes);
+    }
+
+    [Theory]
+    [MemberData(nameof(Foreign))]
+    public void Is_refused_over_another_version_while_a_host_of_another_machine_beats(string kind)
+    {
+        var region = new TestRegion();
+        TestHost host = region.ForeignHost("vm-9").Register();
+        s_foreign[kind](region);
+        CbdException refused = Refused(region, step =>
+        {
+            if (step % 4 == 3)
+                Assert.True(host.Claim.Beat());
+        });
+        Assert.Contains("alive", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [MemberData(nameof(Foreign))]
+    public void Waits_a_dead_time_over_another_version_whose_hosts_cannot_be_read(string kind)
+    {
+        var region = new TestRegion();
+        TestHost host = region.ForeignHost("vm-9").Register();
+        // Bodies of another version.
+        region.Memory.Bytes.Slice((int)region.Geometry.HostOffset(host.Id) + HostEntry.BodyOffset, 1536).Fill(0x77);
+        s_foreign[kind](region);
+        Formatter<ArrayMemory, SafePolicy> formatter = Formatter(region.Memory, Geometry(), force: true, region.Locks);
+        long doneMs = -1;
+        for (long now = 0; doneMs < 0 && now < 60_000; now += 1000)
+        {
+            if (formatter.Step(now) == StepResult.Done)
+                doneMs = now;
+        }
+
+        Assert.Equal(HostIdentity.DefaultDeadMs, doneMs);
+    }
+
+    [Theory]
+    [InlineData("newer version")]
+    [InlineData("damaged")]
+    public void Is_refused_over_another_version_while_a_readable_host_of_another_machine_is_not_proven_dead(string kind)
+    {
+        var region = new TestRegion();
+        region.ForeignHost("vm-9").Register();
+        s_foreign[kind](region);
+        CbdException refused = Refused(region);
+        Assert.Contains("'vm-9'", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("first 4096 bytes", refused.Message, StringComparison.Ordinal);
+        region.Memory.Bytes[..4096].Clear();
+        Run(Formatter(region.Memory, Geometry(), force: true, region.Locks));
+    }
+
+    [Fact]
+    public void Sees_hosts_of_another_version_with_other_entries()
+    {
+        var region = new TestRegion();
+        TransportInfo larger = region.Info with { Version = 3, Geometry = region.Geometry with { BytesPerHost = 4096, HostCount = 2 } };
+        StoreInfo(region, larger);
+        long second = larger.Geometry.HostOffset(1);
+        region.Memory.WriteRelease(second, new ClaimWord(ClaimState.Active, 1, 5).Raw);
+        Assert.Contains("host entry 1 changes", Refused(region, _ =>
+            region.Memory.WriteRelease(second + 3000, region.Memory.ReadAcquire(second + 3000) + 1)).Message, StringComparison.Ordinal);
+        region.Memory.WriteRelease(second, new ClaimWord(ClaimState.Free, 0, 5).Raw);
+        Assert.Equal(StepResult.Done, Formatter(region.Memory, Geometry(), force: true, region.Locks).Step(0));
+    }
+
+    [Fact]
+    public void Is_refused_over_anything_that_a_process_of_this_machine_has_locked()
+    {
+        var region = new TestRegion();
+        TestHost host = region.Host("web-1").Register();
+        region.Memory.Bytes[..4096].Fill(0x11);
+        Assert.Contains("lslocks", Refused(region).Message, StringComparison.Ordinal);
+        host.Kill();
+        Run(Formatter(region.Memory, Geometry(), force: true, region.Locks));
+    }
+
+    [Fact]
+    public void A_host_of_another_version_that_claims_between_the_two_looks_makes_the_formatter_step_back()
+    {
+        var region = new TestRegion();
+        StoreInfo(region, region.Info with { Version = 3 });
+        int swaps = 0;
+        ArrayMemory raced = region.Memory.With(access =>
+        {
+            if (access == MemoryAccess.Swap && swaps++ == 0)
+                region.Memory.WriteRelease(region.Geometry.HostOffset(1), new ClaimWord(ClaimState.Claiming, 1, 1).Raw);
+        });
+        Formatter<ArrayMemory, SafePolicy> formatter = Formatter(raced, Geometry(), force: true, region.Locks);
+        Assert.Equal(StepResult.Again, formatter.Step(0));
+        Assert.Equal(TransportInfo.Magic, region.Memory.ReadAcquire(0));
+        Assert.Contains("host entry 1 changes", Assert.Throws<CbdException>(() => formatter.Step(1000)).Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Goes_ahead_when_this_machine_was_rebooted_under_its_last_host()
     {

@@ -1,0 +1,76 @@
+using Cbd.Memory;
+
+namespace Cbd.Host;
+
+/// <summary>
+/// Files that are there as a whole or not at all: each is written beside its place and renamed into it. What a process that
+/// died left beside it has the suffix <see cref="TemporarySuffix"/>, and nobody reads it.
+/// </summary>
+internal static class AtomicFile
+{
+    public const string TemporarySuffix = ".new";
+
+    /// <summary>
+    /// Puts a file with these bytes at <paramref name="path"/>, in the place of an older one. It is on the medium when this
+    /// returns, so that after a power failure the old bytes or the new ones are there. One writer of a path at a time.
+    /// </summary>
+    /// <exception cref="CbdException">It cannot be written, and the older one is still there.</exception>
+    public static void Write(string path, ReadOnlySpan<byte> bytes)
+    {
+        byte[] copy = bytes.ToArray();
+        Write(path, isDurable: true, stream => stream.Write(copy));
+    }
+
+    /// <summary>As above, with what <paramref name="write"/> stores into the stream.</summary>
+    /// <param name="isDurable">
+    /// Wait for the medium. If not, a power failure may leave an empty file; other processes never see one.
+    /// </param>
+    public static void Write(string path, bool isDurable, Action<Stream> write)
+    {
+        string temporary = path + TemporarySuffix;
+        try
+        {
+            File.Delete(temporary);
+            try
+            {
+                using (var file = new FileStream(temporary, new FileStreamOptions
+                {
+                    Mode = FileMode.CreateNew,
+                    Access = FileAccess.Write,
+                    BufferSize = 0,
+                    UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+                }))
+                {
+                    write(file);
+                    file.Flush(flushToDisk: isDurable);
+                }
+
+                File.Move(temporary, path, overwrite: true);
+            }
+            catch
+            {
+                TryDelete(temporary);
+                throw;
+            }
+
+            if (isDurable)
+                ControlSyscalls.SynchronizeDirectory(Path.GetDirectoryName(path)!);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CbdException(CbdErrorKind.Failed, $"cannot write '{path}': {e.Message}", e);
+        }
+    }
+
+    private static void TryDelete(string path)
+    {
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // The error that led here is the one to tell.
+        }
+    }
+}
