@@ -12,6 +12,7 @@ internal sealed class Node : INode
     private readonly NodeOptions _options;
     private readonly IExportFactory _exports;
     private readonly AttachChoice _attach;
+    private readonly OperationHandlers _operations;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, TransportService> _transports = [];
     private bool _disposed;
@@ -27,11 +28,18 @@ internal sealed class Node : INode
         _exports = exports;
         _attach = new AttachChoice(kinds);
         _attach.CleanUp(Log);
+        _operations = NodeOperations.Of(this);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
     private readonly Dictionary<int, FileIdentity?> _opening = [];
 
+    public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
+        where TRequest : ControlRequest
+        where TAnswer : class =>
+        _operations.Execute(operation, request);
+
+    /// <summary>Registers this host on a region, formatting it first if asked. Returns the transport id.</summary>
     public int RegisterTransport(RegisterTransportOptions request)
     {
         int id = TakeId();
@@ -63,6 +71,7 @@ internal sealed class Node : INode
         }
     }
 
+    /// <summary>Leaves a transport. Refused while this host has backends or blkdevs on it (they are named).</summary>
     public void UnregisterTransport(int transport)
     {
         Find(transport).Unregister();
@@ -81,8 +90,10 @@ internal sealed class Node : INode
 
     public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).ListHosts();
 
+    /// <summary>Clears what a dead host left. Without proof of death: refused, unless forced or fenced.</summary>
     public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).ClearHost(host, force, fenced);
 
+    /// <summary>Offers a disk. Returns the backend id.</summary>
     public int StartBackend(StartBackendOptions request)
     {
         TransportService transport = Find(request.Transport);
@@ -90,23 +101,41 @@ internal sealed class Node : INode
         return transport.StartBackend(request, Regions());
     }
 
-    public void StopBackend(int transport, int backend, bool force) => Find(transport).StopBackend(backend, force, leaves: false);
+    /// <summary>
+    /// Stops a backend; refused while blkdevs use it, unless forced: they answer with EIO then until it is started again.
+    /// </summary>
+    public StopAnswer StopBackend(int transport, int backend, bool force)
+    {
+        Find(transport).StopBackend(backend, force, leaves: false);
+        return StopAnswer.Gone;
+    }
 
     public void LeaveBackend(int transport, int backend) => Find(transport).StopBackend(backend, force: true, leaves: true);
 
+    /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).ClearBackend(backend, force, fenced);
 
+    /// <summary>
+    /// Makes a served backend of this host larger: to <paramref name="sizeBytes"/>, growing its disk if that has fewer and
+    /// can be made larger from here; null: to what its disk has now. Never smaller. Devices notice by themselves.
+    /// </summary>
     public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).ResizeBackend(backend, sizeBytes);
 
+    /// <summary>
+    /// Puts other faults (see <see cref="StartBackendOptions.Faults"/>) in the place of those in force. What they held
+    /// back goes on.
+    /// </summary>
     public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).SetFaults(backend, faults);
 
+    /// <summary>The backends of this host, or of all hosts.</summary>
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).ListBackends(all);
 
+    /// <summary>Starts a device on a backend and its export; answers when all queues are attached.</summary>
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         TransportService transport = Find(request.Transport);
         (IAttachKind? kind, string note) = _attach.Choose(
-            request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None));
+            request.Attach ?? (request.AskedOfSocket() is null ? AttachChoice.Auto : AttachChoice.None));
         if (kind is null)
         {
             string ofExport = "";
@@ -125,8 +154,14 @@ internal sealed class Node : INode
         return transport.StartDevice(request with { Nbd = null }, device => Attach(kind, request.Transport, device, transport.Geometry.RegionId));
     }
 
-    public void StopDevice(int transport, int device, bool force) => Find(transport).StopDevice(device, force);
+    /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
+    public StopAnswer StopDevice(int transport, int device, bool force)
+    {
+        Find(transport).StopDevice(device, force);
+        return StopAnswer.Gone;
+    }
 
+    /// <summary>Clears a device whose host is dead.</summary>
     public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).ClearDevice(device, force, fenced);
 
     public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).ListDevices(all);
@@ -216,6 +251,7 @@ internal sealed class Node : INode
     private static TransportDescription Describe(TransportService transport)
     {
         Cbd.Protocol.Format.RegionGeometry geometry = transport.Geometry;
+        QuarantineCounts quarantined = transport.CountQuarantined();
         return new TransportDescription
         {
             TransportId = transport.Id,
@@ -235,6 +271,7 @@ internal sealed class Node : INode
             BytesPerChannel = geometry.BytesPerChannel,
             ChannelCount = geometry.ChannelCount,
             HostId = transport.Host.Host,
+            MyHostId = transport.Host.Host,
             HostName = transport.Host.Name,
             Path = transport.Path,
             Coherence = transport.Info.Coherence.ToString().ToLowerInvariant(),
@@ -243,7 +280,10 @@ internal sealed class Node : INode
             SizeBytes = geometry.SizeBytes,
             Uuid = geometry.RegionId,
             Failure = transport.Failure ?? "",
-            Quarantined = transport.CountQuarantined(),
+            QuarantinedHosts = quarantined.Hosts,
+            QuarantinedBackends = quarantined.Backends,
+            QuarantinedBlkdevs = quarantined.Blkdevs,
+            QuarantinedChannels = quarantined.Channels,
         };
     }
 }
