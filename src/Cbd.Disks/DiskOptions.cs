@@ -37,13 +37,13 @@ public sealed record DiskOptions
     public FaultSet? Faults { get; init; }
 
     /// <summary>The engine of that name: auto, io_uring or pread.</summary>
-    /// <exception cref="Cbd.Memory.CbdException">There is no such engine.</exception>
+    /// <exception cref="CbdException">There is no such engine.</exception>
     public static DiskEngine ParseEngine(string name) => name switch
     {
         "auto" => DiskEngine.Auto,
         "io_uring" => DiskEngine.IoUring,
         "pread" => DiskEngine.Pread,
-        _ => throw new Cbd.Memory.CbdException(
-            Cbd.Memory.CbdErrorKind.Invalid, $"unknown disk engine '{name}'; use auto, io_uring or pread"),
+        _ => throw new CbdException(
+            CbdErrorKind.Invalid, $"unknown disk engine '{name}'; use auto, io_uring or pread"),
     };
 }

@@ -13,6 +13,7 @@ internal sealed class Node : INode
     private readonly NodeOptions _options;
     private readonly IExportFactory _exports;
     private readonly IKernelExports? _kernel;
+    private readonly OperationHandlers _operations;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, Transport> _transports = [];
     private readonly QueuedLog _log;
@@ -34,6 +35,7 @@ internal sealed class Node : INode
         _exports = exports;
         _kernel = kernel;
         _kernel?.CleanUp(Log);
+        _operations = NodeOperations.Of(this);
         int lookMs = Math.Max(100, options.FenceMs / 4);
         _watchdog = new Timer(_ => Watch(), null, lookMs, lookMs);
     }
@@ -41,6 +43,12 @@ internal sealed class Node : INode
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
     private readonly Dictionary<int, FileIdentity?> _opening = [];
 
+    public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
+        where TRequest : ControlRequest
+        where TAnswer : class =>
+        _operations.Execute(operation, request);
+
+    /// <summary>Registers this host on a region, formatting it first if asked. Returns the transport id.</summary>
     public int RegisterTransport(RegisterTransportOptions request)
     {
         int id = TakeId();
@@ -72,6 +80,7 @@ internal sealed class Node : INode
         }
     }
 
+    /// <summary>Leaves a transport. Refused while this host has backends or blkdevs on it (they are named).</summary>
     public void UnregisterTransport(int transport)
     {
         Find(transport).Unregister();
@@ -90,8 +99,10 @@ internal sealed class Node : INode
 
     public IReadOnlyList<HostDescription> ListHosts(int transport) => Find(transport).Lists.ListHosts();
 
+    /// <summary>Clears what a dead host left. Without proof of death: refused, unless forced or fenced.</summary>
     public void ClearHost(int transport, int host, bool force, bool fenced) => Find(transport).Clears.ClearHost(host, force, fenced);
 
+    /// <summary>Offers a disk. Returns the backend id.</summary>
     public int StartBackend(StartBackendOptions request)
     {
         Transport transport = Find(request.Transport);
@@ -99,22 +110,36 @@ internal sealed class Node : INode
         return transport.Backends.Start(request, Regions(), DescribeHolder);
     }
 
-    public void StopBackend(int transport, int backend, bool force) => Find(transport).Backends.Stop(backend, force, leaves: false);
+    /// <summary>
+    /// Stops a backend; refused while blkdevs use it, unless forced: they answer with EIO then until it is started again.
+    /// </summary>
+    public StopAnswer StopBackend(int transport, int backend, bool force) => Find(transport).Backends.Stop(backend, force, leaves: false);
 
     public void LeaveBackend(int transport, int backend) => Find(transport).Backends.Stop(backend, force: true, leaves: true);
 
+    /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).Backends.Clear(backend, force, fenced);
 
+    /// <summary>
+    /// Makes a served backend of this host larger: to <paramref name="sizeBytes"/>, growing its disk if that has fewer and
+    /// can be made larger from here; null: to what its disk has now. Never smaller. Devices notice by themselves.
+    /// </summary>
     public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes) => Find(transport).Backends.Resize(backend, sizeBytes);
 
+    /// <summary>
+    /// Puts other faults (see <see cref="StartBackendOptions.Faults"/>) in the place of those in force. What they held
+    /// back goes on.
+    /// </summary>
     public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) => Find(transport).Backends.SetFaults(backend, faults);
 
+    /// <summary>The backends of this host, or of all hosts.</summary>
     public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all) => Find(transport).Lists.ListBackends(all);
 
+    /// <summary>Starts a device on a backend and its export; answers when all queues are attached.</summary>
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
-        string asked = request.Attach ?? (SocketOptions.AskedFor(request) is null ? AttachChoice.Auto : AttachChoice.None);
+        string asked = request.Attach ?? (request.AskedOfSocket() is null ? AttachChoice.Auto : AttachChoice.None);
         (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
         if (_kernel is null || kind is null)
         {
@@ -135,8 +160,10 @@ internal sealed class Node : INode
             kind, new KernelExportOptions { Name = DeviceName(request.Transport, device), Region = transport.Geometry.RegionId, Log = Log }));
     }
 
-    public void StopDevice(int transport, int device, bool force) => Find(transport).Devices.Stop(device, force);
+    /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
+    public StopAnswer StopDevice(int transport, int device, bool force) => Find(transport).Devices.Stop(device, force);
 
+    /// <summary>Clears a device whose host is dead.</summary>
     public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).Clears.ClearDevice(device, force, fenced);
 
     public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all) => Find(transport).Lists.ListDevices(all);
@@ -254,6 +281,7 @@ internal sealed class Node : INode
     private static TransportDescription Describe(Transport transport)
     {
         Cbd.Protocol.Format.RegionGeometry geometry = transport.Geometry;
+        QuarantineCounts quarantined = transport.Lists.CountQuarantined();
         return new TransportDescription
         {
             TransportId = transport.Id,
@@ -273,6 +301,7 @@ internal sealed class Node : INode
             BytesPerChannel = geometry.BytesPerChannel,
             ChannelCount = geometry.ChannelCount,
             HostId = transport.Session.Claim.Host,
+            MyHostId = transport.Session.Claim.Host,
             HostName = transport.Session.Claim.Name,
             Path = transport.Path,
             Coherence = transport.Info.Coherence.ToString().ToLowerInvariant(),
@@ -281,7 +310,12 @@ internal sealed class Node : INode
             SizeBytes = geometry.SizeBytes,
             Uuid = geometry.RegionId,
             Failure = transport.Failure ?? "",
-            Quarantined = transport.Lists.CountQuarantined(),
+            Reason = transport.Membership.Status.Reason,
+            Since = TransportLists.SinceOf(transport.Membership.Status),
+            QuarantinedHosts = quarantined.Hosts,
+            QuarantinedBackends = quarantined.Backends,
+            QuarantinedBlkdevs = quarantined.Blkdevs,
+            QuarantinedChannels = quarantined.Channels,
         };
     }
 }

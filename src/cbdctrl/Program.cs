@@ -1,5 +1,5 @@
 using Cbd.Control;
-using Cbd.Control.Client;
+using Cbd.Control.Api.Client;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Programs.Ctrl.Bench;
@@ -33,8 +33,7 @@ internal static class Program
             if (verbs.Select(line) is not { } verb)
                 return line.Invoke();
             var socket = Path.Combine(RunDirectories.ForClient(line.GetValue(runDirectory)), RunDirectories.SocketName);
-            using var client = new ControlClient(socket);
-            verb.Execute(client, new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected, Note));
+            verb.Execute(new ControlClient(socket), new VerbOutput(Console.Out, toTerminal: !Console.IsOutputRedirected, Note));
             return ErrorKinds.ExitSuccess;
         }
         catch (NoDaemonException e)

@@ -1,6 +1,6 @@
 using System.Globalization;
 using Cbd.Control;
-using Cbd.Control.Client;
+using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
@@ -52,7 +52,7 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         using var dump = new FlightSignal(flights, _logger);
-        var gate = new CheckedNode(new RecordingNode(node, record));
+        var gate = new CheckedControl(new RecordingControl(node, record));
         try
         {
             new Restore(gate, record, _logger).Run(() => stop.IsSet);
@@ -93,12 +93,12 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             $"socket '{ControlSocketName}' of the service manager is bound to '{place?.UnixPath ?? place?.Address?.ToString()}', and clients look for '{path}': set ListenStream= to that, or --run-dir to the other's directory");
     }
 
-    private void Do(ParsedVerb verb, INode node)
+    private void Do(ParsedVerb verb, IControl control)
     {
         var answer = new StringWriter();
         try
         {
-            verb.Execute(node, new VerbOutput(answer, toTerminal: false, note => _logger.LogInformation("{Verb}: {Note}", verb.Name, note)));
+            verb.Execute(control, new VerbOutput(answer, toTerminal: false, note => _logger.LogInformation("{Verb}: {Note}", verb.Name, note)));
         }
         catch (CbdException e)
         {
@@ -118,11 +118,16 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         foreach (var transport in node.ListTransports())
         {
             var id = transport.TransportId;
-            foreach (var device in Try(() => node.ListDevices(id, all: false), ref isClean) ?? [])
-                isClean &= Try($"device {device.BlkdevId}", () => node.StopDevice(id, device.BlkdevId, force: true));
-            foreach (var backend in Try(() => node.ListBackends(id, all: false), ref isClean) ?? [])
+            var own = new ListRequest { Transport = id };
+            foreach (var device in Try(() => node.Execute(Operations.ListDevices, own), ref isClean) ?? [])
+            {
+                var stop = new StopRequest { Transport = id, Id = device.BlkdevId, Force = true };
+                isClean &= Try($"device {device.BlkdevId}", () => node.Execute(Operations.StopDevice, stop).ThrowIfStopping());
+            }
+
+            foreach (var backend in Try(() => node.Execute(Operations.ListBackends, own), ref isClean) ?? [])
                 isClean &= Try($"backend {backend.BackendId}", () => node.LeaveBackend(id, backend.BackendId));
-            isClean &= Try($"transport {id}", () => node.UnregisterTransport(id));
+            isClean &= Try($"transport {id}", () => node.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
         }
 
         return isClean;

@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Help;
-using Cbd.Control.Client;
+using Cbd.Control.Api.Client;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Host;

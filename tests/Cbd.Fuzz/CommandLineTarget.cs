@@ -61,5 +61,5 @@ internal sealed class CommandLineTarget : IFuzzTarget
     private static void Execute(ParsedVerb verb) =>
         verb.Execute(Node(), new VerbOutput(TextWriter.Null, toTerminal: false, _ => { }));
 
-    private static CheckedNode Node() => new(new ListedNode());
+    private static CheckedControl Node() => new(new ListedNode());
 }

@@ -38,7 +38,7 @@ internal sealed class ControlTarget : IFuzzTarget
     {
         _server?.DisposeAsync().AsTask().Wait();
         var node = new ListedNode();
-        _server = ControlServer.StartAsync(new CheckedNode(node), _path, new PeerAccess(0), new NoLogs()).GetAwaiter().GetResult();
+        _server = ControlServer.StartAsync(new CheckedControl(node), _path, new PeerAccess(0), new NoLogs()).GetAwaiter().GetResult();
     }
 
     private string Exchange(byte[] message)

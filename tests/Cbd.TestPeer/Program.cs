@@ -1,4 +1,4 @@
-using Cbd.Memory;
+using Cbd;
 using Cbd.TestPeer;
 
 try

@@ -1,6 +1,4 @@
 using System.Net.Sockets;
-using System.Text.Json;
-using Cbd.Control.Json;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Microsoft.AspNetCore.Builder;
@@ -41,9 +39,9 @@ internal sealed class ControlServer : IAsyncDisposable
     /// answered on; it stays the caller's, and its file and mode are whoever's who made it.
     /// </summary>
     public static async Task<ControlServer> StartAsync(
-        CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given = null)
+        CheckedControl control, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given = null)
     {
-        var application = Build(node, socketPath, access, logs, given);
+        var application = Build(control, socketPath, access, logs, given);
         var server = new ControlServer(application, given is null ? socketPath : null);
         try
         {
@@ -68,7 +66,7 @@ internal sealed class ControlServer : IAsyncDisposable
             File.Delete(_ownPath);
     }
 
-    private static WebApplication Build(CheckedNode node, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given)
+    private static WebApplication Build(CheckedControl control, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given)
     {
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions
         {
@@ -79,9 +77,6 @@ internal sealed class ControlServer : IAsyncDisposable
         builder.Logging.AddProvider(logs).SetMinimumLevel(LogLevel.Warning);
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
         builder.Services.AddRoutingCore();
-        builder.Services.ConfigureHttpJsonOptions(json => ControlJson.Apply(json.SerializerOptions));
-        builder.Services.Configure<RouteHandlerOptions>(routes => routes.ThrowOnBadRequest = true);
-        OpenApiDocument.Add(builder.Services);
         builder.WebHost.UseKestrelCore();
         builder.WebHost.ConfigureKestrel(kestrel =>
         {
@@ -98,8 +93,14 @@ internal sealed class ControlServer : IAsyncDisposable
         var application = builder.Build();
         application.Use(next => context => AnswerProblems(context, next));
         application.UseRouting();
-        ControlRoutes.Map(application, node);
-        application.MapOpenApi(OpenApiDocument.Route);
+        foreach (var operation in Operations.All)
+            application.MapMethods(operation.Path, [operation.Method], new OperationEndpoint(operation, control).Serve);
+        var document = new Lazy<byte[]>(OpenApiDocument.Write);
+        application.MapMethods(OpenApiDocument.Path, ["GET"], context =>
+        {
+            context.Response.ContentType = "application/json;charset=utf-8";
+            return context.Response.Body.WriteAsync(document.Value, context.RequestAborted).AsTask();
+        });
         return application;
     }
 
@@ -162,7 +163,9 @@ internal sealed class ControlServer : IAsyncDisposable
         }
         catch (BadHttpRequestException e)
         {
-            problem = ControlProblem.From(CbdErrorKind.Invalid, $"the request is not right: {Reason(e)}");
+            problem = e.StatusCode == StatusCodes.Status400BadRequest
+                ? ControlProblem.From(CbdErrorKind.Invalid, $"the request is not right: {e.Message}")
+                : OfStatus(context.Request, e.StatusCode);
         }
         catch (Exception e) when (!context.RequestAborted.IsCancellationRequested)
         {
@@ -176,10 +179,10 @@ internal sealed class ControlServer : IAsyncDisposable
         if (context.Response.HasStarted)
             return;
         context.Response.StatusCode = problem.Status;
-        await context.Response.WriteAsJsonAsync(problem, ControlJson.Plain.ControlProblem, ProblemContentType);
+        await context.Response.WriteAsJsonAsync(problem, ControlJson.Plain.Of<ControlProblem>(), ProblemContentType);
     }
 
-    /// <summary>What routing and binding refuse without words.</summary>
+    /// <summary>What is refused without words.</summary>
     private static ControlProblem OfStatus(HttpRequest request, int status)
     {
         var what = $"{request.Method} {request.Path}{request.QueryString}";
@@ -195,10 +198,6 @@ internal sealed class ControlServer : IAsyncDisposable
             Status = status,
         };
     }
-
-    private static string Reason(BadHttpRequestException e) => e.InnerException is JsonException json
-        ? $"the body is not the JSON it must be: {json.Message}"
-        : e.Message;
 
     /// <summary>Signals are the program's business, not the web host's.</summary>
     private sealed class NoLifetime : IHostLifetime

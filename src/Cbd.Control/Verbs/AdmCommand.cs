@@ -1,6 +1,4 @@
 using System.Globalization;
-using Cbd.Memory;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -53,29 +51,25 @@ internal sealed record AdmCommand
     }
 
     /// <summary>Does it; returns the line to print, or null.</summary>
-    public string? Execute(INode node, int transport)
+    public string? Execute(IControl control, int transport)
     {
         switch (Op)
         {
             case "backend-start":
                 var path = PathText.FromCaller(Path!);
-                return node.StartBackend(new StartBackendOptions { Transport = transport, Path = path, Backend = Backend })
-                    .ToString(CultureInfo.InvariantCulture);
+                return control.Execute(Operations.StartBackend, new StartBackendOptions { Transport = transport, Path = path, Backend = Backend })
+                    .BackendId.ToString(CultureInfo.InvariantCulture);
             case "backend-stop":
-                node.StopBackend(transport, Backend!.Value, Force);
+                control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = Backend!.Value, Force = Force }).ThrowIfStopping();
                 return null;
             case "backend-clear":
-                node.ClearBackend(transport, Backend!.Value, Force, fenced: false);
+                control.Execute(Operations.ClearBackend, new ClearRequest { Transport = transport, Id = Backend!.Value, Force = Force });
                 return null;
             case "dev-start":
-                return node.StartDevice(new StartDeviceOptions
-                {
-                    Transport = transport,
-                    Backend = Backend!.Value,
-                    Queues = Queues,
-                }).Node;
+                return control.Execute(
+                    Operations.StartDevice, new StartDeviceOptions { Transport = transport, Backend = Backend!.Value, Queues = Queues }).Node;
             case "dev-stop":
-                node.StopDevice(transport, Device!.Value, Force);
+                control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = Device!.Value, Force = Force }).ThrowIfStopping();
                 return null;
             default:
                 throw new InvalidOperationException($"adm op '{Op}' passed the parser and is not handled");

@@ -1,7 +1,4 @@
 using System.CommandLine;
-using Cbd.Control.Json;
-using Cbd.Memory;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -24,11 +21,11 @@ internal static class BackendVerbs
         var fenced = CommonOptions.Fenced();
         var mode = CommonOptions.Mode();
         var faults = VerbOptions.Texts("--fault", "a fault that strikes its requests, as error,op=write,rate=0.01; off: to be switched later. May be repeated", "SPEC");
-        var command = new Command("backend-start", "Offer a disk on a transport; prints the backend id")
+        var command = new Command(Operations.StartBackend.Name, "Offer a disk on a transport; prints the backend id")
         {
             transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
         };
-        return new Verb(command, (line, node, output) =>
+        return new Verb(command, (line, control, output) =>
         {
             if (line.GetValue(cacheSize) is { } size)
                 throw new CbdException(CbdErrorKind.Unsupported, $"no cache in this version; leave --cache-size {size} out");
@@ -45,20 +42,20 @@ internal static class BackendVerbs
                 Mode = PollModeText.Parse(line.GetValue(mode)!),
                 Faults = line.GetValue(faults) is { Length: > 0 } given ? given : null,
             };
-            var id = node.StartBackend(options);
+            var id = control.Execute(Operations.StartBackend, options).BackendId;
             if (line.GetValue(startDevice))
-                output.Device(StartDeviceOn(node, options, id));
+                output.Device(StartDeviceOn(control, options, id));
             else
                 output.Line(id);
         });
     }
 
     /// <summary>-D: both or none. The backend that was started for it goes again if the device cannot be started.</summary>
-    private static StartedDevice StartDeviceOn(INode node, StartBackendOptions options, int backend)
+    private static StartedDevice StartDeviceOn(IControl control, StartBackendOptions options, int backend)
     {
         try
         {
-            return node.StartDevice(new StartDeviceOptions
+            return control.Execute(Operations.StartDevice, new StartDeviceOptions
             {
                 Transport = options.Transport,
                 Backend = backend,
@@ -70,7 +67,7 @@ internal static class BackendVerbs
         {
             try
             {
-                node.StopBackend(options.Transport, backend, force: false);
+                control.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = backend }).ThrowIfStopping();
             }
             catch (CbdException stop)
             {
@@ -81,42 +78,33 @@ internal static class BackendVerbs
         }
     }
 
-    private static Verb Stop()
-    {
-        var transport = CommonOptions.Transport();
-        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
-        var force = CommonOptions.Force("even if blkdevs use it: they answer with EIO until it is started again");
-        var command = new Command("backend-stop", "Stop a backend of this host") { transport, backend, force };
-        return new Verb(command, (line, node, _) =>
-            node.StopBackend(line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force)));
-    }
+    private static Verb Stop() => Verb.Stop(
+        Operations.StopBackend, "Stop a backend of this host", Backend(),
+        "even if blkdevs use it: they answer with EIO until it is started again");
 
-    private static Verb Clear()
-    {
-        var transport = CommonOptions.Transport();
-        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
-        var force = CommonOptions.Force("without proof that its owner is dead");
-        var fenced = CommonOptions.Fenced();
-        var command = new Command("backend-clear", "Clear a backend whose owner is gone, or a flush failure of this host's")
-        {
-            transport, backend, force, fenced,
-        };
-        return new Verb(command, (line, node, _) => node.ClearBackend(
-            line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(force), line.GetValue(fenced)));
-    }
+    private static Verb Clear() => Verb.Clear(
+        Operations.ClearBackend, "Clear a backend whose owner is gone, or a flush failure of this host's", Backend(),
+        "without proof that its owner is dead");
+
+    private static Option<int?> Backend() => VerbOptions.Number("--backend", "-b", "the backend", required: true);
 
     private static Verb Resize()
     {
         var transport = CommonOptions.Transport();
-        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var backend = Backend();
         var size = VerbOptions.Size("--size", "grow the disk to this size; by default the size that it has now is served");
-        var command = new Command("backend-resize", "Make a served backend of this host larger; prints its size in bytes")
+        var command = new Command(Operations.ResizeBackend.Name, "Make a served backend of this host larger; prints its size in bytes")
         {
             transport, backend, size,
         };
-        return new Verb(command, (line, node, output) =>
+        return new Verb(command, (line, control, output) =>
         {
-            var resized = node.ResizeBackend(line.GetValue(transport), line.GetValue(backend)!.Value, line.GetValue(size));
+            var resized = control.Execute(Operations.ResizeBackend, new ResizeRequest
+            {
+                Transport = line.GetValue(transport),
+                Id = line.GetValue(backend)!.Value,
+                SizeBytes = line.GetValue(size),
+            });
             output.Line(resized.SizeBytes);
             output.Note(resized.Note);
         });
@@ -125,26 +113,26 @@ internal static class BackendVerbs
     private static Verb Fault()
     {
         var transport = CommonOptions.Transport();
-        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var backend = Backend();
         var specs = new Argument<string[]>("SPEC")
         {
             Description = "the faults that are in force from now on, or off; without any, those in force are printed",
             Arity = ArgumentArity.ZeroOrMore,
         };
-        var command = new Command("backend-fault", "Switch the faults of a backend of this host that was started with --fault") { transport, backend, specs };
-        return new Verb(command, (line, node, output) =>
+        var command = new Command(Operations.SetFaults.Name, "Switch the faults of a backend of this host that was started with --fault") { transport, backend, specs };
+        return new Verb(command, (line, control, output) =>
         {
             int id = line.GetValue(backend)!.Value;
             if (line.GetValue(specs) is { Length: > 0 } given)
-                node.SetFaults(line.GetValue(transport), id, given);
+                control.Execute(Operations.SetFaults, new FaultsRequest { Transport = line.GetValue(transport), Id = id, Faults = given });
             else
-                ShowFaults(node, line.GetValue(transport), id, output);
+                ShowFaults(control, line.GetValue(transport), id, output);
         });
     }
 
-    private static void ShowFaults(INode node, int transport, int id, VerbOutput output)
+    private static void ShowFaults(IControl control, int transport, int id, VerbOutput output)
     {
-        BackendDescription backend = node.ListBackends(transport, all: false).FirstOrDefault(b => b.BackendId == id)
+        BackendDescription backend = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport }).FirstOrDefault(b => b.BackendId == id)
             ?? throw new CbdException(CbdErrorKind.NotFound, $"this host has no backend {id} on transport {transport}; see backend-list");
         if (backend.Faults is null)
             throw new CbdException(CbdErrorKind.Unsupported, $"backend {id} was started without a place for faults; start it with --fault off, and switch them then");
@@ -152,42 +140,31 @@ internal static class BackendVerbs
             output.Line(fault.Spec);
     }
 
-    private static Verb List()
-    {
-        var transport = CommonOptions.Transport();
-        var all = CommonOptions.All();
-        var format = CommonOptions.Output();
-        var command = new Command("backend-list", "List the backends of this host, or of all hosts") { transport, all, format };
-        return new Verb(command, (line, node, output) =>
-        {
-            output.Format = line.GetValue(format);
-            output.List(
-                [.. node.ListBackends(line.GetValue(transport), line.GetValue(all)).Select(BackendInfo.From)],
-                ControlJson.Readable.BackendInfoArray,
-                ("ID", b => $"{b.BackendId}"),
-                ("HOST", b => $"{b.HostId}"),
-                ("PATH", b => b.BackendPath),
-                ("ALIVE", b => b.Alive),
-                ("STATE", b => b.Stopped ? $"{b.State}, stopped" : b.State),
-                ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
-                ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
-                ("BLOCK", b => $"{b.BlockSize}"),
-                ("MODE", b => b.ReadOnly ? "ro" : "rw"),
-                ("HANDLERS", b => $"{b.Handlers}"),
-                ("ENGINE", b => b.Engine),
-                ("FLUSH ERROR", b => b.FlushError == 0 ? "" : $"errno {b.FlushError}"),
-                ("FAULTS", b => string.Join(' ', (b.Faults ?? []).Select(f => $"{f.Spec} ({f.Struck})"))));
-        });
-    }
+    private static Verb List() => Verb.List(
+        Operations.ListBackends, "List the backends of this host, or of all hosts",
+        ("ID", b => $"{b.BackendId}"),
+        ("HOST", b => $"{b.HostId}"),
+        ("PATH", b => b.Path),
+        ("ALIVE", b => b.Alive),
+        ("STATE", b => b.IsStopped ? $"{b.State}, stopped" : b.State),
+        ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
+        ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
+        ("BLOCK", b => $"{b.BlockBytes}"),
+        ("MODE", b => b.ReadOnly ? "ro" : "rw"),
+        ("HANDLERS", b => $"{b.Handlers}"),
+        ("ENGINE", b => b.Engine),
+        ("FLUSH ERROR", b => b.FlushError == 0 ? "" : $"errno {b.FlushError}"),
+        ("FAULTS", b => string.Join(' ', (b.Faults ?? []).Select(f => $"{f.Spec} ({f.Struck})"))),
+        ("REASON", b => b.Reason ?? ""));
 
     private static Verb Adm()
     {
         var transport = CommonOptions.Transport();
         var text = new Argument<string>("COMMAND") { Description = "op=backend-start,path=… as written to the original's adm attribute" };
         var command = new Command("adm", "Do a command of the original's adm attribute") { transport, text };
-        return new Verb(command, (line, node, output) =>
+        return new Verb(command, (line, control, output) =>
         {
-            if (AdmCommand.Parse(line.GetValue(text)!).Execute(node, line.GetValue(transport)) is { } answer)
+            if (AdmCommand.Parse(line.GetValue(text)!).Execute(control, line.GetValue(transport)) is { } answer)
                 output.Line(answer);
         });
     }

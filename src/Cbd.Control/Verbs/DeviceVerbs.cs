@@ -1,7 +1,4 @@
-using Cbd.Host.Devices;
 using System.CommandLine;
-using Cbd.Control.Json;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -18,19 +15,19 @@ internal static class DeviceVerbs
         var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd, --tls and other options of a socket", "KIND");
         var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH, tcp:HOST:PORT, or fd:NAME for a socket of the service manager; by default <run-dir>/cbdN.nbd", "ADDRESS");
         var tls = new TlsVerbOptions();
-        var connections = VerbOptions.NumberOr("--nbd-connections", null, $"NBD clients at once, 1 to {SocketOptions.MaxConnections}", SocketOptions.DefaultConnections);
-        var handshake = VerbOptions.NumberOr("--nbd-handshake-seconds", null, $"an NBD client whose handshake takes longer is dropped, 1 to {SocketOptions.MaxHandshakeSeconds}", SocketOptions.DefaultHandshakeSeconds);
+        var connections = VerbOptions.NumberOr("--nbd-connections", null, $"NBD clients at once, 1 to {NbdLimits.MaxConnections}", NbdLimits.DefaultConnections);
+        var handshake = VerbOptions.NumberOr("--nbd-handshake-seconds", null, $"an NBD client whose handshake takes longer is dropped, 1 to {NbdLimits.MaxHandshakeSeconds}", NbdLimits.DefaultHandshakeSeconds);
         var insecure = VerbOptions.Flag("--insecure", null, "allow TCP on an address that is not loopback without required TLS: no encryption, no login");
         var readOnly = VerbOptions.Flag("--read-only", null, "open the device read-only");
         var mode = CommonOptions.Mode();
         var onLoss = VerbOptions.Choice("--on-backend-loss", null, "while the backend is away requests wait (queue), or fail with EIO", LossText.Queue, LossText.Queue, LossText.Fail);
         var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
-        var command = new Command("dev-start", "Start a device on a backend; prints its node or NBD URI")
+        var command = new Command(Operations.StartDevice.Name, "Start a device on a backend; prints its node or NBD URI")
         {
             transport, backend, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
         };
         tls.AddTo(command);
-        return new Verb(command, (line, node, output) => output.Device(node.StartDevice(new StartDeviceOptions
+        return new Verb(command, (line, control, output) => output.Device(control.Execute(Operations.StartDevice, new StartDeviceOptions
         {
             Transport = line.GetValue(transport),
             Backend = line.GetValue(backend)!.Value,
@@ -48,50 +45,31 @@ internal static class DeviceVerbs
         })));
     }
 
-    private static Verb Stop()
-    {
-        var transport = CommonOptions.Transport();
-        var device = VerbOptions.Number("--dev", "-d", "the device", required: true);
-        var force = CommonOptions.Force("even if clients are connected");
-        var command = new Command("dev-stop", "Stop a device of this host") { transport, device, force };
-        return new Verb(command, (line, node, _) =>
-            node.StopDevice(line.GetValue(transport), line.GetValue(device)!.Value, line.GetValue(force)));
-    }
+    private static Verb Stop() =>
+        Verb.Stop(Operations.StopDevice, "Stop a device of this host", Device(), "even if clients are connected");
 
-    private static Verb Clear()
-    {
-        var transport = CommonOptions.Transport();
-        var device = VerbOptions.Number("--dev", "-d", "the device", required: true);
-        var force = CommonOptions.Force("without proof that its host is dead");
-        var fenced = CommonOptions.Fenced();
-        var command = new Command("dev-clear", "Clear a device whose host is dead") { transport, device, force, fenced };
-        return new Verb(command, (line, node, _) => node.ClearDevice(
-            line.GetValue(transport), line.GetValue(device)!.Value, line.GetValue(force), line.GetValue(fenced)));
-    }
+    private static Verb Clear() =>
+        Verb.Clear(Operations.ClearDevice, "Clear a device whose host is dead", Device(), "without proof that its host is dead");
 
-    private static Verb List()
-    {
-        var transport = CommonOptions.Transport();
-        var all = CommonOptions.All();
-        var format = CommonOptions.Output();
-        var command = new Command("dev-list", "List the devices of this host, or of all hosts") { transport, all, format };
-        return new Verb(command, (line, node, output) =>
-        {
-            output.Format = line.GetValue(format);
-            output.List(
-                [.. node.ListDevices(line.GetValue(transport), line.GetValue(all)).Select(DeviceInfo.From)],
-                ControlJson.Readable.DeviceInfoArray,
-                ("ID", d => $"{d.BlkdevId}"),
-                ("HOST", d => $"{d.HostId}"),
-                ("BACKEND", d => $"{d.BackendId}"),
-                ("DEVICE", d => d.DevName),
-                ("ALIVE", d => d.Alive),
-                ("STATE", d => d.State),
-                ("QUEUES", d => $"{d.Queues}"),
-                ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
-                ("MODE", d => d.ReadOnly ? "ro" : "rw"),
-                ("ON LOSS", d => d.OnBackendLoss is null ? "" : d.LossTimeout > 0 ? $"{d.OnBackendLoss} {d.LossTimeout} s" : d.OnBackendLoss),
-                ("NOTE", d => d.Note ?? ""));
-        });
-    }
+    private static Option<int?> Device() => VerbOptions.Number("--dev", "-d", "the device", required: true);
+
+    private static Verb List() => Verb.List(
+        Operations.ListDevices, "List the devices of this host, or of all hosts",
+        ("ID", d => $"{d.BlkdevId}"),
+        ("HOST", d => $"{d.HostId}"),
+        ("BACKEND", d => $"{d.BackendId}"),
+        ("DEVICE", d => d.Name),
+        ("ALIVE", d => d.Alive),
+        ("STATE", d => d.State),
+        ("QUEUES", d => $"{d.Queues}"),
+        ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
+        ("MODE", d => d.ReadOnly ? "ro" : "rw"),
+        ("ON LOSS", OnLoss),
+        ("REASON", d => d.Reason ?? ""),
+        ("NOTE", d => d.Note ?? ""));
+
+    private static string OnLoss(DeviceDescription device) =>
+        device.OnBackendLoss is not { } action ? ""
+        : device.LossTimeoutSeconds > 0 ? $"{LossText.Of(action)} {device.LossTimeoutSeconds} s"
+        : LossText.Of(action);
 }

@@ -5,7 +5,7 @@ internal static class PathText
 {
     /// <summary>A region or disk path made absolute; <c>memory:</c> and <c>null:</c> disks stay as they are.</summary>
     public static string FromCaller(string path) =>
-        path.Length == 0 || RequestRules.IsDiskScheme(path) || path.Contains('\0', StringComparison.Ordinal)
+        path.Length == 0 || StartBackendOptions.IsDiskScheme(path) || path.Contains('\0', StringComparison.Ordinal)
             ? path
             : Path.GetFullPath(path);
 

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using Cbd.Memory;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 

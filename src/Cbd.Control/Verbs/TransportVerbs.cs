@@ -1,5 +1,4 @@
 using System.CommandLine;
-using Cbd.Control.Json;
 using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
@@ -25,11 +24,11 @@ internal static class TransportVerbs
         var ringSlots = VerbOptions.Number("--ring-slots", null, "commands in flight per channel to format");
         var payloadCrc = VerbOptions.Choice("--payload-crc", null, "payload carries a CRC32C", "on", "on", "off");
         var coherence = VerbOptions.Text("--coherence", null, "how caches of the hosts agree; needed for devdax and PCI BARs", "hardware");
-        var command = new Command("tp-reg", "Register this host on a region, formatting it first if asked; prints the transport id")
+        var command = new Command(Operations.RegisterTransport.Name, "Register this host on a region, formatting it first if asked; prints the transport id")
         {
             host, path, format, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence,
         };
-        return new Verb(command, (line, node, output) => output.Line(node.RegisterTransport(new RegisterTransportOptions
+        return new Verb(command, (line, control, output) => output.Line(control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
         {
             Host = line.GetValue(host)!,
             Path = PathText.FromCaller(line.GetValue(path)!),
@@ -44,34 +43,34 @@ internal static class TransportVerbs
             RingSlots = line.GetValue(ringSlots),
             PayloadCrc = line.GetValue(payloadCrc) == "on",
             Coherence = line.GetValue(coherence),
-        })));
+        }).TransportId));
     }
 
     private static Verb Unregister()
     {
         var transport = CommonOptions.Transport();
-        var command = new Command("tp-unreg", "Leave a transport") { transport };
-        return new Verb(command, (line, node, _) => node.UnregisterTransport(line.GetValue(transport)));
+        var command = new Command(Operations.UnregisterTransport.Name, "Leave a transport") { transport };
+        return new Verb(command, (line, control, _) =>
+            control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = line.GetValue(transport) }));
     }
 
     private static Verb ListTransports()
     {
         var format = CommonOptions.Output();
-        var command = new Command("tp-list", "List the transports this host is registered on") { format };
-        return new Verb(command, (line, node, output) =>
+        var command = new Command(Operations.ListTransports.Name, "List the transports this host is registered on") { format };
+        return new Verb(command, (line, control, output) =>
         {
             output.Format = line.GetValue(format);
             output.List(
-                [.. node.ListTransports().Select(TransportInfo.From)],
-                ControlJson.Readable.TransportInfoArray,
+                control.Execute(Operations.ListTransports, new ControlRequest()),
                 ("ID", t => $"{t.TransportId}"),
-                ("HOST", t => $"{t.MyHostId} {t.Hostname}"),
+                ("HOST", t => $"{t.MyHostId} {t.HostName}"),
                 ("PATH", t => t.Path),
                 ("SIZE", t => VerbOutput.Size(t.SizeBytes)),
-                ("HOSTS", t => $"{t.HostNum}"),
-                ("BACKENDS", t => $"{t.BackendNum}"),
-                ("BLKDEVS", t => $"{t.BlkdevNum}"),
-                ("CHANNELS", t => $"{t.ChannelNum} × {VerbOutput.Size(t.BytesPerChannel)}"),
+                ("HOSTS", t => $"{t.HostCount}"),
+                ("BACKENDS", t => $"{t.BackendCount}"),
+                ("BLKDEVS", t => $"{t.BlkdevCount}"),
+                ("CHANNELS", t => $"{t.ChannelCount} × {VerbOutput.Size(t.BytesPerChannel)}"),
                 ("CRC", t => t.PayloadCrc ? "on" : "off"),
                 ("FAILURE", t => t.Failure));
         });
@@ -81,66 +80,37 @@ internal static class TransportVerbs
     {
         var transport = CommonOptions.Transport();
         var format = CommonOptions.Output();
-        var command = new Command("tp-info", "Show one transport: magic, version, flags, areas") { transport, format };
-        return new Verb(command, (line, node, output) =>
+        var command = new Command(Operations.GetTransport.Name, "Show one transport: magic, version, flags, areas") { transport, format };
+        return new Verb(command, (line, control, output) =>
         {
             output.Format = line.GetValue(format);
-            output.Object(TransportInfo.From(node.GetTransport(line.GetValue(transport))), ControlJson.Readable.TransportInfo);
+            output.Object(control.Execute(Operations.GetTransport, new TransportTarget { Transport = line.GetValue(transport) }));
         });
     }
 
-    private static Verb ListHosts()
-    {
-        var transport = CommonOptions.Transport();
-        var format = CommonOptions.Output();
-        var command = new Command("host-list", "List the hosts of a transport") { transport, format };
-        return new Verb(command, (line, node, output) =>
-        {
-            output.Format = line.GetValue(format);
-            output.List(
-                [.. node.ListHosts(line.GetValue(transport)).Select(HostInfo.From)],
-                ControlJson.Readable.HostInfoArray,
-                ("ID", h => $"{h.HostId}"),
-                ("NAME", h => h.Hostname),
-                ("ALIVE", h => h.Alive),
-                ("STATE", h => h.State),
-                ("MINE", h => h.Mine ? "yes" : "no"),
-                ("QUARANTINED", h => h.Quarantined == 0 ? "" : $"{h.Quarantined}"));
-        });
-    }
+    private static Verb ListHosts() => Verb.List(
+        Operations.ListHosts, "List the hosts of a transport",
+        ("ID", h => $"{h.HostId}"),
+        ("NAME", h => h.HostName),
+        ("ALIVE", h => h.Alive),
+        ("STATE", h => h.State),
+        ("MINE", h => h.Mine ? "yes" : "no"),
+        ("QUARANTINED", h => h.Quarantined == 0 ? "" : $"{h.Quarantined}"));
 
-    private static Verb ClearHost()
-    {
-        var transport = CommonOptions.Transport();
-        var host = VerbOptions.Number("--host-id", null, "the host entry", required: true);
-        var force = VerbOptions.Flag("--force", "-F", "a daemon of this machine is killed; without proof of death what it had is quarantined");
-        var fenced = CommonOptions.Fenced();
-        var command = new Command("host-clear", "Clear what a dead host left") { transport, host, force, fenced };
-        return new Verb(command, (line, node, _) => node.ClearHost(
-            line.GetValue(transport), line.GetValue(host)!.Value, line.GetValue(force), line.GetValue(fenced)));
-    }
+    private static Verb ClearHost() => Verb.Clear(
+        Operations.ClearHost, "Clear what a dead host left", VerbOptions.Number("--host-id", null, "the host entry", required: true),
+        "a daemon of this machine is killed; without proof of death what it had is quarantined");
 
-    private static Verb ListChannels()
-    {
-        var transport = CommonOptions.Transport();
-        var format = CommonOptions.Output();
-        var command = new Command("channel-list", "List the channels in use") { transport, format };
-        return new Verb(command, (line, node, output) =>
-        {
-            output.Format = line.GetValue(format);
-            output.List(
-                [.. node.ListChannels(line.GetValue(transport)).Select(ChannelInfo.From)],
-                ControlJson.Readable.ChannelInfoArray,
-                ("ID", c => $"{c.ChannelId}"),
-                ("BLKDEV", c => $"{c.BlkdevId}"),
-                ("BACKEND", c => $"{c.BackendId}"),
-                ("HOST", c => $"{c.HostId}"),
-                ("STATE", c => c.State),
-                ("EPOCH", c => $"{c.Epoch}"),
-                ("OUTSTANDING", c => $"{c.Outstanding}"),
-                ("QUARANTINED", c => c.Quarantined ? "yes" : "no"));
-        });
-    }
+    private static Verb ListChannels() => Verb.List(
+        Operations.ListChannels, "List the channels in use",
+        ("ID", c => $"{c.ChannelId}"),
+        ("BLKDEV", c => $"{c.BlkdevId}"),
+        ("BACKEND", c => $"{c.BackendId}"),
+        ("HOST", c => $"{c.HostId}"),
+        ("STATE", c => c.State),
+        ("EPOCH", c => $"{c.Epoch}"),
+        ("OUTSTANDING", c => $"{c.Outstanding}"),
+        ("QUARANTINED", c => c.Quarantined ? "yes" : "no"));
 
     private static Verb Dump()
     {
@@ -149,13 +119,18 @@ internal static class TransportVerbs
         var backend = VerbOptions.Number("--backend", "-b", "only channels to this backend");
         var channel = VerbOptions.Number("--channel", null, "only this channel");
         var format = VerbOptions.Choice("--output", "-o", "text or json", "text", "text", "json");
-        var command = new Command("dump", "Print the last events of the channels of which this host has a side") { transport, device, backend, channel, format };
-        return new Verb(command, (line, node, output) =>
+        var command = new Command(Operations.ReadFlights.Name, "Print the last events of the channels of which this host has a side") { transport, device, backend, channel, format };
+        return new Verb(command, (line, control, output) =>
         {
-            var filter = new FlightFilter { Device = line.GetValue(device), Backend = line.GetValue(backend), Channel = line.GetValue(channel) };
-            IReadOnlyList<FlightDescription> flights = node.ReadFlights(line.GetValue(transport), filter);
+            var flights = control.Execute(Operations.ReadFlights, new FlightFilter
+            {
+                Transport = line.GetValue(transport),
+                Device = line.GetValue(device),
+                Backend = line.GetValue(backend),
+                Channel = line.GetValue(channel),
+            });
             output.Format = line.GetValue(format);
-            output.Text([.. flights.Select(FlightInfo.From)], ControlJson.Readable.FlightInfoArray, writer => FlightText.Write(writer, flights));
+            output.Text(flights, writer => FlightText.Write(writer, flights));
         });
     }
 }

@@ -1,15 +1,72 @@
 using System.CommandLine;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
-/// <summary>One verb: its command line, and what it does to a node, here or at the other end of a control socket.</summary>
-internal sealed record Verb(Command Command, Action<ParseResult, INode, VerbOutput> Execute);
+/// <summary>One verb: its command line, and what it does to a host, here or at the other end of a control socket.</summary>
+internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbOutput> Execute)
+{
+    /// <summary>A verb that prints the list of an operation.</summary>
+    public static Verb List<T>(
+        Operation<TransportTarget, IReadOnlyList<T>> operation, string description, params (string Header, Func<T, string> Cell)[] columns)
+    {
+        var transport = CommonOptions.Transport();
+        var format = CommonOptions.Output();
+        return new Verb(new Command(operation.Name, description) { transport, format }, (line, control, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(control.Execute(operation, new TransportTarget { Transport = line.GetValue(transport) }), columns);
+        });
+    }
+
+    /// <summary>The same for a list of this host, or of all hosts.</summary>
+    public static Verb List<T>(
+        Operation<ListRequest, IReadOnlyList<T>> operation, string description, params (string Header, Func<T, string> Cell)[] columns)
+    {
+        var transport = CommonOptions.Transport();
+        var all = CommonOptions.All();
+        var format = CommonOptions.Output();
+        return new Verb(new Command(operation.Name, description) { transport, all, format }, (line, control, output) =>
+        {
+            output.Format = line.GetValue(format);
+            output.List(control.Execute(operation, new ListRequest { Transport = line.GetValue(transport), All = line.GetValue(all) }), columns);
+        });
+    }
+
+    /// <summary>A verb that stops what <paramref name="item"/> names.</summary>
+    public static Verb Stop(Operation<StopRequest, StopAnswer> operation, string description, Option<int?> item, string forced)
+    {
+        var transport = CommonOptions.Transport();
+        var force = CommonOptions.Force(forced);
+        return new Verb(new Command(operation.Name, description) { transport, item, force }, (line, control, _) =>
+            control.Execute(operation, new StopRequest
+            {
+                Transport = line.GetValue(transport),
+                Id = line.GetValue(item)!.Value,
+                Force = line.GetValue(force),
+            }).ThrowIfStopping());
+    }
+
+    /// <summary>A verb that clears what <paramref name="item"/> names.</summary>
+    public static Verb Clear(Operation<ClearRequest, Done> operation, string description, Option<int?> item, string forced)
+    {
+        var transport = CommonOptions.Transport();
+        var force = CommonOptions.Force(forced);
+        var fenced = CommonOptions.Fenced();
+        return new Verb(new Command(operation.Name, description) { transport, item, force, fenced }, (line, control, _) =>
+            control.Execute(operation, new ClearRequest
+            {
+                Transport = line.GetValue(transport),
+                Id = line.GetValue(item)!.Value,
+                Force = line.GetValue(force),
+                Fenced = line.GetValue(fenced),
+            }));
+    }
+}
 
 /// <summary>A verb with its options, parsed and ready to be done.</summary>
 internal sealed record ParsedVerb(Verb Verb, ParseResult Result)
 {
     public string Name => Verb.Command.Name;
 
-    public void Execute(INode node, VerbOutput output) => Verb.Execute(Result, node, output);
+    public void Execute(IControl control, VerbOutput output) => Verb.Execute(Result, control, output);
 }

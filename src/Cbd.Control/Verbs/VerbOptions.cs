@@ -32,7 +32,7 @@ internal static class VerbOptions
         AllowMultipleArgumentsPerToken = false,
     };
 
-    /// <summary>A whole number; its range is <see cref="RequestRules"/>' to check.</summary>
+    /// <summary>A whole number; its range is the request's to check.</summary>
     public static Option<int?> Number(string name, string? alias, string description, bool required = false)
         => new(name, Aliases(alias))
         {

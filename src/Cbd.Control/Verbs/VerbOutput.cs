@@ -2,8 +2,6 @@ using System.Globalization;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
-using Cbd.Control.Json;
-using Cbd.Host;
 
 namespace Cbd.Control.Verbs;
 
@@ -27,26 +25,26 @@ internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<stri
         Note(device.Note);
     }
 
-    /// <summary>What the user may not expect, in one line; nothing if it is empty.</summary>
-    public void Note(string text)
+    /// <summary>What the user may not expect, in one line; nothing if it is null.</summary>
+    public void Note(string? text)
     {
-        if (text.Length > 0)
+        if (text is not null)
             note?.Invoke(text);
     }
 
     /// <summary>A list: JSON of <paramref name="items"/>, or a table with one row for each.</summary>
-    public void List<T>(T[] items, JsonTypeInfo<T[]> json, params (string Header, Func<T, string> Cell)[] columns)
+    public void List<T>(IReadOnlyList<T> items, params (string Header, Func<T, string> Cell)[] columns)
     {
         if (IsJson)
-            writer.Write(JsonSerializer.Serialize(items, json) + "\n");
+            writer.Write(Json(items) + "\n");
         else
             WriteTable(columns.Select(c => c.Header), items.Select(item => columns.Select(c => c.Cell(item)).ToArray()));
     }
 
     /// <summary>One thing: its JSON, or a table of its keys and values.</summary>
-    public void Object<T>(T item, JsonTypeInfo<T> json)
+    public void Object<T>(T item)
     {
-        var text = JsonSerializer.Serialize(item, json);
+        var text = Json(item);
         if (IsJson)
         {
             writer.Write(text + "\n");
@@ -67,10 +65,10 @@ internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<stri
     }
 
     /// <summary>JSON where it was asked for, else a text of its own.</summary>
-    public void Text<T>(T item, JsonTypeInfo<T> json, Action<TextWriter> write)
+    public void Text<T>(T item, Action<TextWriter> write)
     {
         if (Format == "json")
-            writer.Write(JsonSerializer.Serialize(item, json) + "\n");
+            writer.Write(Json(item) + "\n");
         else
             write(writer);
     }
@@ -88,6 +86,8 @@ internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<stri
 
         return bytes.ToString(CultureInfo.InvariantCulture) + (unit < 0 ? "" : units[unit]);
     }
+
+    private static string Json<T>(T item) => JsonSerializer.Serialize(item, ControlJson.Readable.Of<T>());
 
     private bool IsJson => Format is null ? !toTerminal : Format == "json";
 

@@ -26,7 +26,7 @@ internal interface IAttachKind
 
     /// <summary>
     /// Takes what the device needs of the kernel that may be refused, and gives nothing to users yet. Throws
-    /// <see cref="Cbd.Memory.CbdException"/>, and holds nothing then.
+    /// <see cref="CbdException"/>, and holds nothing then.
     /// </summary>
     IKernelAttachment Open(KernelExportOptions options);
 
@@ -58,7 +58,7 @@ internal interface IKernelAttachment : IDisposable
 
     /// <summary>
     /// Serves <paramref name="device"/> on threads of its own, one per queue, and makes the kernel's block device: when
-    /// it returns the node is there and can be opened. Throws <see cref="Cbd.Memory.CbdException"/> if the kernel
+    /// it returns the node is there and can be opened. Throws <see cref="CbdException"/> if the kernel
     /// refuses; <see cref="Stop"/> need not be called then.
     /// </summary>
     void Serve(IBlockDevice device, int queues, PollMode mode);
@@ -73,7 +73,7 @@ internal interface IKernelAttachment : IDisposable
     /// Removes the kernel's block device, then ends the threads after their requests were answered, and closes the
     /// queues. Nobody seemed to use the device, unless <paramref name="force"/>: then its users get I/O errors from here
     /// on, and what they still hold goes when they let it go. Not forced it may throw
-    /// <see cref="Cbd.Memory.CbdException"/> (Busy) if the kernel says that it is in use after all; it serves on then.
+    /// <see cref="CbdException"/> (Busy) if the kernel says that it is in use after all; it serves on then.
     /// </summary>
     void Stop(bool force);
 }

@@ -15,7 +15,7 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
     private readonly GivenSockets _given = given ?? GivenSockets.None;
 
     /// <inheritdoc/>
-    /// <exception cref="Cbd.Memory.CbdException">
+    /// <exception cref="CbdException">
     /// The address is wrong, in use or off loopback, or a TLS file is wrong; nothing is bound then.
     /// </exception>
     public IExport Open(string address, SocketOptions options) => OpenNbd(address, options);

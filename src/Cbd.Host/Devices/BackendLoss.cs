@@ -1,15 +1,5 @@
 namespace Cbd.Host.Devices;
 
-/// <summary>What a device does with requests while its backend is away.</summary>
-internal enum OnBackendLoss
-{
-    /// <summary>They wait.</summary>
-    Queue = 0,
-
-    /// <summary>They are answered with EIO, those in flight too.</summary>
-    Fail = 1,
-}
-
 /// <summary>What a device was told to do while its backend is away.</summary>
 /// <param name="Action">Wait or fail.</param>
 /// <param name="TimeoutMs">With <see cref="OnBackendLoss.Queue"/>: they wait so long, then fail; 0: for ever.</param>

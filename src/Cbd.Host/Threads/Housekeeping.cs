@@ -350,7 +350,7 @@ internal sealed class Housekeeping
 
     private void OfferAnew(List<(BackendLife<MappedMemory, SafePolicy> Life, StartBackendOptions Options, Disk Disk)> again)
     {
-        using IDisposable? operation = _transport.Operations.TryBegin();
+        using IDisposable? operation = _transport.Verbs.TryBegin();
         foreach ((BackendLife<MappedMemory, SafePolicy> life, StartBackendOptions options, Disk disk) in again)
         {
             if (operation is not null)

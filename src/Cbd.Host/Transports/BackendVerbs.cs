@@ -79,11 +79,11 @@ internal sealed class BackendVerbs(Transport transport)
     }
 
     /// <summary>
-    /// Stops a backend. Throws <see cref="StillStoppingException"/> if it was accepted and the disk does not finish its requests in time:
-    /// it goes on by itself; forced, what hangs is left to the end of this process, and it throws TimedOut.
+    /// Stops a backend. If the disk does not finish its requests in time it goes on by itself, and the answer says so; forced, what
+    /// hangs is left to the end of this process, and it throws TimedOut.
     /// </summary>
     /// <param name="leaves">This host ends: the blkdevs wait for the next session, instead of failing.</param>
-    public void Stop(int backend, bool force, bool leaves)
+    public StopAnswer Stop(int backend, bool force, bool leaves)
     {
         using IDisposable operation = transport.Begin();
         BackendServer server;
@@ -94,24 +94,24 @@ internal sealed class BackendVerbs(Transport transport)
             server.Life.BeginStop(force, leaves, MonotonicClock.Milliseconds);
         }
 
-        FinishStop(server, force);
+        return FinishStop(server, force);
     }
 
     /// <summary>Waits for the end of a stop that was accepted.</summary>
-    public void FinishStop(BackendServer server, bool force)
+    public StopAnswer FinishStop(BackendServer server, bool force)
     {
         server.BeginEnd();
         long limit = MonotonicClock.Milliseconds + StopWaitMs;
         while (!TryFinishStop(server, JoinIntervalMs))
         {
-            if (MonotonicClock.Milliseconds < limit && (force || !transport.Operations.IsEnding))
+            if (MonotonicClock.Milliseconds < limit && (force || !transport.Verbs.IsEnding))
                 continue;
             int backend = server.Backend;
             if (!force)
             {
                 lock (transport.StateLock)
                     server.Life.StopTakesLong("the disk does not finish its requests", MonotonicClock.Milliseconds);
-                throw new StillStoppingException($"backend {backend}: the disk did not finish its requests within {StopWaitMs / 1000} s: it is stopping, and ends by itself when the disk answers; see backend-list, or stop it with --force");
+                return StopAnswer.Stopping($"backend {backend}: the disk did not finish its requests within {StopWaitMs / 1000} s: it is stopping, and ends by itself when the disk answers; see backend-list, or stop it with --force");
             }
 
             lock (transport.StateLock)
@@ -119,6 +119,8 @@ internal sealed class BackendVerbs(Transport transport)
             server.Abandon();
             throw new CbdException(CbdErrorKind.TimedOut, $"backend {backend}: the disk does not finish its requests; they are left to the kernel, and the entry and the disk's lock to the end of this process: restart the daemon when the disk answers again");
         }
+
+        return StopAnswer.Gone;
     }
 
     /// <summary>True when nothing is left of a backend that stops.</summary>

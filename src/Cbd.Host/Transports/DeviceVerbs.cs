@@ -71,10 +71,10 @@ internal sealed class DeviceVerbs(Transport transport)
     }
 
     /// <summary>
-    /// Stops a device of this host. Refused while it is used, unless forced. Throws <see cref="StillStoppingException"/> if it was
-    /// accepted and is not done in time: it goes on by itself.
+    /// Stops a device of this host. Refused while it is used, unless forced. A stop that was accepted and is not done in time goes
+    /// on by itself: the answer says so.
     /// </summary>
-    public void Stop(int device, bool force)
+    public StopAnswer Stop(int device, bool force)
     {
         using IDisposable operation = transport.Begin();
         DeviceServer server = Find(device);
@@ -84,10 +84,12 @@ internal sealed class DeviceVerbs(Transport transport)
         long limit = MonotonicClock.Milliseconds + StopWaitMs + (force ? 1000 : 0);
         while (!TryFinishStop(server, force))
         {
-            if (transport.Operations.IsEnding || MonotonicClock.Milliseconds > limit)
-                throw new StillStoppingException($"device {device} is stopping and ends by itself: {server.Life.Status.Reason}; see dev-list, or stop it with --force, which quarantines its channels");
+            if (transport.Verbs.IsEnding || MonotonicClock.Milliseconds > limit)
+                return StopAnswer.Stopping($"device {device} is stopping and ends by itself: {server.Life.Status.Reason}; see dev-list, or stop it with --force, which quarantines its channels");
             Thread.Sleep(PollIntervalMs);
         }
+
+        return StopAnswer.Gone;
     }
 
     /// <summary>
@@ -219,7 +221,7 @@ internal sealed class DeviceVerbs(Transport transport)
         }
 
         long limit = MonotonicClock.Milliseconds + StopWaitMs + 1000;
-        while (!TryFinishStop(server) && MonotonicClock.Milliseconds < limit && !transport.Operations.IsEnding)
+        while (!TryFinishStop(server) && MonotonicClock.Milliseconds < limit && !transport.Verbs.IsEnding)
             Thread.Sleep(PollIntervalMs);
     }
 

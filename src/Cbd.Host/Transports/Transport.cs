@@ -66,7 +66,7 @@ internal sealed class Transport
     public Lock StateLock { get; } = new();
 
     /// <summary>The verbs that are under way.</summary>
-    public Operations Operations { get; } = new();
+    public RunningVerbs Verbs { get; } = new();
 
     /// <summary>What drives the backends that serve, or did and stop. Under <see cref="StateLock"/>.</summary>
     public List<BackendServer> BackendServers { get; } = [];
@@ -100,12 +100,12 @@ internal sealed class Transport
     }
 
     /// <summary>A verb begins; dispose what it returns at its end.</summary>
-    public IDisposable Begin() => Operations.TryBegin() ?? throw WasUnregistered();
+    public IDisposable Begin() => Verbs.TryBegin() ?? throw WasUnregistered();
 
     /// <summary>Throws if a verb that waits has to give up.</summary>
     public void CheckGoesOn()
     {
-        if (Operations.IsEnding)
+        if (Verbs.IsEnding)
             throw WasUnregistered();
     }
 
@@ -151,7 +151,7 @@ internal sealed class Transport
     /// </summary>
     public void Close()
     {
-        if (!Operations.TryEndAll())
+        if (!Verbs.TryEndAll())
             return;
         _housekeeping.EndRejoining();
         lock (StateLock)

@@ -181,7 +181,8 @@ internal sealed class TransportLists(Transport transport)
                 _ => "direct",
             }),
             FlushError = listing.Body?.FlushError ?? 0,
-            Usage = own?.Usage,
+            CpuUs = own?.Usage.CpuMicroseconds,
+            AllocatedBytes = own?.Usage.AllocatedBytes,
             Session = listing.Word.Epoch,
             IsStopped = listing.Body?.IsStopped ?? false,
             Faults = own?.Faults,
@@ -203,7 +204,8 @@ internal sealed class TransportLists(Transport transport)
             Reason = status?.Reason ?? "",
             Since = SinceOf(status),
             Loss = own?.Life.Loss ?? "",
-            LossPolicy = own?.Life.LossPolicy,
+            OnBackendLoss = own?.Life.LossPolicy.Action,
+            LossTimeoutSeconds = (int?)(own?.Life.LossPolicy.TimeoutMs / 1000),
             Queues = own?.Life.QueueCount ?? listing.Body?.Channels.Count ?? 0,
             SizeBytes = own is not null ? own.Info.SizeBytes : listing.Body is { } body ? SizeOf(body.BackendId) : 0,
             ReadOnly = listing.Body?.ReadOnly ?? false,
@@ -223,7 +225,8 @@ internal sealed class TransportLists(Transport transport)
         Reason = device.Life.Status.Reason,
         Since = SinceOf(device.Life.Status),
         Loss = device.Life.Loss,
-        LossPolicy = device.Life.LossPolicy,
+        OnBackendLoss = device.Life.LossPolicy.Action,
+        LossTimeoutSeconds = (int)(device.Life.LossPolicy.TimeoutMs / 1000),
         Queues = device.Life.QueueCount,
         SizeBytes = device.Info.SizeBytes,
         ReadOnly = device.Info.ReadOnly,
@@ -241,7 +244,7 @@ internal sealed class TransportLists(Transport transport)
         };
     }
 
-    private static DateTime? SinceOf(LifeStatus? status) =>
+    internal static DateTime? SinceOf(LifeStatus? status) =>
         status is null ? null : DateTime.UtcNow - TimeSpan.FromMilliseconds(Math.Max(0, MonotonicClock.Milliseconds - status.SinceMs));
 
     /// <summary>Size of the disk that a device of another host is on, bytes; 0 while it cannot be read.</summary>

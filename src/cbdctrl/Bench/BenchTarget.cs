@@ -24,18 +24,18 @@ internal readonly record struct ServerUse(long CpuMicroseconds, long? AllocatedB
 /// <summary>A backend of a region, through a blkdev of this process.</summary>
 internal sealed class BackendTarget : BenchTarget
 {
-    private readonly INode _node;
+    private readonly IControl _control;
     private readonly int _transport;
     private readonly int _backend;
     private readonly LocalHost _host;
     private readonly LocalBlkdev _blkdev;
 
-    public BackendTarget(INode node, int transport, int backend, int queues, bool readOnly)
+    public BackendTarget(IControl control, int transport, int backend, int queues, bool readOnly)
     {
-        _node = node;
+        _control = control;
         _transport = transport;
         _backend = backend;
-        TransportDescription region = node.GetTransport(transport);
+        TransportDescription region = control.Execute(Operations.GetTransport, new TransportTarget { Transport = transport });
         Name = $"backend {backend} of {region.Path}, payload CRC {(region.PayloadCrc ? "on" : "off")}";
         _host = LocalHost.Join(region.Path, new LocalHostOptions { Name = $"cbdctrl-bench-{Environment.ProcessId}" });
         try
@@ -55,10 +55,10 @@ internal sealed class BackendTarget : BenchTarget
 
     public override ServerUse? Server()
     {
-        foreach (BackendDescription backend in _node.ListBackends(_transport, all: false))
+        foreach (BackendDescription backend in _control.Execute(Operations.ListBackends, new ListRequest { Transport = _transport }))
         {
             if (backend.BackendId == _backend)
-                return backend.Usage is { } usage ? new ServerUse(usage.CpuMicroseconds, usage.AllocatedBytes) : null;
+                return backend.CpuUs is { } cpu ? new ServerUse(cpu, backend.AllocatedBytes) : null;
         }
 
         return null;

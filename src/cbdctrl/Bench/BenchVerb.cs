@@ -30,7 +30,7 @@ internal static class BenchVerb
         {
             transport, backend, nbd, pattern, blockSize, depth, jobs, runTime, rampTime, size, think, verify, overwrite, mode, output,
         };
-        return new Verb(command, (line, node, text) =>
+        return new Verb(command, (line, control, text) =>
         {
             var options = new BenchOptions
             {
@@ -48,20 +48,20 @@ internal static class BenchVerb
             options.Check();
             if (options.Writes && !line.GetValue(overwrite))
                 throw new CbdException(CbdErrorKind.Denied, $"--rw {options.Pattern} overwrites what is on the device: say --overwrite if it may be lost");
-            using BenchTarget target = Open(line.GetValue(nbd), line.GetValue(backend), line.GetValue(transport), options, node);
+            using BenchTarget target = Open(line.GetValue(nbd), line.GetValue(backend), line.GetValue(transport), options, control);
             BenchReport report = BenchRun.Execute(options, target, Console.IsErrorRedirected ? null : Console.Error);
             text.Format = line.GetValue(output);
             text.Object(report, BenchJson.Readable.BenchReport, report.Rows());
         });
     }
 
-    private static BenchTarget Open(string? nbd, int? backend, int transport, BenchOptions options, INode node)
+    private static BenchTarget Open(string? nbd, int? backend, int transport, BenchOptions options, IControl control)
     {
         if (nbd is null == backend is null)
             throw new CbdException(CbdErrorKind.Invalid, "give one of --backend and --nbd");
         if (nbd is not null)
             return new NbdTarget(nbd);
-        return new BackendTarget(node, transport, backend!.Value, options.Jobs, readOnly: !options.Writes);
+        return new BackendTarget(control, transport, backend!.Value, options.Jobs, readOnly: !options.Writes);
     }
 
     private static Option<TimeSpan> Seconds(string name, string description, string otherwise) => new(name)

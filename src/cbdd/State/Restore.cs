@@ -1,6 +1,3 @@
-using Cbd.Host.Devices;
-using Cbd.Memory;
-using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon.State;
@@ -8,7 +5,7 @@ namespace Cbd.Programs.Daemon.State;
 /// <summary>
 /// Starts again what the record has pending, in its order. What fails is reported, one line each, and stays pending.
 /// </summary>
-internal sealed class Restore(INode node, StateRecord record, ILogger logger)
+internal sealed class Restore(IControl control, StateRecord record, ILogger logger)
 {
     /// <summary>Returns how many could not be started. <paramref name="isStopping"/> is asked before each.</summary>
     public int Run(Func<bool> isStopping)
@@ -38,28 +35,28 @@ internal sealed class Restore(INode node, StateRecord record, ILogger logger)
     {
         if (entry.Transport is { } transport)
         {
-            var id = node.RegisterTransport(new RegisterTransportOptions
+            var id = control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
             {
                 Host = transport.Host,
                 Path = transport.Region,
                 Coherence = transport.Coherence,
-            });
+            }).TransportId;
             return $"transport {id} on {transport.Region}";
         }
 
         if (entry.Backend is { } backend)
             return $"backend {StartBackend(backend)} on {backend.Path}";
         var device = StartDevice(entry.Device!);
-        return $"device {device.Node}{(device.Note.Length > 0 ? $": {device.Note}" : "")}";
+        return $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}";
     }
 
     private int StartBackend(BackendEntry backend)
     {
         var transport = TransportOf(backend.Region);
         // A record that our killed self left in the region is taken over, so that blkdevs of other hosts go on.
-        var left = node.ListBackends(transport, all: true).FirstOrDefault(b => b.BackendId == backend.BackendId);
+        var left = FindBackend(transport, backend.BackendId);
         var takesOver = left is not null && StateRecord.IsSameDisk(left.Path, backend.Path) && left.Alive != "alive";
-        return node.StartBackend(new StartBackendOptions
+        return control.Execute(Operations.StartBackend, new StartBackendOptions
         {
             Transport = transport,
             // Of a disk without a file the region knows the last size.
@@ -70,13 +67,13 @@ internal sealed class Restore(INode node, StateRecord record, ILogger logger)
             Engine = backend.Engine,
             BlockBytes = backend.BlockSize,
             Mode = PollModeText.Parse(backend.Mode ?? PollModeText.Adaptive),
-        });
+        }).BackendId;
     }
 
     private StartedDevice StartDevice(DeviceEntry device)
     {
         var transport = TransportOf(device.Region);
-        var backend = node.ListBackends(transport, all: true).FirstOrDefault(b => b.BackendId == device.BackendId)
+        var backend = FindBackend(transport, device.BackendId)
             ?? throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId}; start it, then the device");
         if (!StateRecord.IsSameDisk(backend.Path, device.BackendPath))
         {
@@ -84,7 +81,7 @@ internal sealed class Restore(INode node, StateRecord record, ILogger logger)
                 $"backend {device.BackendId} is '{backend.Path}' now and was '{device.BackendPath}'; start the device on the right one by hand");
         }
 
-        return node.StartDevice(new StartDeviceOptions
+        return control.Execute(Operations.StartDevice, new StartDeviceOptions
         {
             Transport = transport,
             Backend = device.BackendId,
@@ -92,8 +89,8 @@ internal sealed class Restore(INode node, StateRecord record, ILogger logger)
             Attach = device.Attach,
             Nbd = device.Nbd,
             Tls = device.Tls?.ToOptions(),
-            NbdConnections = device.NbdConnections ?? SocketOptions.DefaultConnections,
-            NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? SocketOptions.DefaultHandshakeSeconds,
+            NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,
+            NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
             Insecure = device.Insecure,
             ReadOnly = device.ReadOnly,
             Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
@@ -102,8 +99,11 @@ internal sealed class Restore(INode node, StateRecord record, ILogger logger)
         });
     }
 
+    private BackendDescription? FindBackend(int transport, int backend) =>
+        control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);
+
     private int TransportOf(string region) =>
-        node.ListTransports().FirstOrDefault(t => t.Path == region)?.TransportId
+        control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == region)?.TransportId
         ?? throw new CbdException(CbdErrorKind.NotFound, $"the transport on '{region}' is not registered");
 
     private static string Describe(StateEntry entry) => entry switch

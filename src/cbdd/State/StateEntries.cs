@@ -1,7 +1,5 @@
-using Cbd.Host.Devices;
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using Cbd.Host;
 
 namespace Cbd.Programs.Daemon.State;
 

@@ -93,7 +93,7 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
 
     /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
     public static bool IsSameDisk(string a, string b) =>
-        a == b || (RequestRules.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
+        a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
 
     /// <summary>Pending devices follow their backend to its new id.</summary>
     private void MoveDevices(BackendEntry before, int nowId)

@@ -9,7 +9,7 @@ public sealed partial class ProjectsTests
 {
     /// <summary>A project references only those above it; the two programs, which come last, not each other.</summary>
     private static readonly string[] s_order =
-        ["Cbd.Memory", "Cbd.Blocks", "Cbd.Protocol", "Cbd.Disks", "Cbd.Host", "Cbd", "Cbd.Exports", "Cbd.Control", "cbdd", "cbdctrl"];
+        ["Cbd.Errors", "Cbd.Memory", "Cbd.Blocks", "Cbd.Protocol", "Cbd.Disks", "Cbd.Control.Api", "Cbd.Host", "Cbd", "Cbd.Exports", "Cbd.Control", "cbdd", "cbdctrl"];
 
     [Fact]
     public void Reference_only_projects_above_them()
@@ -26,6 +26,14 @@ public sealed partial class ProjectsTests
         Assert.Equal(
             s_order.Order(StringComparer.Ordinal),
             SourceTree.Files("", ".csproj").Select(path => Path.GetFileNameWithoutExtension(path)).Order(StringComparer.Ordinal));
+
+    /// <summary>A program that talks to a daemon needs nothing of what a daemon is made of.</summary>
+    [Fact]
+    public void Need_no_engine_to_talk_to_a_daemon()
+    {
+        Assert.Equal(["Cbd.Errors"], References("Cbd.Control.Api"));
+        Assert.Empty(References("Cbd.Errors"));
+    }
 
     [Fact]
     public void Have_unsafe_code_in_Cbd_Memory_alone()

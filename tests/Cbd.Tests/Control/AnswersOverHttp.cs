@@ -1,5 +1,5 @@
 using System.Text;
-using Cbd.Control.Client;
+using Cbd.Control.Api.Client;
 using Cbd.Memory;
 using CsCheck;
 using Xunit;

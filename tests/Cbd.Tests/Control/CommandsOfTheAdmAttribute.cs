@@ -55,7 +55,7 @@ public sealed class CommandsOfTheAdmAttribute
     public void Starts_answer_as_the_verbs_do_and_stops_say_nothing()
     {
         var node = new ListedNode();
-        node.RegisterTransport(new RegisterTransportOptions { Host = "a", Path = "/r" });
+        node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "a", Path = "/r" });
         Assert.Equal("0", AdmCommand.Parse("op=backend-start,path=/dev/sdb").Execute(node, 0));
         Assert.Equal("nbd+unix:///?socket=/run/cbd/cbd0.nbd", AdmCommand.Parse("op=dev-start,backend_id=0").Execute(node, 0));
         Assert.Null(AdmCommand.Parse("op=dev-stop,devid=0,force=1").Execute(node, 0));

@@ -2,7 +2,7 @@ using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
-using Cbd.Control.Client;
+using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
 using Cbd.Memory;
 using Cbd.Programs.Daemon.Logs;
@@ -31,8 +31,8 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         _directory.Dispose();
     }
 
-    private Task<ControlServer> StartAsync(PeerAccess access, INode? node = null) =>
-        ControlServer.StartAsync(new CheckedNode(node ?? _node), SocketPath, access, new StderrLogs(_log, asJson: false));
+    private Task<ControlServer> StartAsync(PeerAccess access, IControl? control = null) =>
+        ControlServer.StartAsync(new CheckedControl(control ?? _node), SocketPath, access, new StderrLogs(_log, asJson: false));
 
     private (int Status, JsonElement Body) Ask(string method, string target, string? body = null)
     {
@@ -68,6 +68,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
             Engine = "pread",
             BlockBytes = 4096,
             Fenced = true,
+            Mode = PollMode.Sleep,
         };
         var device = new StartDeviceOptions
         {
@@ -79,31 +80,34 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
             NbdHandshakeSeconds = 30,
             Insecure = true,
             ReadOnly = true,
+            Mode = PollMode.Busy,
+            OnBackendLoss = OnBackendLoss.Queue,
+            LossTimeoutSeconds = 60,
         };
-        using var client = Client;
-        Assert.Equal(0, client.RegisterTransport(register));
-        Assert.Equal(9, client.StartBackend(backend));
-        Assert.Equal(new StartedDevice(0, "unix:/run/x.nbd"), client.StartDevice(device));
-        Assert.Equal(_node.ListTransports(), client.ListTransports());
-        Assert.Equal(_node.GetTransport(0), client.GetTransport(0));
-        Assert.Equal(_node.ListHosts(0), client.ListHosts(0));
-        Assert.Equivalent(_node.ListBackends(0, true), client.ListBackends(0, true), strict: true);
-        Assert.Equal(_node.ListDevices(0, true), client.ListDevices(0, true));
-        Assert.Equal(_node.ListChannels(0), client.ListChannels(0));
-        Assert.Equivalent(_node.ReadFlights(0, new FlightFilter()), client.ReadFlights(0, new FlightFilter { Device = 5, Channel = 6 }), strict: true);
-        client.SetFaults(0, 9, ["delay,ms=1", "error,op=flush"]);
-        client.ClearHost(0, 1, force: true, fenced: false);
-        client.ClearBackend(0, 1, force: false, fenced: true);
-        Assert.Equal(new ResizedBackend(1L << 41), client.ResizeBackend(0, 9, 1L << 41));
-        Assert.Equal(new ResizedBackend(7, "device 0: keeps its old size"), client.ResizeBackend(0, 9, 7));
-        Assert.Equal(2147483648, client.ResizeBackend(0, 9, null).SizeBytes);
-        client.ClearDevice(0, 1, force: true, fenced: true);
-        client.StopDevice(0, 0, force: true);
-        client.StopBackend(0, 9, force: false);
-        client.UnregisterTransport(0);
+        var client = Client;
+        Assert.Equal(0, client.Execute(Operations.RegisterTransport, register).TransportId);
+        Assert.Equal(9, client.Execute(Operations.StartBackend, backend).BackendId);
+        Assert.Equal(new StartedDevice(0, "unix:/run/x.nbd"), client.Execute(Operations.StartDevice, device));
+        SameFromBoth(Operations.ListTransports, new ControlRequest());
+        SameFromBoth(Operations.GetTransport, new TransportTarget());
+        SameFromBoth(Operations.ListHosts, new TransportTarget());
+        SameFromBoth(Operations.ListBackends, new ListRequest { All = true });
+        SameFromBoth(Operations.ListDevices, new ListRequest { All = true });
+        SameFromBoth(Operations.ListChannels, new TransportTarget());
+        SameFromBoth(Operations.ReadFlights, new FlightFilter { Device = 5, Channel = 6 });
+        client.Execute(Operations.SetFaults, new FaultsRequest { Id = 9, Faults = ["delay,ms=1", "error,op=flush"] });
+        client.Execute(Operations.ClearHost, new ClearRequest { Id = 1, Force = true });
+        client.Execute(Operations.ClearBackend, new ClearRequest { Id = 1, Fenced = true });
+        Assert.Equal(new ResizedBackend(1L << 41), client.Execute(Operations.ResizeBackend, new ResizeRequest { Id = 9, SizeBytes = 1L << 41 }));
+        Assert.Equal(new ResizedBackend(7, "device 0: keeps its old size"), client.Execute(Operations.ResizeBackend, new ResizeRequest { Id = 9, SizeBytes = 7 }));
+        Assert.Equal(2147483648, client.Execute(Operations.ResizeBackend, new ResizeRequest { Id = 9 }).SizeBytes);
+        client.Execute(Operations.ClearDevice, new ClearRequest { Id = 1, Force = true, Fenced = true });
+        client.Execute(Operations.StopDevice, new StopRequest { Id = 0, Force = true });
+        client.Execute(Operations.StopBackend, new StopRequest { Id = 9 });
+        client.Execute(Operations.UnregisterTransport, new TransportTarget());
         Assert.Equal(
             [
-                $"{register}", $"{backend}", $"{device}", $"{new FlightFilter()}", $"{new FlightFilter { Device = 5, Channel = 6 }}",
+                $"{register}", $"{backend}", $"{device}", $"{new FlightFilter { Device = 5, Channel = 6 }}", $"{new FlightFilter { Device = 5, Channel = 6 }}",
                 "set faults 0 9 delay,ms=1 error,op=flush", "clear host 0 1 True False", "clear backend 0 1 False True",
                 "resize backend 0 9 2199023255552", "resize backend 0 9 7", "resize backend 0 9 ",
                 "clear device 0 1 True True", "stop device 0 0 True", "stop backend 0 9 False", "unregister 0",
@@ -111,14 +115,19 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
             _node.Calls);
     }
 
+    private void SameFromBoth<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
+        where TRequest : ControlRequest
+        where TAnswer : class =>
+        Assert.Equivalent(_node.Execute(operation, request), Client.Execute(operation, request), strict: true);
+
     [Fact]
     public void Lists_of_this_host_and_of_all_hosts_differ()
     {
-        using var client = Client;
-        client.RegisterTransport(new RegisterTransportOptions { Host = "a", Path = "/r" });
+        var client = Client;
+        client.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "a", Path = "/r" });
         _node.AddForeignBackend(0, 3, "/dev/sdz", "dead");
-        Assert.Empty(client.ListBackends(0, all: false));
-        Assert.Equal("dead", Assert.Single(client.ListBackends(0, all: true)).Alive);
+        Assert.Empty(client.Execute(Operations.ListBackends, new ListRequest()));
+        Assert.Equal("dead", Assert.Single(client.Execute(Operations.ListBackends, new ListRequest { All = true })).Alive);
     }
 
     [Theory]
@@ -128,9 +137,9 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     public void An_error_of_the_node_arrives_as_it_was_thrown(CbdErrorKind kind)
     {
         _node.Failure = new CbdException(kind, "host 'ä' is taken by a live host; choose another name");
-        using var client = Client;
+        var client = Client;
         var error = Assert.Throws<CbdException>(() =>
-            client.RegisterTransport(new RegisterTransportOptions { Host = "ä", Path = "/r" }));
+            client.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "ä", Path = "/r" }));
         Assert.Equal(kind, error.Kind);
         Assert.Equal("host 'ä' is taken by a live host; choose another name", error.Message);
     }
@@ -145,7 +154,27 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         Assert.Equal("there is no transport 7; tp-list shows those that are", problem.GetProperty("detail").GetString());
     }
 
+    [Fact]
+    public void What_is_still_stopping_is_answered_as_no_answer_in_time_with_the_reason()
+    {
+        var client = Client;
+        client.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "a", Path = "/r" });
+        client.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/d" });
+        _node.StopAnswer = StopAnswer.Stopping("backend 0 is stopping: the disk does not answer");
+        var (status, problem) = Ask("POST", "/v1/transports/0/backends/0/stop", "{}");
+        Assert.Equal(504, status);
+        Assert.Equal("timed_out", problem.GetProperty("kind").GetString());
+        Assert.Equal("backend 0 is stopping: the disk does not answer", problem.GetProperty("detail").GetString());
+    }
+
     [Theory]
+    [InlineData("GET", "/v1/transports/0/flights?channel=-1", null, 400, "channel id -1 is negative")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","mode":"lazy"}""", 400, "mode is 'lazy': use adaptive, busy or sleep")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","mode":1}""", 400, "not the JSON it must be")]
+    [InlineData("POST", "/v1/transports/0/backends", """{"path":"/d","transport":1}""", 400, "transport")]
+    [InlineData("POST", "/v1/transports/0/backends/0/stop", """{"id":1}""", 400, "id")]
+    [InlineData("POST", "/v1/transports/0/devices", """{"backend_id":0,"attach":"scsi"}""", 400, "attach 'scsi' is not known; use auto, ublk, nbd, fuse or none")]
+    [InlineData("PUT", "/v1/transports/0/backends/0/faults", """{"faults":["melt"]}""", 400, "fault 'melt'")]
     [InlineData("GET", "/v1/transports/x", null, 400, "Failed to bind parameter")]
     [InlineData("GET", "/v1/transports/99999999999", null, 400, "Failed to bind parameter")]
     [InlineData("GET", "/v1/transports/-1", null, 400, "transport id -1 is negative")]
@@ -197,7 +226,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         var (status, problem) = Ask("POST", "/v1/transports", body);
         Assert.Equal(413, status);
         Assert.Contains($"longer than {ControlServer.MaxBodyBytes} bytes", problem.GetProperty("detail").GetString());
-        Assert.Empty(Client.ListTransports());
+        Assert.Empty(Client.Execute(Operations.ListTransports, new ControlRequest()));
     }
 
     [Fact]
@@ -211,20 +240,21 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         for (int received; (received = socket.Receive(answer.AsSpan(length))) > 0;)
             length += received;
         Assert.StartsWith("HTTP/1.1 400", Encoding.ASCII.GetString(answer, 0, length), StringComparison.Ordinal);
-        Assert.Empty(Client.ListTransports());
+        Assert.Empty(Client.Execute(Operations.ListTransports, new ControlRequest()));
     }
 
     [Fact]
     public async Task A_bug_behind_a_route_is_an_answer_and_a_log_line_and_not_the_end()
     {
         await _server.DisposeAsync();
-        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new BuggyNode(_node));
-        using var client = Client;
-        client.RegisterTransport(new RegisterTransportOptions { Host = "a", Path = "/r" });
-        var error = Assert.Throws<CbdException>(() => client.StartBackend(new StartBackendOptions { Path = "/d" }));
+        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new InterceptedControl(_node, request =>
+            request is StartBackendOptions ? throw new InvalidOperationException("the writer word is its own") : request));
+        var client = Client;
+        client.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "a", Path = "/r" });
+        var error = Assert.Throws<CbdException>(() => client.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/d" }));
         Assert.Equal("this is a bug in cbdd, please report it: InvalidOperationException: the writer word is its own", error.Message);
         Assert.Contains("error control: POST /v1/transports/0/backends failed inside: System.InvalidOperationException", _log.ToString());
-        Assert.Single(client.ListTransports());
+        Assert.Single(client.Execute(Operations.ListTransports, new ControlRequest()));
     }
 
     [Fact]
@@ -263,7 +293,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     {
         await _server.DisposeAsync();
         Assert.False(File.Exists(SocketPath));
-        var error = Assert.Throws<NoDaemonException>(() => Client.ListTransports());
+        var error = Assert.Throws<NoDaemonException>(() => Client.Execute(Operations.ListTransports, new ControlRequest()));
         Assert.Equal(
             $"no daemon answers on '{SocketPath}' (there is no socket); start one with: cbdd --run-dir {_directory.Path}", error.Message);
         _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId));
@@ -301,10 +331,5 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         var output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         return (process.ExitCode, output);
-    }
-
-    private sealed class BuggyNode(INode inner) : ForwardingNode(inner)
-    {
-        public override int StartBackend(StartBackendOptions options) => throw new InvalidOperationException("the writer word is its own");
     }
 }

@@ -10,7 +10,7 @@ public sealed class FlightRecorderFiles : IDisposable
     private readonly TemporaryDirectory _directory = new();
     private readonly ListedNode _node = new();
 
-    public FlightRecorderFiles() => _node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+    public FlightRecorderFiles() => _node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
 
     public void Dispose() => _directory.Dispose();
 
@@ -44,7 +44,7 @@ public sealed class FlightRecorderFiles : IDisposable
         FlightFiles.OnCrash("handler thread failed");
         Assert.Contains("handler thread failed", File.ReadLines(Assert.Single(Files)).First(), StringComparison.Ordinal);
         _node.Failure = null;
-        _node.UnregisterTransport(0);
+        _node.Execute(Operations.UnregisterTransport, new TransportTarget());
         FlightFiles.OnCrash("the node has nothing");
         Assert.Equal(2, Files.Length);
     }

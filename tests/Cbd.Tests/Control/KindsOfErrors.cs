@@ -1,5 +1,4 @@
 using Cbd.Control;
-using Cbd.Control.Json;
 using Cbd.Memory;
 using Xunit;
 

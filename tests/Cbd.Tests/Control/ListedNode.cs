@@ -1,4 +1,3 @@
-using Cbd.Memory;
 using Cbd.Host;
 
 namespace Cbd.Tests.Control;
@@ -14,6 +13,28 @@ internal sealed class ListedNode : INode
     private readonly List<(int Transport, BackendDescription Backend)> _backends = [];
     private readonly List<(int Transport, DeviceDescription Device)> _devices = [];
     private readonly List<string> _calls = [];
+    private readonly OperationHandlers _operations;
+
+    public ListedNode() => _operations = new OperationHandlers()
+        .Add(Operations.ListTransports, _ => [.. _transports])
+        .Add(Operations.RegisterTransport, Register)
+        .Add(Operations.GetTransport, r => Transport(r.Transport))
+        .Add(Operations.UnregisterTransport, Unregister)
+        .Add(Operations.ListChannels, r => Channels(r.Transport))
+        .Add(Operations.ReadFlights, Flights)
+        .Add(Operations.ListHosts, r =>
+            [new(3, Transport(r.Transport).HostName, "alive", "ACTIVE", true), new(4, "beta", "unknown", "ACTIVE", false)])
+        .Add(Operations.ClearHost, r => Call($"clear host {r.Transport} {r.Id} {r.Force} {r.Fenced}"))
+        .Add(Operations.ListBackends, Backends)
+        .Add(Operations.StartBackend, Start)
+        .Add(Operations.StopBackend, StopBackend)
+        .Add(Operations.ClearBackend, r => Call($"clear backend {r.Transport} {r.Id} {r.Force} {r.Fenced}"))
+        .Add(Operations.ResizeBackend, Resize)
+        .Add(Operations.SetFaults, r => Call($"set faults {r.Transport} {r.Id} {string.Join(' ', r.Faults)}"))
+        .Add(Operations.ListDevices, Devices)
+        .Add(Operations.StartDevice, Start)
+        .Add(Operations.StopDevice, StopDevice)
+        .Add(Operations.ClearDevice, r => Call($"clear device {r.Transport} {r.Id} {r.Force} {r.Fenced}"));
 
     /// <summary>Thrown by the next start or stop, if set.</summary>
     public CbdException? Failure { get; set; }
@@ -27,10 +48,22 @@ internal sealed class ListedNode : INode
         }
     }
 
+    /// <summary>What stops answer.</summary>
+    public StopAnswer StopAnswer { get; set; } = StopAnswer.Gone;
+
     public void AddForeignBackend(int transport, int backend, string path, string alive) =>
         _backends.Add((transport, Backend(backend, host: 7, path) with { Alive = alive }));
 
-    public int RegisterTransport(RegisterTransportOptions options)
+    public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
+        where TRequest : ControlRequest
+        where TAnswer : class =>
+        _operations.Execute(operation, request);
+
+    public void LeaveBackend(int transport, int backend) => Call($"leave backend {transport} {backend}");
+
+    public void Dispose() => Call("dispose");
+
+    private TransportStarted Register(RegisterTransportOptions options)
     {
         Call($"{options}");
         if (_transports.Any(t => t.Path == options.Path))
@@ -55,6 +88,8 @@ internal sealed class ListedNode : INode
             BytesPerChannel = options.ChannelSizeBytes ?? 4194304,
             ChannelCount = options.Channels ?? 64,
             HostId = 3,
+            MyHostId = 3,
+            Failure = "",
             HostName = options.Host,
             Path = options.Path,
             Coherence = options.Coherence ?? "hardware",
@@ -63,30 +98,23 @@ internal sealed class ListedNode : INode
             SizeBytes = options.SizeBytes ?? 536870912,
             Uuid = new Guid("00112233-4455-6677-8899-aabbccddeeff"),
         });
-        return id;
+        return new TransportStarted { TransportId = id };
     }
 
-    public void UnregisterTransport(int transport)
+    private void Unregister(TransportTarget request)
     {
-        Call($"unregister {transport}");
-        _transports.Remove(GetTransport(transport));
+        Call($"unregister {request.Transport}");
+        _transports.Remove(Transport(request.Transport));
     }
 
-    public IReadOnlyList<TransportDescription> ListTransports() => [.. _transports];
-
-    public TransportDescription GetTransport(int transport) =>
+    private TransportDescription Transport(int transport) =>
         _transports.FirstOrDefault(t => t.TransportId == transport)
         ?? throw new CbdException(CbdErrorKind.NotFound, $"there is no transport {transport}; tp-list shows those that are");
 
-    public IReadOnlyList<HostDescription> ListHosts(int transport) =>
-        [new(3, GetTransport(transport).HostName, "alive", "ACTIVE", true), new(4, "beta", "unknown", "ACTIVE", false)];
-
-    public void ClearHost(int transport, int host, bool force, bool fenced) => Call($"clear host {transport} {host} {force} {fenced}");
-
-    public int StartBackend(StartBackendOptions options)
+    private BackendStarted Start(StartBackendOptions options)
     {
         Call($"{options}");
-        GetTransport(options.Transport);
+        Transport(options.Transport);
         if (options.Backend is { } taken)
             _backends.RemoveAll(b => b.Transport == options.Transport && b.Backend.BackendId == taken);
         var id = options.Backend ?? FreeId(_backends.Where(b => b.Transport == options.Transport).Select(b => b.Backend.BackendId));
@@ -97,42 +125,40 @@ internal sealed class ListedNode : INode
             BlockBytes = options.BlockBytes ?? 512,
             Faults = options.Faults is { } faults ? [.. faults.Where(f => f != "off").Select(f => new FaultDescription(f, 2))] : null,
         }));
-        return id;
+        return new BackendStarted { BackendId = id };
     }
 
-    public void StopBackend(int transport, int backend, bool force)
+    private StopAnswer StopBackend(StopRequest request)
     {
-        Call($"stop backend {transport} {backend} {force}");
-        if (_backends.RemoveAll(b => b.Transport == transport && b.Backend.BackendId == backend) == 0)
-            throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {backend}");
+        Call($"stop backend {request.Transport} {request.Id} {request.Force}");
+        if (_backends.RemoveAll(b => b.Transport == request.Transport && b.Backend.BackendId == request.Id) == 0)
+            throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {request.Id}");
+        return StopAnswer;
     }
 
-    public void ClearBackend(int transport, int backend, bool force, bool fenced) =>
-        Call($"clear backend {transport} {backend} {force} {fenced}");
-
-    public ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes)
+    private ResizedBackend Resize(ResizeRequest request)
     {
-        Call($"resize backend {transport} {backend} {sizeBytes}");
-        var place = _backends.FindIndex(b => b.Transport == transport && b.Backend.BackendId == backend);
+        Call($"resize backend {request.Transport} {request.Id} {request.SizeBytes}");
+        var place = _backends.FindIndex(b => b.Transport == request.Transport && b.Backend.BackendId == request.Id);
         if (place < 0)
-            throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {backend}");
-        var now = _backends[place].Backend with { SizeBytes = sizeBytes ?? 2147483648 };
+            throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {request.Id}");
+        var now = _backends[place].Backend with { SizeBytes = request.SizeBytes ?? 2147483648 };
         if (now.Path.StartsWith("memory:", StringComparison.Ordinal))
             now = now with { Path = $"memory:{now.SizeBytes}" };
-        _backends[place] = (transport, now);
-        return new ResizedBackend(now.SizeBytes, sizeBytes == 7 ? "device 0: keeps its old size" : "");
+        _backends[place] = (request.Transport, now);
+        return new ResizedBackend(now.SizeBytes, request.SizeBytes == 7 ? "device 0: keeps its old size" : "");
     }
 
-    public IReadOnlyList<BackendDescription> ListBackends(int transport, bool all)
+    private BackendDescription[] Backends(ListRequest request)
     {
-        GetTransport(transport);
-        return [.. _backends.Where(b => b.Transport == transport && (all || b.Backend.HostId == 3)).Select(b => b.Backend)];
+        Transport(request.Transport);
+        return [.. _backends.Where(b => b.Transport == request.Transport && (request.All || b.Backend.HostId == 3)).Select(b => b.Backend)];
     }
 
-    public StartedDevice StartDevice(StartDeviceOptions options)
+    private StartedDevice Start(StartDeviceOptions options)
     {
         Call($"{options}");
-        GetTransport(options.Transport);
+        Transport(options.Transport);
         var id = FreeId(_devices.Where(d => d.Transport == options.Transport).Select(d => d.Device.BlkdevId));
         var name = options.Nbd ?? $"nbd+unix:///?socket=/run/cbd/cbd{id}.nbd";
         _devices.Add((options.Transport, new DeviceDescription
@@ -141,6 +167,7 @@ internal sealed class ListedNode : INode
             HostId = 3,
             BackendId = options.Backend,
             Name = name,
+            Node = "",
             Alive = "alive",
             State = "running",
             Queues = options.Queues ?? 2,
@@ -150,25 +177,23 @@ internal sealed class ListedNode : INode
         return new StartedDevice(id, name);
     }
 
-    public void StopDevice(int transport, int device, bool force)
+    private StopAnswer StopDevice(StopRequest request)
     {
-        Call($"stop device {transport} {device} {force}");
-        if (_devices.RemoveAll(d => d.Transport == transport && d.Device.BlkdevId == device) == 0)
-            throw new CbdException(CbdErrorKind.NotFound, $"there is no device {device}");
+        Call($"stop device {request.Transport} {request.Id} {request.Force}");
+        if (_devices.RemoveAll(d => d.Transport == request.Transport && d.Device.BlkdevId == request.Id) == 0)
+            throw new CbdException(CbdErrorKind.NotFound, $"there is no device {request.Id}");
+        return StopAnswer;
     }
 
-    public void ClearDevice(int transport, int device, bool force, bool fenced) =>
-        Call($"clear device {transport} {device} {force} {fenced}");
-
-    public IReadOnlyList<DeviceDescription> ListDevices(int transport, bool all)
+    private DeviceDescription[] Devices(ListRequest request)
     {
-        GetTransport(transport);
-        return [.. _devices.Where(d => d.Transport == transport).Select(d => d.Device)];
+        Transport(request.Transport);
+        return [.. _devices.Where(d => d.Transport == request.Transport).Select(d => d.Device)];
     }
 
-    public IReadOnlyList<ChannelDescription> ListChannels(int transport)
+    private ChannelDescription[] Channels(int transport)
     {
-        GetTransport(transport);
+        Transport(transport);
         return
         [
             new ChannelDescription
@@ -179,13 +204,10 @@ internal sealed class ListedNode : INode
         ];
     }
 
-    public void SetFaults(int transport, int backend, IReadOnlyList<string> faults) =>
-        Call($"set faults {transport} {backend} {string.Join(' ', faults)}");
-
     /// <summary>Called while flights are read.</summary>
     public Action OnReadFlights { get; set; } = () => { };
 
-    public IReadOnlyList<FlightDescription> ReadFlights(int transport, FlightFilter filter)
+    private FlightDescription[] Flights(FlightFilter filter)
     {
         Call($"{filter}");
         OnReadFlights();
@@ -193,7 +215,7 @@ internal sealed class ListedNode : INode
         [
             new FlightDescription
             {
-                TransportId = transport, ChannelId = 4, Side = "queue", BackendId = 2, BlkdevId = 1, Recorded = 700,
+                TransportId = filter.Transport, ChannelId = 4, Side = "queue", BackendId = 2, BlkdevId = 1, Recorded = 700,
                 Events =
                 [
                     new(new DateTime(2026, 1, 2, 3, 4, 5, 6, DateTimeKind.Utc), "issued", 9, 12, "write", "fua", 8192, 4096, 3, 0, ""),
@@ -203,8 +225,6 @@ internal sealed class ListedNode : INode
             },
         ];
     }
-
-    public void Dispose() => Call("dispose");
 
     private void Call(string what)
     {

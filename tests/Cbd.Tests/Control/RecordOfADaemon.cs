@@ -1,5 +1,3 @@
-using Cbd.Host.Devices;
-using Cbd.Protocol.Blkdevs;
 using Cbd.Memory;
 using Cbd.Programs.Daemon;
 using Cbd.Programs.Daemon.State;
@@ -23,17 +21,17 @@ public sealed class RecordOfADaemon : IDisposable
 
     private static readonly TlsOptions s_tls = new() { Require = false, Certificates = "/pki", VerifyPeer = true, Allow = ["alice", "bob"] };
 
-    private static RecordingNode Recorded(INode node, StateRecord record) => new(node, record);
+    private static RecordingControl Recorded(IControl node, StateRecord record) => new(node, record);
 
     private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
 
-    private static void StartAll(RecordingNode node)
+    private static void StartAll(RecordingControl node)
     {
-        node.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
-        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
-        node.StartBackend(new StartBackendOptions { Path = "memory:64M" });
-        node.StartDevice(new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 });
-        node.StartDevice(new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 });
+        node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
+        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
+        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "memory:64M" });
+        node.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 });
+        node.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 });
     }
 
     [Fact]
@@ -60,11 +58,21 @@ public sealed class RecordOfADaemon : IDisposable
     {
         var node = Recorded(new ListedNode(), NewRecord());
         StartAll(node);
-        node.StopDevice(0, 0, force: false);
-        node.StopBackend(0, 1, force: false);
+        node.Execute(Operations.StopDevice, new StopRequest { Id = 0 });
+        node.Execute(Operations.StopBackend, new StopRequest { Id = 1 });
         Assert.Equal(3, File.Read().Count);
-        node.UnregisterTransport(0);
+        node.Execute(Operations.UnregisterTransport, new TransportTarget());
         Assert.Empty(File.Read());
+    }
+
+    [Fact]
+    public void What_is_still_stopping_is_not_restored()
+    {
+        var inner = new ListedNode { StopAnswer = StopAnswer.Stopping("device 0 is stopping") };
+        var node = Recorded(inner, NewRecord());
+        StartAll(node);
+        Assert.Equal("stopping", node.Execute(Operations.StopDevice, new StopRequest()).State);
+        Assert.Equal(4, File.Read().Count);
     }
 
     [Fact]
@@ -75,9 +83,9 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(node);
         var before = System.IO.File.ReadAllText(File.FilePath);
         inner.Failure = new CbdException(CbdErrorKind.Busy, "in use");
-        Assert.Throws<CbdException>(() => node.StopBackend(0, 0, force: false));
+        Assert.Throws<CbdException>(() => node.Execute(Operations.StopBackend, new StopRequest { Id = 0 }));
         inner.Failure = new CbdException(CbdErrorKind.NotFound, "no disk");
-        Assert.Throws<CbdException>(() => node.StartBackend(new StartBackendOptions { Path = "/dev/sdx" }));
+        Assert.Throws<CbdException>(() => node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdx" }));
         Assert.Equal(before, System.IO.File.ReadAllText(File.FilePath));
     }
 
@@ -103,8 +111,8 @@ public sealed class RecordOfADaemon : IDisposable
         var inner = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
         var node = Recorded(inner, record);
         new Restore(node, record, _logger).Run(() => false);
-        node.RegisterTransport(new RegisterTransportOptions { Host = "beta", Path = "/r" });
-        node.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+        node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "beta", Path = "/r" });
+        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
         Assert.Equal(5, record.Entries.Count);
         Assert.Equal("beta", record.Entries[0].Transport!.Host);
         Assert.Equal(1, record.Entries[1].Backend!.Handlers);
@@ -116,7 +124,8 @@ public sealed class RecordOfADaemon : IDisposable
     {
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var record = NewRecord(restore: true);
-        var node = new ShiftedBackends(new ListedNode());
+        var next = 10;
+        var node = new InterceptedControl(new ListedNode(), request => request is StartBackendOptions options ? options with { Backend = next++ } : request);
         new Restore(Recorded(node, record), record, _logger).Run(() => false);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
         Assert.Equal([11, 10], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendId));
@@ -127,16 +136,16 @@ public sealed class RecordOfADaemon : IDisposable
     {
         var first = new ListedNode();
         var recorded = Recorded(first, NewRecord());
-        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         first.AddForeignBackend(0, 5, "/dev/sdq", "alive");
-        recorded.StartDevice(new StartDeviceOptions { Backend = 5 });
+        recorded.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 5 });
 
         var node = new ListedNode();
         node.AddForeignBackend(0, 5, "/dev/other", "alive");
         var record = NewRecord(restore: true);
         Assert.Equal(1, new Restore(Recorded(node, record), record, _logger).Run(() => false));
         Assert.Contains("backend 5 is '/dev/other' now and was '/dev/sdq'", _log.ToString());
-        Assert.Empty(node.ListDevices(0, all: true));
+        Assert.Empty(node.Execute(Operations.ListDevices, new ListRequest { All = true }));
     }
 
     [Theory]
@@ -145,8 +154,8 @@ public sealed class RecordOfADaemon : IDisposable
     public void A_backend_that_a_killed_self_left_is_taken_over_and_a_live_one_is_not(string alive, int? taken)
     {
         var recorded = Recorded(new ListedNode(), NewRecord());
-        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
-        recorded.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
+        recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
 
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "/dev/sdb", alive);
@@ -159,17 +168,17 @@ public sealed class RecordOfADaemon : IDisposable
     public void A_disk_without_a_file_is_restored_with_its_last_size_and_devices_follow()
     {
         var recorded = Recorded(new ListedNode(), NewRecord());
-        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
-        recorded.StartBackend(new StartBackendOptions { Path = "memory:64M" });
-        recorded.StartBackend(new StartBackendOptions { Path = "/dev/sdb" });
-        recorded.StartDevice(new StartDeviceOptions { Backend = 0 });
-        Assert.Equal(128 << 20, recorded.ResizeBackend(0, 0, 128 << 20).SizeBytes);
-        recorded.ResizeBackend(0, 1, 128 << 20);
+        recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.Execute(Operations.StartBackend, new StartBackendOptions { Path = "memory:64M" });
+        recorded.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
+        recorded.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0 });
+        Assert.Equal(128 << 20, recorded.Execute(Operations.ResizeBackend, new ResizeRequest { Id = 0, SizeBytes = 128 << 20 }).SizeBytes);
+        recorded.Execute(Operations.ResizeBackend, new ResizeRequest { Id = 1, SizeBytes = 128 << 20 });
 
         var node = new ListedNode();
         var record = NewRecord(restore: true);
         Assert.Equal(0, new Restore(Recorded(node, record), record, _logger).Run(() => false));
-        Assert.Equal(["memory:134217728", "/dev/sdb"], node.ListBackends(0, true).Select(b => b.Path));
+        Assert.Equal(["memory:134217728", "/dev/sdb"], node.Execute(Operations.ListBackends, new ListRequest { All = true }).Select(b => b.Path));
         Assert.Equal(["memory:134217728"], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendPath));
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
     }
@@ -178,8 +187,8 @@ public sealed class RecordOfADaemon : IDisposable
     public void What_the_region_knows_of_a_disk_without_a_file_wins_over_an_older_record()
     {
         var recorded = Recorded(new ListedNode(), NewRecord());
-        recorded.RegisterTransport(new RegisterTransportOptions { Host = "alpha", Path = "/r" });
-        recorded.StartBackend(new StartBackendOptions { Path = "memory:64M" });
+        recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.Execute(Operations.StartBackend, new StartBackendOptions { Path = "memory:64M" });
 
         // Killed after the region had the new size and before the record had it.
         var node = new ListedNode();
@@ -288,14 +297,5 @@ public sealed class RecordOfADaemon : IDisposable
         var error = Assert.Throws<CbdException>(() => OwnedDirectory.Take(_directory.File("file/run"), "run directory", "--run-dir"));
         Assert.Contains($"'{_directory.File("file/run")}'", error.Message);
         Assert.Contains("--run-dir", error.Message);
-    }
-
-    /// <summary>A node that gives backends ids from 10 on.</summary>
-    private sealed class ShiftedBackends(ListedNode inner) : ForwardingNode(inner)
-    {
-        private int _next = 10;
-
-        public override int StartBackend(StartBackendOptions options) =>
-            base.StartBackend(options with { Backend = _next++ });
     }
 }

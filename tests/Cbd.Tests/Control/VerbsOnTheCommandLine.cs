@@ -1,4 +1,3 @@
-using Cbd.Host.Devices;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Host;
@@ -95,7 +94,7 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     {
         Run("tp-reg -H a -p /r");
         Assert.Equal("0\n", Run("backend-start -p /d --fault error,op=read --fault 'delay,ms=5'"));
-        Assert.Equal(["error,op=read", "delay,ms=5"], _node.ListBackends(0, all: false)[0].Faults!.Select(f => f.Spec));
+        Assert.Equal(["error,op=read", "delay,ms=5"], _node.Execute(Operations.ListBackends, new ListRequest())[0].Faults!.Select(f => f.Spec));
         Assert.Equal("error,op=read\ndelay,ms=5\n", Run("backend-fault -b 0"));
         Assert.Equal("", Run("backend-fault -b 0 stuck error,count=1"));
         Assert.Equal("", Run("backend-fault -b 0 off"));
@@ -110,7 +109,7 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.StartsWith("transport 0, channel 4, queue of device 1 on backend 2: 700 events", Run("dump"), StringComparison.Ordinal);
         Assert.StartsWith("[\n  {\n    \"transport_id\": 2,", Run("dump -t 2 -d 1 -b 2 --channel 4 -o json"), StringComparison.Ordinal);
         Assert.Equal(
-            [$"{new FlightFilter()}", $"{new FlightFilter { Device = 1, Backend = 2, Channel = 4 }}"],
+            [$"{new FlightFilter()}", $"{new FlightFilter { Transport = 2, Device = 1, Backend = 2, Channel = 4 }}"],
             _node.Calls);
     }
 
@@ -144,11 +143,12 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     public void Backend_start_with_D_stops_the_backend_again_when_the_device_cannot_be_started()
     {
         Run("tp-reg -H a -p /r");
-        var failing = new FailingDeviceStart(_node);
+        var failing = new InterceptedControl(_node, request =>
+            request is StartDeviceOptions ? throw new CbdException(CbdErrorKind.Exhausted, "no free channel") : request);
         var verb = _verbs.ParseLine("backend-start -p /dev/sdb --start-dev");
         var error = Assert.Throws<CbdException>(() => verb.Execute(failing, new VerbOutput(new StringWriter(), false)));
         Assert.Equal("no free channel", error.Message);
-        Assert.Empty(_node.ListBackends(0, all: true));
+        Assert.Empty(_node.Execute(Operations.ListBackends, new ListRequest { All = true }));
     }
 
     [Fact]
@@ -192,6 +192,20 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         Assert.Equal("", Run("dev-stop -d 0"));
         Assert.Equal("", Run("backend-stop -b 0"));
         Assert.Equal("", Run("tp-unreg"));
+    }
+
+    [Fact]
+    public void A_stop_of_what_is_still_stopping_ends_as_no_answer_in_time()
+    {
+        Run("tp-reg -H a -p /r");
+        Run("backend-start -p /dev/sdb -D");
+        _node.StopAnswer = StopAnswer.Stopping("device 0 is stopping: its node is open");
+        foreach (string line in (string[])["dev-stop -d 0", "adm op=backend-stop,backend_id=0"])
+        {
+            var error = Assert.Throws<CbdException>(() => Run(line));
+            Assert.Equal(CbdErrorKind.TimedOut, error.Kind);
+            Assert.Equal("device 0 is stopping: its node is open", error.Message);
+        }
     }
 
     [Fact]
@@ -290,11 +304,4 @@ public sealed class VerbsOnTheCommandLine : IDisposable
     [InlineData("tp-reg -H 'a", "has a ' without its end")]
     public void A_wrong_line_is_refused_with_one_line_and_nothing_is_done(string line, string reason) =>
         Assert.Contains(reason, Refused(line));
-
-    /// <summary>A node on which no device starts.</summary>
-    private sealed class FailingDeviceStart(INode inner) : ForwardingNode(inner)
-    {
-        public override StartedDevice StartDevice(StartDeviceOptions options) =>
-            throw new CbdException(CbdErrorKind.Exhausted, "no free channel");
-    }
 }

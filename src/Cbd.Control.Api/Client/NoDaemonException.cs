@@ -1,8 +1,6 @@
-using Cbd.Memory;
-
-namespace Cbd.Control.Client;
+namespace Cbd.Control.Api.Client;
 
 /// <summary>No daemon answers on a run directory; has an exit code of its own.</summary>
-internal sealed class NoDaemonException(string socketPath, string reason) : CbdException(
+public sealed class NoDaemonException(string socketPath, string reason) : CbdException(
     CbdErrorKind.Failed,
     $"no daemon answers on '{socketPath}' ({reason}); start one with: cbdd --run-dir {Path.GetDirectoryName(socketPath)}");

@@ -1,6 +1,4 @@
-using Cbd.Memory;
-
-namespace Cbd.Control.Json;
+namespace Cbd.Control.Api;
 
 /// <summary>
 /// Every refusal and failure, as problem details (RFC 9457): <c>detail</c> is the one line for the operator,

@@ -1,6 +1,4 @@
-using Cbd.Memory;
-
-namespace Cbd.Control;
+namespace Cbd.Control.Api;
 
 /// <summary>
 /// The one table that gives every kind of error its name on the socket, its HTTP status and its exit code. Scripts

@@ -1,18 +1,28 @@
-namespace Cbd.Host;
+using System.Text.Json.Serialization;
+
+namespace Cbd.Control.Api;
 
 /// <summary>Of which channels the flight recorders are wanted; what is null does not narrow it.</summary>
-internal sealed record FlightFilter
+[JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
+public sealed record FlightFilter : TransportTarget
 {
     /// <summary>Channels of this device of this host.</summary>
-    public int? Device { get; init; }
+    public int? Device { get; set; }
 
     /// <summary>Channels to this backend, of this host's handlers and devices.</summary>
-    public int? Backend { get; init; }
-    public int? Channel { get; init; }
+    public int? Backend { get; set; }
+    public int? Channel { get; set; }
+
+    internal override void CheckValues()
+    {
+        Rules.CheckId(Device, "device");
+        Rules.CheckId(Backend, "backend");
+        Rules.CheckId(Channel, "channel");
+    }
 }
 
 /// <summary>The last events of one side of one channel, oldest first.</summary>
-internal sealed record FlightDescription
+public sealed record FlightDescription
 {
     public required int TransportId { get; init; }
     public required int ChannelId { get; init; }
@@ -32,9 +42,9 @@ internal sealed record FlightDescription
 /// <summary>
 /// One event. The time is UTC and a few milliseconds coarse. For commands and answers: <paramref name="Operation"/> (empty
 /// where it cannot be told), offset and length in bytes, sequence, tag and, for answers, the errno; for the channel's life
-/// <paramref name="Detail"/> may say why.
+/// <paramref name="Detail"/> may say why. Texts are empty and numbers 0 where an event has none.
 /// </summary>
-internal sealed record FlightEventDescription(
+public sealed record FlightEventDescription(
     DateTime Time,
     string Event,
     ulong Epoch,

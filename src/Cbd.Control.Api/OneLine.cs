@@ -1,10 +1,13 @@
 using System.Text;
 
-namespace Cbd.Control;
+namespace Cbd.Control.Api;
 
 /// <summary>Messages are one line each, whatever names of files or hosts are quoted in them.</summary>
 internal static class OneLine
 {
+    /// <summary>Null for an empty text: what has nothing to say is left out.</summary>
+    public static string? OrNull(string? text) => string.IsNullOrEmpty(text) ? null : text;
+
     /// <summary>The text with control characters written as \n, \t or \xNN; the same object if there are none.</summary>
     public static string From(string text)
     {

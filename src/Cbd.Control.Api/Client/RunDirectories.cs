@@ -1,6 +1,4 @@
-using Cbd.Memory;
-
-namespace Cbd.Control.Client;
+namespace Cbd.Control.Api.Client;
 
 /// <summary>Where a daemon's run and state directories are when nobody says.</summary>
 internal static class RunDirectories

@@ -1,9 +1,8 @@
 using System.Globalization;
 using System.Net.Sockets;
 using System.Text;
-using Cbd.Memory;
 
-namespace Cbd.Control.Client;
+namespace Cbd.Control.Api.Client;
 
 /// <summary>
 /// One HTTP/1.1 request and its answer over a Unix socket (RFC 9112, the little of it that a command line needs: it
@@ -112,10 +111,23 @@ internal static class HttpExchange
             if (e.SocketErrorCode == SocketError.AccessDenied || e.NativeErrorCode == ErrnoAccess)
             {
                 throw new CbdException(CbdErrorKind.Denied,
-                    $"control client without the right: uid {ControlSyscalls.EffectiveUserId} may not use '{socketPath}'; run it as root or the user of the daemon, or start cbdd with --socket-group and a group of yours", e);
+                    $"control client without the right: uid {EffectiveUserId()} may not use '{socketPath}'; run it as root or the user of the daemon, or start cbdd with --socket-group and a group of yours", e);
             }
 
             throw new NoDaemonException(socketPath, File.Exists(socketPath) ? "its socket is a leftover" : "there is no socket");
+        }
+    }
+
+    /// <summary>As the kernel says it (proc_pid_status(5)); empty where there is no /proc.</summary>
+    private static string EffectiveUserId()
+    {
+        try
+        {
+            return File.ReadLines("/proc/self/status").First(line => line.StartsWith("Uid:", StringComparison.Ordinal)).Split('\t')[2];
+        }
+        catch (Exception e) when (e is IOException or InvalidOperationException or IndexOutOfRangeException)
+        {
+            return "";
         }
     }
 

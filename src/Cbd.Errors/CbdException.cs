@@ -1,4 +1,4 @@
-namespace Cbd.Memory;
+namespace Cbd;
 
 /// <summary>What kind of remedy an error has; the programs turn it into an exit code and an HTTP status.</summary>
 public enum CbdErrorKind

@@ -6,7 +6,7 @@ namespace Cbd.Host.Threads;
 /// Counts the verbs that are under way on one transport, so that it can be left: leaving lets no other begin, tells those that
 /// wait to give up, and waits until they have. Thread-safe.
 /// </summary>
-internal sealed class Operations
+internal sealed class RunningVerbs
 {
     private readonly Lock _lock = new();
     private int _count;
@@ -23,7 +23,7 @@ internal sealed class Operations
             if (_isEnding)
                 return null;
             Interlocked.Increment(ref _count);
-            return new Operation(this);
+            return new RunningVerb(this);
         }
     }
 
@@ -42,7 +42,7 @@ internal sealed class Operations
         return true;
     }
 
-    private sealed class Operation(Operations owner) : IDisposable
+    private sealed class RunningVerb(RunningVerbs owner) : IDisposable
     {
         private int _isDone;
 
