@@ -106,8 +106,7 @@ internal sealed class FusePump : IDisposable
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
     {
-        if ((_thread.ThreadState & ThreadState.Unstarted) == 0)
-            _thread.Join();
+        _thread.JoinIfStarted();
         _queue.Dispose();
         DisposeParts();
     }

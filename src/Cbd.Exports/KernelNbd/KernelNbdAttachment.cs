@@ -215,15 +215,10 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     private void Check(int result, string what)
     {
         if (result < 0)
-            throw new CbdException(
-                result is -Errno.EPERM or -Errno.EACCES ? CbdErrorKind.Denied : CbdErrorKind.Failed,
-                $"{_name}: the kernel's nbd refused {what}: errno {-result}{(_netlink.LastText.Length == 0 ? "" : $" ({_netlink.LastText})")}{Remedy(result)}");
+            throw KernelRefusal.Of(_name, "nbd", what, result, _netlink.LastText, Remedy(result));
     }
 
-    private static string Remedy(int result) => result switch
-    {
-        -Errno.EPERM or -Errno.EACCES => "; run as root (CAP_SYS_ADMIN)",
-        -Errno.ENOMEM or -Errno.ENOSPC or -Errno.EBUSY => "; disconnect other nbd devices, or load the module with a larger nbds_max",
-        _ => "; see dmesg",
-    };
+    private static string? Remedy(int result) => result is -Errno.ENOMEM or -Errno.ENOSPC or -Errno.EBUSY
+        ? "disconnect other nbd devices, or load the module with a larger nbds_max"
+        : null;
 }

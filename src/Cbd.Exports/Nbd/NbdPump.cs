@@ -138,8 +138,7 @@ internal sealed partial class NbdPump : IDisposable
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
     {
-        if ((_thread.ThreadState & System.Threading.ThreadState.Unstarted) == 0)
-            _thread.Join();
+        _thread.JoinIfStarted();
         // The queue owns the payload memory of what is still at the device; it goes first.
         _queue.Dispose();
         DisposeParts();

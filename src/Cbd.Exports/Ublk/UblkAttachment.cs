@@ -188,16 +188,13 @@ internal sealed class UblkAttachment : IKernelAttachment
     private void Check(int result, string what)
     {
         if (result < 0)
-            throw new CbdException(
-                result is -Errno.EPERM or -Errno.EACCES ? CbdErrorKind.Denied : CbdErrorKind.Failed,
-                $"{_name}: the kernel's ublk refused {what}: errno {-result}{Remedy(result)}");
+            throw KernelRefusal.Of(_name, "ublk", what, result, words: "", Remedy(result));
     }
 
-    private static string Remedy(int result) => result switch
+    private static string? Remedy(int result) => result switch
     {
-        -Errno.EPERM or -Errno.EACCES => "; run as root (CAP_SYS_ADMIN)",
-        -Errno.ENOSPC or -Errno.ENOMEM => "; stop other ublk devices, or raise the module's ublks_max",
-        -Errno.ETIMEDOUT => "; the device was not read in time: is its backend alive (backend-list)?",
-        _ => "; see dmesg",
+        -Errno.ENOSPC or -Errno.ENOMEM => "stop other ublk devices, or raise the module's ublks_max",
+        -Errno.ETIMEDOUT => "the device was not read in time: is its backend alive (backend-list)?",
+        _ => null,
     };
 }

@@ -107,8 +107,7 @@ internal sealed class UblkPump : IDisposable
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
     {
-        if ((_thread.ThreadState & ThreadState.Unstarted) == 0)
-            _thread.Join();
+        _thread.JoinIfStarted();
         // The queue owns the payload memory of what is still at the device; it goes first. The ring gives up the
         // descriptor of the device's server side.
         _ring.Dispose();
