@@ -48,6 +48,7 @@ internal interface INode : IDisposable
     /// </summary>
     ResizedBackend ResizeBackend(int transport, int backend, long? sizeBytes);
 
+    /// <summary>
     /// Puts other faults (see <see cref="StartBackendOptions.Faults"/>) in the place of those in force. What they held
     /// back goes on.
     /// </summary>
@@ -192,33 +193,79 @@ internal sealed record ResizedBackend(long SizeBytes, string Note = "");
 /// </summary>
 internal sealed record StartedDevice(int Device, string Node, string Note = "");
 
+/// <summary>A region, and the host entry that a node holds on it: what its transport info states. Offsets and sizes in bytes.</summary>
 public sealed record TransportDescription
 {
+    /// <summary>Number of the registration within the node.</summary>
     public required int TransportId { get; init; }
+
+    /// <summary>Magic of the format.</summary>
     public required ulong Magic { get; init; }
+
+    /// <summary>Version of the format.</summary>
     public required int Version { get; init; }
+
+    /// <summary>Flags of the transport info, as stored.</summary>
     public required uint Flags { get; init; }
+
+    /// <summary>Where the host area begins.</summary>
     public required long HostAreaOffset { get; init; }
+
+    /// <summary>Size of one host entry.</summary>
     public required int BytesPerHost { get; init; }
+
+    /// <summary>Number of host entries.</summary>
     public required int HostCount { get; init; }
+
+    /// <summary>Where the backend area begins.</summary>
     public required long BackendAreaOffset { get; init; }
+
+    /// <summary>Size of one backend entry.</summary>
     public required int BytesPerBackend { get; init; }
+
+    /// <summary>Number of backend entries.</summary>
     public required int BackendCount { get; init; }
+
+    /// <summary>Where the blkdev area begins.</summary>
     public required long BlkdevAreaOffset { get; init; }
+
+    /// <summary>Size of one blkdev entry.</summary>
     public required int BytesPerBlkdev { get; init; }
+
+    /// <summary>Number of blkdev entries.</summary>
     public required int BlkdevCount { get; init; }
+
+    /// <summary>Where the channel area begins.</summary>
     public required long ChannelAreaOffset { get; init; }
+
+    /// <summary>Size of one channel.</summary>
     public required long BytesPerChannel { get; init; }
+
+    /// <summary>Number of channels.</summary>
     public required int ChannelCount { get; init; }
 
     /// <summary>The host entry that this node holds there.</summary>
     public required int HostId { get; init; }
+
+    /// <summary>The host's name.</summary>
     public required string HostName { get; init; }
+
+    /// <summary>Path of the region.</summary>
     public required string Path { get; init; }
+
+    /// <summary>How the caches of the hosts agree: "hardware".</summary>
     public required string Coherence { get; init; }
+
+    /// <summary>Payload carries a CRC32C.</summary>
     public required bool PayloadCrc { get; init; }
+
+    /// <summary>Slots of each ring of a channel: commands in flight at most.</summary>
     public required int RingSlots { get; init; }
+
+    /// <summary>Size of the region.</summary>
     public required long SizeBytes { get; init; }
+
+    /// <summary>Random id of the region, made when it was formatted.</summary>
     public required Guid Uuid { get; init; }
 
     /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
@@ -229,9 +276,15 @@ public sealed record TransportDescription
 }
 
 /// <summary>Quarantined entries of a transport, by area.</summary>
+/// <param name="Hosts">Host entries.</param>
+/// <param name="Backends">Backend entries.</param>
+/// <param name="Blkdevs">Blkdev entries.</param>
+/// <param name="Channels">Channels.</param>
 public readonly record struct QuarantineCounts(int Hosts, int Backends, int Blkdevs, int Channels);
 
 /// <summary>What threads used since they started: CPU time, and managed memory that they allocated.</summary>
+/// <param name="CpuMicroseconds">CPU time, µs.</param>
+/// <param name="AllocatedBytes">Managed memory, bytes.</param>
 public readonly record struct ThreadUsage(long CpuMicroseconds, long AllocatedBytes);
 
 /// <summary>
@@ -240,20 +293,40 @@ public readonly record struct ThreadUsage(long CpuMicroseconds, long AllocatedBy
 /// </summary>
 internal sealed record HostDescription(int HostId, string HostName, string Alive, string State, bool Mine, int Quarantined = 0);
 
+/// <summary>A backend: a disk that a host of the region offers. Sizes in bytes.</summary>
 public sealed record BackendDescription
 {
+    /// <summary>Its id on the region.</summary>
     public required int BackendId { get; init; }
+
+    /// <summary>Id of its host entry.</summary>
     public required int HostId { get; init; }
+
+    /// <summary>Path of the disk on its host.</summary>
     public required string Path { get; init; }
 
     /// <summary>"alive", "dead" or "unknown".</summary>
     public required string Alive { get; init; }
+
+    /// <summary>State of its entry: "active", "orphaned" and so on.</summary>
     public required string State { get; init; }
+
+    /// <summary>Ids of the blkdevs on it.</summary>
     public required IReadOnlyList<int> Blkdevs { get; init; }
+
+    /// <summary>Size of the disk.</summary>
     public required long SizeBytes { get; init; }
+
+    /// <summary>Size of its logical blocks.</summary>
     public required int BlockBytes { get; init; }
+
+    /// <summary>No blkdev may write to it.</summary>
     public required bool ReadOnly { get; init; }
+
+    /// <summary>Threads that serve it.</summary>
     public required int Handlers { get; init; }
+
+    /// <summary>How its host does the I/O: "io_uring", "pread", or, without system calls, the kind of its disk; empty if it cannot be read.</summary>
     public required string Engine { get; init; }
 
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
@@ -273,6 +346,8 @@ public sealed record BackendDescription
 }
 
 /// <summary>A fault in force on a backend, and how many requests it has struck.</summary>
+/// <param name="Spec">The fault, as it was given.</param>
+/// <param name="Struck">Requests.</param>
 public sealed record FaultDescription(string Spec, long Struck);
 
 internal sealed record DeviceDescription
