@@ -3,7 +3,10 @@ namespace Cbd.Blocks;
 /// <summary>What a request does. Stored in command lines: values are fixed and only ever added to.</summary>
 public enum BlockOperation : byte
 {
+    /// <summary>Bytes of the device into the payload.</summary>
     Read = 1,
+
+    /// <summary>The payload onto the device. Durable after the next flush, or at once with <see cref="BlockFlags.ForceUnitAccess"/>.</summary>
     Write = 2,
 
     /// <summary>Everything acknowledged before this was sent is on the medium when it succeeds. No range.</summary>
@@ -26,6 +29,7 @@ public enum BlockOperation : byte
 [Flags]
 public enum BlockFlags : byte
 {
+    /// <summary>No flag.</summary>
     None = 0,
 
     /// <summary>The request's own data is on the medium before it is acknowledged.</summary>
@@ -42,8 +46,13 @@ public enum BlockFlags : byte
 [Flags]
 public enum BlockExtentState : uint
 {
+    /// <summary>Allocated, and it may hold anything.</summary>
     Data = 0,
+
+    /// <summary>No space is allocated for it.</summary>
     Hole = 1,
+
+    /// <summary>It reads as zeroes.</summary>
     Zero = 2,
 }
 
@@ -52,17 +61,23 @@ public enum BlockExtentState : uint
 /// offset 8 u32 <see cref="BlockExtentState"/>, offset 12 u32 zero. The extents follow each other from the request's
 /// offset on and together cover at least one byte and at most the request.
 /// </summary>
+/// <param name="LengthBytes">Bytes that it covers; &gt; 0.</param>
+/// <param name="State">What they are.</param>
 public readonly record struct BlockExtent(long LengthBytes, BlockExtentState State)
 {
     /// <summary>Bytes of one encoded extent.</summary>
     public const int EncodedSizeBytes = 16;
 
+    /// <summary>Stores the 16 bytes.</summary>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="destination"/> is shorter.</exception>
     public void Encode(Span<byte> destination)
     {
         System.Buffers.Binary.BinaryPrimitives.WriteInt64LittleEndian(destination, LengthBytes);
         System.Buffers.Binary.BinaryPrimitives.WriteUInt64LittleEndian(destination[8..], (uint)State);
     }
 
+    /// <summary>Reads the 16 bytes, without checking them.</summary>
+    /// <exception cref="ArgumentOutOfRangeException"><paramref name="source"/> is shorter.</exception>
     public static BlockExtent Decode(ReadOnlySpan<byte> source) => new(
         System.Buffers.Binary.BinaryPrimitives.ReadInt64LittleEndian(source),
         (BlockExtentState)System.Buffers.Binary.BinaryPrimitives.ReadUInt32LittleEndian(source[8..]));

@@ -6,6 +6,7 @@ namespace Cbd.Blocks;
 /// One interface for everything that has blocks: a local disk, and a blkdev that reaches a disk through a channel.
 /// Handlers drive disks with it, exports drive blkdevs with it, and an export can sit on a disk directly.
 /// </summary>
+/// <remarks>All members may be called by any thread. Dispose the queues before the device.</remarks>
 public interface IBlockDevice : IDisposable
 {
     /// <summary>Size, block sizes and abilities now. May change (growth); read it again, it is cheap. Any thread.</summary>
@@ -17,10 +18,17 @@ public interface IBlockDevice : IDisposable
     int MaxQueues { get; }
 
     /// <summary>
-    /// Opens one independent queue. <paramref name="depth"/> is the number of requests the caller wants in flight;
-    /// <paramref name="buffers"/> the memory its payload lies in, if it is always the same (it can be registered with
-    /// the kernel then); other memory stays allowed.
+    /// Opens one independent queue.
     /// </summary>
+    /// <param name="depth">
+    /// Requests that the caller wants outstanding at once, at most; &gt; 0. A queue may take fewer.
+    /// </param>
+    /// <param name="buffers">
+    /// The memory that payload lies in, if it is always the same: it can be registered with the kernel then. Other memory
+    /// stays allowed.
+    /// </param>
+    /// <exception cref="ArgumentOutOfRangeException">The depth is not above 0.</exception>
+    /// <exception cref="CbdException">All queues are open, or the kernel has no room for another one.</exception>
     IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null);
 }
 
@@ -29,10 +37,13 @@ public interface IBlockDevice : IDisposable
 /// block except in <see cref="Wait"/>, and allocates nothing per request.
 /// </summary>
 /// <remarks>
-/// Requests in flight at once have no order among each other. A request is retried inside (short I/O, EINTR, a channel
+/// <para>Requests in flight at once have no order among each other. A request is retried inside (short I/O, EINTR, a channel
 /// reset) until it is wholly done or has failed: a completion is for the whole request. The memory of its payload
 /// belongs to the queue from a successful <see cref="TrySubmit"/> until its completion was returned by
-/// <see cref="Poll"/>.
+/// <see cref="Poll"/>.</para>
+/// <para>Dispose ends what is outstanding, drops its completions, and touches no memory of it afterwards. A disk
+/// waits until its requests are done. After it all members but <see cref="Interrupt"/> and a second Dispose throw
+/// <see cref="ObjectDisposedException"/>.</para>
 /// </remarks>
 public interface IBlockQueue : IDisposable
 {
@@ -42,7 +53,8 @@ public interface IBlockQueue : IDisposable
     /// <summary>
     /// Takes a request, or returns false if there is no room for it now (poll, and offer it again). The request must
     /// be inside the device and fit <see cref="BlockDeviceInfo"/>; what does not is completed with EINVAL, and a
-    /// write to a read-only device with EPERM. Nothing may have reached the device before the next Poll.
+    /// write to a read-only device with EPERM. Nothing may have reached the device before the next Poll. Errors come with
+    /// the completion.
     /// </summary>
     bool TrySubmit(in BlockRequest request);
 
@@ -50,15 +62,17 @@ public interface IBlockQueue : IDisposable
     /// Makes progress and returns how many completions it stored. Call it while anything is outstanding, and at least
     /// once a second otherwise.
     /// </summary>
+    /// <param name="completions">Where they go; with no room only progress is made.</param>
     int Poll(Span<BlockCompletion> completions);
 
     /// <summary>
     /// Sleeps until a completion may be there, another thread called <see cref="Interrupt"/>, or the time is over.
     /// May return early.
     /// </summary>
+    /// <param name="timeoutMicroseconds">The longest sleep; 0 or less: none.</param>
     void Wait(int timeoutMicroseconds);
 
-    /// <summary>Ends a <see cref="Wait"/>, or the next one. Any thread.</summary>
+    /// <summary>Ends a <see cref="Wait"/>, or the next one. Any thread, also after Dispose, where it does nothing.</summary>
     void Interrupt();
 }
 
@@ -139,6 +153,7 @@ public sealed record BlockDeviceInfo
     /// <summary>Unit that is written without read-modify-write; a multiple of the logical block.</summary>
     public int PhysicalBlockBytes { get; init; } = 4096;
 
+    /// <summary>Requests that change the device are answered with EPERM.</summary>
     public bool ReadOnly { get; init; }
 
     /// <summary>Discard does something; otherwise it completes with success and does nothing.</summary>
@@ -172,6 +187,12 @@ public sealed record BlockDeviceInfo
 /// room for that of a read (exactly Length bytes) or of a block-status (room for at least one
 /// <see cref="BlockExtent"/>); default for the others.
 /// </summary>
+/// <param name="Cookie">Any number of the caller's.</param>
+/// <param name="Operation">What to do.</param>
+/// <param name="Flags">How; a flag that is not known is answered with EINVAL.</param>
+/// <param name="Offset">First byte on the device; a multiple of the logical block.</param>
+/// <param name="Length">Bytes; a multiple of the logical block, above 0 but for a flush.</param>
+/// <param name="Data">The payload.</param>
 public readonly record struct BlockRequest(
     ulong Cookie, BlockOperation Operation, BlockFlags Flags, long Offset, long Length, BufferSlice Data);
 
@@ -179,4 +200,7 @@ public readonly record struct BlockRequest(
 /// The end of one request. <paramref name="Error"/> is 0 or a positive errno; <paramref name="Result"/> the bytes of
 /// payload stored for read and block-status, else 0.
 /// </summary>
+/// <param name="Cookie">The request's.</param>
+/// <param name="Error">0 or a positive errno of Linux.</param>
+/// <param name="Result">Bytes of payload.</param>
 public readonly record struct BlockCompletion(ulong Cookie, int Error, int Result);

@@ -36,9 +36,16 @@ public enum CbdErrorKind
 /// </summary>
 public class CbdException : Exception
 {
+    /// <summary>An error.</summary>
+    /// <param name="kind">What kind of remedy it has.</param>
+    /// <param name="message">One line for the operator: the thing, the value, the remedy.</param>
     public CbdException(CbdErrorKind kind, string message)
         : base(message) => Kind = kind;
 
+    /// <summary>An error that follows from another one.</summary>
+    /// <param name="kind">What kind of remedy it has.</param>
+    /// <param name="message">One line for the operator: the thing, the value, the remedy.</param>
+    /// <param name="inner">Its cause.</param>
     public CbdException(CbdErrorKind kind, string message, Exception inner)
         : base(message, inner) => Kind = kind;
 

@@ -7,7 +7,7 @@ namespace Cbd.Tests.Library;
 /// <summary>A region in /dev/shm with a host of this process that serves disks on it, and hosts of the library.</summary>
 internal sealed class LocalRegion : IDisposable
 {
-    private const int BeatMs = 50, FenceMs = 4000, DeadMs = 8000;
+    private const int BeatMs = 50, FenceMs = 2000, DeadMs = 4000;
 
     private readonly List<LocalHost> _hosts = [];
     private readonly Node _server;
@@ -59,7 +59,11 @@ internal sealed class LocalRegion : IDisposable
         File.Delete(Path);
     }
 
-    private static Node Serve() => new(
+    /// <summary>The host with the disks unregisters.</summary>
+    public void Leave() => _server.UnregisterTransport(_transport);
+
+    /// <summary>Another daemon, as it were.</summary>
+    public static Node Serve() => new(
         new NodeOptions
         {
             RunDirectory = "/",

@@ -28,6 +28,31 @@ public sealed class DoorbellSleeperTests : IDisposable
     }
 
     [Fact]
+    public void Interrupt_does_nothing_once_it_is_disposed_and_may_come_meanwhile()
+    {
+        for (int round = 0; round < 200; round++)
+        {
+            var sleeper = new DoorbellSleeper();
+            using var started = new ManualResetEventSlim();
+            bool isOver = false;
+            var interrupter = new Thread(() =>
+            {
+                while (!Volatile.Read(ref isOver))
+                {
+                    sleeper.Interrupt();
+                    started.Set();
+                }
+            });
+            interrupter.Start();
+            started.Wait(TestContext.Current.CancellationToken);
+            sleeper.Dispose();
+            sleeper.Interrupt();
+            Volatile.Write(ref isOver, true);
+            interrupter.Join();
+        }
+    }
+
+    [Fact]
     public void Ring_of_any_watched_doorbell_ends_the_sleep_and_no_message_is_lost()
     {
         const int rounds = 20_000;
