@@ -1,6 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Host;
-using Cbd.Host.Devices;
+using Cbd.Host.Threads;
 
 namespace Cbd;
 

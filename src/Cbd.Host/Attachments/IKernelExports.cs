@@ -19,7 +19,7 @@ internal interface IKernelExports
 
     /// <summary>
     /// Takes the name and what the kind needs of the kernel; nothing is given to users yet. Throws
-    /// <see cref="Cbd.Memory.CbdException"/>, and holds nothing then.
+    /// <see cref="CbdException"/>, and holds nothing then.
     /// </summary>
     IExport Open(string kind, KernelExportOptions options);
 

@@ -1,3 +1,4 @@
+using Cbd.Control.Api;
 using Cbd.Host.Devices;
 using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;

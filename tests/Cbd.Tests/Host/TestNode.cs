@@ -1,3 +1,4 @@
+using Cbd.Control.Api;
 using Cbd.Blocks;
 using Cbd.Host;
 using Microsoft.Extensions.Logging;
@@ -49,7 +50,7 @@ internal sealed class TestNode : IDisposable
     public int StartBackend(string path, int? backend = null, IReadOnlyList<string>? faults = null) =>
         Node.StartBackend(new StartBackendOptions { Path = path, Backend = backend, Faults = faults });
 
-    public StartedDevice StartDevice(int backend, int queues = 1, Cbd.Host.Devices.OnBackendLoss onLoss = default) =>
+    public StartedDevice StartDevice(int backend, int queues = 1, OnBackendLoss onLoss = default) =>
         Node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = queues, Nbd = "handed-over", OnBackendLoss = onLoss });
 
     public void Dispose() => Node.Dispose();
