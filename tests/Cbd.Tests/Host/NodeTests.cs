@@ -164,7 +164,7 @@ public sealed class A_host : IDisposable
         Await(() => _users.Node.ListDevices(0, all: false)[0].State == "failing");
         DeviceDescription failing = _users.Node.ListDevices(0, all: false)[0];
         Assert.Equal(failing.Loss, failing.Reason);
-        Assert.Contains("stopped the backend", failing.Reason, StringComparison.Ordinal);
+        Assert.Contains("stopped the backend", failing.Reason!, StringComparison.Ordinal);
         Assert.Equal(backend, _disks.StartBackend(file, backend));
         Await(() => _users.Node.ListDevices(0, all: false)[0].State == "running");
         WriteAndRead(_users.Exports.Last.Device!);
@@ -200,7 +200,7 @@ public sealed class A_host : IDisposable
             return _disks.Node.ListBackends(0, all: false)[0].Faults![0].Struck == 1;
         });
         Task stop = Task.Run(() => _disks.Node.StopBackend(0, backend, force: true), TestContext.Current.CancellationToken);
-        Await(() => _disks.Node.ListBackends(0, all: false)[0].Reason.Length > 0);
+        Await(() => _disks.Node.ListBackends(0, all: false)[0].Reason!.Length > 0);
         Assert.False(stop.IsCompleted);
         _disks.Node.SetFaults(0, backend, []);
         Await(() => stop.IsCompleted && _disks.Node.ListBackends(0, all: false).Count == 0);
