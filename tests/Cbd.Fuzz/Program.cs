@@ -15,7 +15,7 @@ switch (args)
         foreach (string file in Directory.EnumerateFiles(directory, "*.dll"))
         {
             string name = Path.GetFileNameWithoutExtension(file);
-            if (name is "Cbd" or "Cbd.Blocks" or "Cbd.Protocol" or "Cbd.Memory" or "Cbd.Disks" or "Cbd.Host" or "Cbd.Exports" or "Cbd.Control" or "cbdd")
+            if (name is "Cbd" or "Cbd.Blocks" or "Cbd.Protocol" or "Cbd.Memory" or "Cbd.Disks" or "Cbd.Host" or "Cbd.Exports" or "Cbd.Control.Api" or "Cbd.Control" or "cbdd")
                 Console.WriteLine($"{name}: {Fuzzer.Instrument(file, _ => true, Options.Value).Count()} types");
         }
 

@@ -56,7 +56,7 @@ public sealed class FlightRecorderFiles : IDisposable
         {
             for (int i = 0; i < 100; i++)
                 FlightFiles.OnFailure($"failure {i}");
-            Assert.True(SpinWait.SpinUntil(() => Files.Length > 0, TimeSpan.FromMinutes(1)));
+            Assert.True(SpinWait.SpinUntil(() => Files is [var path] && new FileInfo(path).Length > 0, TimeSpan.FromMinutes(1)));
         }
 
         FlightFiles.OnCrash("nobody listens any more");

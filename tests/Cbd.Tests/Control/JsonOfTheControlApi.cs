@@ -129,22 +129,6 @@ public sealed class JsonOfTheControlApi
             Served(Node.Execute(Operations.GetTransport, new TransportTarget())).Replace("0x123456789abcdef0", "0x12", StringComparison.Ordinal),
             ControlJson.Default.TransportDescription));
 
-    [Fact]
-    public void Every_operation_has_a_name_and_a_path_of_its_own_and_types_that_can_be_written()
-    {
-        Assert.Equal(Operations.All.Count, Operations.All.Select(operation => operation.Name).Distinct().Count());
-        Assert.Equal(Operations.All.Count, Operations.All.Select(operation => $"{operation.Method} {operation.Path}").Distinct().Count());
-        Assert.Equal(
-            typeof(Operations).GetFields().Select(field => (Operation)field.GetValue(null)!).ToHashSet(),
-            Operations.All.ToHashSet());
-        Assert.All(Operations.All, operation =>
-        {
-            Assert.NotNull(operation.RequestJson);
-            if (operation.HasContent)
-                Assert.NotNull(operation.AnswerJson);
-        });
-    }
-
     private static T ThereAndBack<T>(T value) => JsonSerializer.Deserialize(Served(value), ControlJson.Plain.Of<T>())!;
 
     [Theory]
