@@ -45,7 +45,7 @@ internal static class MutationGate
         new("LookAtBackendAfterActive", "clearings", 310),
         new("LookAtHostAfterClaim", "clearings", 2),
         new("LookAtNames", "management"),
-        new("RefuseOtherDisk", "management"),
+        new("RefuseOtherDisk", "give-ups"),
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins"),
         new("StopBeforeLeave", "slow-disks"),

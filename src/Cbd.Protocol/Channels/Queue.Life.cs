@@ -367,10 +367,11 @@ internal sealed partial class Queue<TMemory, TPolicy>
     {
         if (_requests.Count == 0)
             return;
-        if (InFlight > 0 && TPolicy.DrainGivenUp)
+        if (InFlight > 0)
         {
             // Before the answers: whoever acts on one finds the device held.
-            Hold();
+            if (TPolicy.DrainGivenUp)
+                Hold();
             _hasAbandoned = true;
         }
 

@@ -167,6 +167,9 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
     private void ForceClear(SimulatedProcess<TPolicy> process)
     {
         int host = Random.Next(world.Geometry.HostCount);
+        SimulatedProcess<TPolicy>[] silent = world.Scenario.ClearSilent > Random.NextDouble() ? [.. world.Living.Where(p => p.MayStore && !p.CanRun)] : [];
+        if (silent.Length > 0)
+            host = silent[Random.Next(silent.Length)].Host!.Host;
         process.Ask(p => ClearUntil(p, host, ClearAuthority.Forced, 6));
     }
 
@@ -212,7 +215,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         process.Ask(p =>
         {
             int backend = FindRecord(disk, out ClaimWord word);
-            if (backend >= 0 && word.State == ClaimState.Orphaned && Random.Next(4) == 0)
+            if (backend >= 0 && word.State == ClaimState.Orphaned && Random.NextDouble() < world.Scenario.GiveUp)
             {
                 world.GivingUp = p.Number;
                 try

@@ -47,6 +47,12 @@ internal sealed record WorldScenario
     /// <summary>Share of the operator's chances to make a backend larger that he takes.</summary>
     public double Grow { get; init; }
 
+    /// <summary>Share of the records that an operator thinks of giving up that he gives up, with the blkdevs on them.</summary>
+    public double GiveUp { get; init; } = 0.25;
+
+    /// <summary>Share of forced clearings that are aimed at a host that stands still.</summary>
+    public double ClearSilent { get; init; }
+
     /// <summary>Blocks by which a disk can grow.</summary>
     public int SpareBlocks { get; init; }
 
@@ -103,13 +109,16 @@ internal sealed record WorldScenario
     public static WorldScenario Pauses { get; } = new() { Operate = 0.01, Pause = 0.00003, Suspend = 0.0001, DiskDelay = 3000, SlowShare = 0.2 };
 
     /// <summary>Backends go and come back while devices do not wait for them, and slow disks still hold what was given up.</summary>
-    public static WorldScenario Losses { get; } = new() { Operate = 0.03, Crash = 0.00008, DiskDelay = 20_000, SlowShare = 0.4, Impatience = 0.8, Blocks = 4, FlushShare = 0.02 };
+    public static WorldScenario Losses { get; } = new() { Operate = 0.01, Crash = 0.00002, Pause = 0.00015, Suspend = 0.0003, DiskDelay = 20_000, SlowShare = 0.5, Impatience = 1, Blocks = 3, FlushShare = 0.02 };
 
     /// <summary>Disks grow while machines lose their power.</summary>
     public static WorldScenario Growths { get; } = new() { Operate = 0.05, MachineCrash = 0.00015, Crash = 0.00003, Grow = 1, Blocks = 24, SpareBlocks = 20, DiskDelay = 500 };
 
     /// <summary>Processes stand still, are cleared by force, and register anew with slow disks.</summary>
-    public static WorldScenario Rejoins { get; } = new() { Operate = 0.05, Pause = 0.0001, Suspend = 0.0001, DiskDelay = 20_000, SlowShare = 0.4, Blocks = 6 };
+    public static WorldScenario Rejoins { get; } = new() { Operate = 0.05, Pause = 0.0001, Suspend = 0.0001, DiskDelay = 60_000, SlowShare = 0.6, Blocks = 6, ClearSilent = 0.9 };
+
+    /// <summary>Operators give up records while the processes of their devices stand still, and the entries go to other disks.</summary>
+    public static WorldScenario GiveUps { get; } = new() { Operate = 0.08, Pause = 0.0003, Crash = 0.0001, Blocks = 6, GiveUp = 1 };
 
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {
@@ -127,5 +136,6 @@ internal sealed record WorldScenario
         ["losses"] = Losses,
         ["growths"] = Growths,
         ["rejoins"] = Rejoins,
+        ["give-ups"] = GiveUps,
     };
 }

@@ -59,10 +59,10 @@ public sealed class A_host : IDisposable
         using var node = new TestNode(_directory.PathOf("")[..^1], "third", thread =>
         {
             if (fails)
-                throw new OutOfMemoryException("no thread");
+                throw new InsufficientMemoryException("no thread");
             thread.Start();
         });
-        Assert.Throws<OutOfMemoryException>(() => node.Register(Region));
+        Assert.Throws<InsufficientMemoryException>(() => node.Register(Region));
         Assert.Equal(["disks", "users"], _disks.Node.ListHosts(0).Select(h => h.HostName).Order(StringComparer.Ordinal));
         Assert.Equal(2, File.ReadLines("/proc/self/maps").Count(line => line.EndsWith(Region, StringComparison.Ordinal)));
         fails = false;
