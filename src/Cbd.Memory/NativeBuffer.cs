@@ -93,10 +93,8 @@ public sealed unsafe class NativeBuffer : IDisposable
         int left = Interlocked.Decrement(ref _references);
         if (left < 0)
             throw new InvalidOperationException("a reference to a buffer was released twice");
-        if (left > 0)
-            return;
-        Free();
-        GC.SuppressFinalize(this);
+        if (left == 0)
+            Free();
     }
 
     /// <summary>Frees the memory, or, while others hold references, lets the last of them free it. May be called twice.</summary>
@@ -104,6 +102,9 @@ public sealed unsafe class NativeBuffer : IDisposable
     {
         if (Interlocked.Exchange(ref _isDisposed, 1) == 0)
             ReleaseReference();
+        // While others hold references, the finalizer stays for one that is never released.
+        if (_allocation == null)
+            GC.SuppressFinalize(this);
     }
 
     internal void CheckRange(long offset, int length)

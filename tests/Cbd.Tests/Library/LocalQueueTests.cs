@@ -173,7 +173,7 @@ public sealed class Queues_of_a_local_host : IDisposable
     }
 
     [Fact]
-    public void Of_a_blkdev_that_is_disposed_answer_ESHUTDOWN_and_touch_no_buffer()
+    public async Task Of_a_blkdev_that_is_disposed_answer_ESHUTDOWN_and_touch_no_buffer()
     {
         int backend = _region.StartBackend("memory:16M");
         LocalBlkdev blkdev = _host.OpenBlkdev(backend);
@@ -183,11 +183,11 @@ public sealed class Queues_of_a_local_host : IDisposable
         Send(queue, Read(1, read));
         Task release = Task.Run(async () =>
         {
-            await Task.Delay(500);
+            await Task.Delay(500, TestContext.Current.CancellationToken);
             _region.SetFault(backend, "off");
-        });
+        }, TestContext.Current.CancellationToken);
         blkdev.Dispose();
-        release.Wait(TestContext.Current.CancellationToken);
+        await release;
         Assert.Equal(1, queue.Outstanding);
         Assert.Equal(new BlockCompletion(1, Errno.ESHUTDOWN, 0), Finish(queue));
         Assert.False(read.GetSpan(0, Block).ContainsAnyExcept((byte)0xEE));
