@@ -14,6 +14,9 @@ namespace Cbd.Host.Transports;
 /// <summary>What is on one transport, for lists. Thread-safe.</summary>
 internal sealed class TransportLists(Transport transport)
 {
+    /// <summary>The time at which the monotonic clock was 0, as of the start: a time that is listed stays the same.</summary>
+    private static readonly DateTime s_clockZero = ClockZero();
+
     /// <summary>Entries of the region that nobody may reuse yet.</summary>
     public QuarantineCounts CountQuarantined()
     {
@@ -244,8 +247,7 @@ internal sealed class TransportLists(Transport transport)
         };
     }
 
-    internal static DateTime? SinceOf(LifeStatus? status) =>
-        status is null ? null : DateTime.UtcNow - TimeSpan.FromMilliseconds(Math.Max(0, MonotonicClock.Milliseconds - status.SinceMs));
+    internal static DateTime? SinceOf(LifeStatus? status) => status is null ? null : s_clockZero.AddMilliseconds(status.SinceMs);
 
     /// <summary>Size of the disk that a device of another host is on, bytes; 0 while it cannot be read.</summary>
     private long SizeOf(int backend)
@@ -254,5 +256,11 @@ internal sealed class TransportLists(Transport transport)
             return 0;
         ClaimWord word = ClaimOperations<MappedMemory, SafePolicy>.Read(transport.Memory, transport.Geometry.BackendOffset(backend));
         return EntryBodies<MappedMemory>.TryReadBackendRecord(transport.Memory, transport.Geometry, backend, word.Epoch, out BackendBody disk, out _, out _) ? disk.SizeBytes : 0;
+    }
+
+    private static DateTime ClockZero()
+    {
+        DateTime zero = DateTime.UtcNow.AddMilliseconds(-MonotonicClock.Milliseconds);
+        return new DateTime(zero.Ticks / TimeSpan.TicksPerMillisecond * TimeSpan.TicksPerMillisecond, DateTimeKind.Utc);
     }
 }

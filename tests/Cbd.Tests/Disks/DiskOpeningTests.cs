@@ -24,7 +24,7 @@ public sealed class Opening_a_disk : IDisposable
 
     private static CbdException Refused(CbdErrorKind kind, DiskOptions options, params string[] words)
     {
-        var error = Assert.Throws<CbdException>(() => Disk.Open(options).Dispose());
+        var error = Assert.ThrowsAny<CbdException>(() => Disk.Open(options).Dispose());
         Assert.Equal(kind, error.Kind);
         Assert.DoesNotContain('\n', error.Message);
         foreach (string word in words.Append(options.Path))
@@ -41,7 +41,7 @@ public sealed class Opening_a_disk : IDisposable
     [InlineData("a\nb")]
     public void Is_refused_when_its_path_has_a_control_character(string path)
     {
-        var error = Assert.Throws<CbdException>(() => Disk.Open(new() { Path = path }).Dispose());
+        var error = Assert.ThrowsAny<CbdException>(() => Disk.Open(new() { Path = path }).Dispose());
         Assert.Equal(CbdErrorKind.Invalid, error.Kind);
         Assert.Contains("a?b", error.Message, StringComparison.Ordinal);
     }

@@ -37,7 +37,7 @@ public sealed class A_host : IDisposable
         StartedDevice device = _users.StartDevice(backend, queues: 2);
         WriteAndRead(_users.Exports.Last.Device!);
         DeviceDescription listed = Assert.Single(_users.Node.ListDevices(0, all: false));
-        Assert.Equal(("running", "", backend), (listed.State, listed.Reason, listed.BackendId));
+        Assert.Equal(("running", null, backend), (listed.State, listed.Reason, listed.BackendId));
         Assert.InRange(listed.Since!.Value, DateTime.UtcNow.AddMinutes(-5), DateTime.UtcNow);
         Assert.Equal([device.Device], Assert.Single(_disks.Node.ListBackends(0, all: false)).Blkdevs);
         Assert.Equal(2, _disks.Node.ListChannels(0).Count);
@@ -200,7 +200,7 @@ public sealed class A_host : IDisposable
             return _disks.Node.ListBackends(0, all: false)[0].Faults![0].Struck == 1;
         });
         Task stop = Task.Run(() => _disks.Node.StopBackend(0, backend, force: true), TestContext.Current.CancellationToken);
-        Await(() => _disks.Node.ListBackends(0, all: false)[0].Reason!.Length > 0);
+        Await(() => _disks.Node.ListBackends(0, all: false)[0].Reason is not null);
         Assert.False(stop.IsCompleted);
         _disks.Node.SetFaults(0, backend, []);
         Await(() => stop.IsCompleted && _disks.Node.ListBackends(0, all: false).Count == 0);
