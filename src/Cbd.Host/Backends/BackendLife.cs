@@ -244,6 +244,8 @@ internal sealed class BackendLife<TMemory, TPolicy>
     /// <summary>The disk does not finish what it was asked: its handlers stay until this process ends.</summary>
     public void Abandon(long nowMs)
     {
+        if (Stage is BackendStage.Over or BackendStage.Held)
+            return;
         Stage = BackendStage.Abandoned;
         if (_life.State != LifeState.Failed)
             _life.Go(LifeState.Failed, "the disk does not finish its requests; restart the daemon when the disk answers again", nowMs);

@@ -153,7 +153,13 @@ internal sealed class Membership<TMemory, TPolicy>
             Stage = MembershipStage.Registering;
         }
 
-        return Stage == MembershipStage.Registering ? Register(nowMs) : StepResult.Done;
+        return Stage switch
+        {
+            MembershipStage.Registering => Register(nowMs),
+            MembershipStage.Up => StepResult.Done,
+            // This host is being left.
+            _ => StepResult.Again,
+        };
     }
 
     /// <summary>A device that was stopped is not listed any more.</summary>

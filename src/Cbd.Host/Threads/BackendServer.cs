@@ -23,6 +23,7 @@ internal sealed class BackendServer : IGrowingDisk
     private readonly ILogger _logger;
     private readonly Lock _endLock = new();
     private bool _isDisposed;
+    private int _isFinishTaken;
 
     /// <summary>Makes the handler threads of a claimed backend; nothing is left of them if one cannot be made.</summary>
     /// <param name="life">Its life; claimed.</param>
@@ -161,23 +162,28 @@ internal sealed class BackendServer : IGrowingDisk
     }
 
     /// <summary>
-    /// As <see cref="TryEnd"/>, but the disk stays open and locked, with nothing of this backend in flight: the caller's. Null
-    /// if the threads do not end in time.
+    /// As <see cref="TryEnd"/>, but the disk stays open and locked, with nothing of this backend in flight: the caller's. It is
+    /// null if another thread has given it back.
     /// </summary>
-    public Disk? TryEndKeepingDisk(int timeoutMs)
+    public bool TryEndKeepingDisk(int timeoutMs, out Disk? disk)
     {
+        disk = null;
         if (!TryEndThreads(timeoutMs))
-            return null;
+            return false;
         lock (_endLock)
         {
             if (_isDisposed)
-                return null;
+                return true;
             _isDisposed = true;
             foreach (HandlerThread thread in _threads)
                 thread.Dispose();
-            return _disk;
+            disk = _disk;
+            return true;
         }
     }
+
+    /// <summary>A thread of the pool may finish the stop: true once, when the handler threads have ended.</summary>
+    public bool TryTakeFinish() => TryEndThreads(0) && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
 
     /// <summary>The disk does not finish: its threads end without it, and what the kernel may store into stays.</summary>
     public void Abandon()

@@ -25,6 +25,7 @@ internal sealed class DeviceServer
     private volatile string _note = "";
     private long _shownBytes;
     private int _isShowing;
+    private int _isFinishTaken;
     private volatile bool _isAskedAgain;
 
     /// <param name="life">Its life; active.</param>
@@ -93,6 +94,9 @@ internal sealed class DeviceServer
             _export.Stop(force);
         }
     }
+
+    /// <summary>A thread of the pool may finish the stop: true once, when the device is over.</summary>
+    public bool TryTakeFinish() => Life.IsOver && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
 
     /// <summary>Gives back the address of a device that is over.</summary>
     public void DisposeExport()

@@ -203,7 +203,10 @@ internal sealed class Housekeeping
             ReportHosts(hosts);
     }
 
-    /// <summary>Stops that were accepted, and whose verb did not wait for their end.</summary>
+    /// <summary>
+    /// Stops that were accepted, and whose verb did not wait for their end. Closing a disk or an export may take long, so that a
+    /// thread of the pool does it.
+    /// </summary>
     private void FinishStops()
     {
         DeviceServer[] devices;
@@ -215,9 +218,28 @@ internal sealed class Housekeeping
         }
 
         foreach (DeviceServer device in devices)
-            _transport.Devices.TryFinishStop(device);
+        {
+            if (device.TryTakeFinish())
+                ThreadPool.UnsafeQueueUserWorkItem(_ => Finish(() => _transport.Devices.TryFinishStop(device)), null);
+        }
+
         foreach (BackendServer backend in backends)
-            _transport.Backends.TryFinishStop(backend, timeoutMs: 0);
+        {
+            if (backend.TryTakeFinish())
+                ThreadPool.UnsafeQueueUserWorkItem(_ => Finish(() => _transport.Backends.TryFinishStop(backend, timeoutMs: 0)), null);
+        }
+    }
+
+    private void Finish(Func<bool> finish)
+    {
+        try
+        {
+            finish();
+        }
+        catch (CbdException e)
+        {
+            Logger.LogError("transport {Transport}: a stop does not finish: {Error}", _transport.Id, e.Message);
+        }
     }
 
     private void ReportHosts(IReadOnlyList<HostSighting> hosts)
@@ -304,7 +326,7 @@ internal sealed class Housekeeping
             // One that was being stopped is closed by who stops it.
             if (!serves)
                 continue;
-            if (backend.TryEndKeepingDisk(StopWaitMs) is not { } disk)
+            if (!backend.TryEndKeepingDisk(StopWaitMs, out Disk? disk))
             {
                 lock (_transport.StateLock)
                     backend.Life.Abandon(MonotonicClock.Milliseconds);
@@ -312,6 +334,9 @@ internal sealed class Housekeeping
                 return false;
             }
 
+            // Null: this host is being left, and the disk is closed.
+            if (disk is null)
+                continue;
             held.Add((backend, disk));
             lock (_transport.StateLock)
                 backend.Life.Hold(MonotonicClock.Milliseconds);

@@ -272,7 +272,7 @@ internal sealed class BackendVerbs(Transport transport)
         {
             // Threads that were started have attached no channel yet.
             server?.BeginEnd();
-            server?.TryEndKeepingDisk(Timeout.Infinite);
+            server?.TryEndKeepingDisk(Timeout.Infinite, out _);
             disk.Dispose();
             Drop(life);
             throw;
