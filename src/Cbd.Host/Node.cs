@@ -83,9 +83,14 @@ internal sealed class Node : INode
     /// <summary>Leaves a transport. Refused while this host has backends or blkdevs on it (they are named).</summary>
     public void UnregisterTransport(int transport)
     {
-        Find(transport).Unregister();
+        Transport left = Find(transport);
+        left.Unregister();
         lock (_lock)
-            _transports.Remove(transport);
+        {
+            if (_transports.GetValueOrDefault(transport) == left)
+                _transports.Remove(transport);
+        }
+
         _options.Logger.LogInformation("transport {Transport} unregistered", transport);
     }
 

@@ -196,6 +196,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     /// <summary>The export is about to serve: from now on its threads drive the queues.</summary>
     public void BeginServing(long nowMs)
     {
+        if (_stopAsked)
+            throw new CbdException(CbdErrorKind.Failed, $"device {Blkdev} was stopped before it had started");
         Require(DeviceStage.Attached);
         Stage = DeviceStage.Serving;
         _hasServed = true;
@@ -227,10 +229,12 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         }
     }
 
-    /// <summary>The export is in use after all, and goes on.</summary>
+    /// <summary>The export is in use after all, and goes on; but not if somebody wants it stopped by force meanwhile.</summary>
     public void RefuseStop(long nowMs)
     {
         Require(DeviceStage.EndingExport);
+        if (_force)
+            return;
         _stopAsked = false;
         Stage = DeviceStage.Serving;
         ShowStatus(nowMs);

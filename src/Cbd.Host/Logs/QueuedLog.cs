@@ -63,12 +63,20 @@ internal sealed class QueuedLog : ILogger, IDisposable
     {
         foreach (Action<ILogger> line in _lines.GetConsumingEnumerable())
         {
-            line(_inner);
-            long lost = Lost;
-            if (lost == _reportedLost || _lines.Count > 0)
-                continue;
-            _inner.LogWarning("{Count} log line(s) were lost: the log did not take them", lost - _reportedLost);
-            _reportedLost = lost;
+            try
+            {
+                line(_inner);
+                long lost = Lost;
+                if (lost == _reportedLost || _lines.Count > 0)
+                    continue;
+                _inner.LogWarning("{Count} log line(s) were lost: the log did not take them", lost - _reportedLost);
+                _reportedLost = lost;
+            }
+            catch (Exception)
+            {
+                // A log that cannot be written must not end the process; the line is counted.
+                Interlocked.Increment(ref _lost);
+            }
         }
     }
 }

@@ -169,7 +169,7 @@ internal sealed class HostSession<TMemory, TPolicy>
 
     /// <summary>This host still has that blkdev id in use, whatever its entry says.</summary>
     public bool UsesBlkdev(int blkdev) =>
-        _devices.Exists(d => !d.IsOver && d.Blkdev == blkdev) || _lostDevices.Any(d => d.Blkdev == blkdev);
+        _devices.Exists(d => d.Blkdev == blkdev) || _lostDevices.Any(d => d.Blkdev == blkdev);
 
     /// <summary>Whether the entry of a backend is free.</summary>
     public bool IsBackendFree(int backend) =>

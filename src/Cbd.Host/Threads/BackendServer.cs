@@ -21,9 +21,9 @@ internal sealed class BackendServer : IGrowingDisk
     private readonly Disk _disk;
     private readonly HandlerThread[] _threads;
     private readonly ILogger _logger;
-    private readonly Lock _endLock = new();
     private bool _isDisposed;
     private int _isFinishTaken;
+    private volatile bool _isAbandoned;
 
     /// <summary>Makes the handler threads of a claimed backend; nothing is left of them if one cannot be made.</summary>
     /// <param name="life">Its life; claimed.</param>
@@ -147,18 +147,10 @@ internal sealed class BackendServer : IGrowingDisk
     /// </summary>
     public bool TryEnd(int timeoutMs)
     {
-        if (!TryEndThreads(timeoutMs))
+        if (!TryEndKeepingDisk(timeoutMs, out Disk? disk))
             return false;
-        lock (_endLock)
-        {
-            if (_isDisposed)
-                return true;
-            _isDisposed = true;
-            foreach (HandlerThread thread in _threads)
-                thread.Dispose();
-            _disk.Dispose();
-            return true;
-        }
+        disk?.Dispose();
+        return true;
     }
 
     /// <summary>
@@ -168,9 +160,10 @@ internal sealed class BackendServer : IGrowingDisk
     public bool TryEndKeepingDisk(int timeoutMs, out Disk? disk)
     {
         disk = null;
-        if (!TryEndThreads(timeoutMs))
+        // The kernel may still store into what an abandoned disk has; and a disk that grows is not closed.
+        if (_isAbandoned || !TryEndThreads(timeoutMs) || !GrowthLock.TryEnter(timeoutMs))
             return false;
-        lock (_endLock)
+        try
         {
             if (_isDisposed)
                 return true;
@@ -180,14 +173,19 @@ internal sealed class BackendServer : IGrowingDisk
             disk = _disk;
             return true;
         }
+        finally
+        {
+            GrowthLock.Exit();
+        }
     }
 
     /// <summary>A thread of the pool may finish the stop: true once, when the handler threads have ended.</summary>
-    public bool TryTakeFinish() => TryEndThreads(0) && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
+    public bool TryTakeFinish() => !_isAbandoned && TryEndThreads(0) && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
 
     /// <summary>The disk does not finish: its threads end without it, and what the kernel may store into stays.</summary>
     public void Abandon()
     {
+        _isAbandoned = true;
         s_abandoned.Add(this);
         _logger.LogError("backend {Backend}: the disk does not finish", Backend);
         foreach (HandlerThread thread in _threads)

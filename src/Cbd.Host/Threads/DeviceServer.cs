@@ -26,6 +26,7 @@ internal sealed class DeviceServer
     private long _shownBytes;
     private int _isShowing;
     private int _isFinishTaken;
+    private bool _isDisposed;
     private volatile bool _isAskedAgain;
 
     /// <param name="life">Its life; active.</param>
@@ -78,6 +79,8 @@ internal sealed class DeviceServer
     {
         lock (_exportLock)
         {
+            if (Life.Stage != DeviceStage.Serving)
+                throw new CbdException(CbdErrorKind.Failed, $"device {Device} was stopped before it had started");
             // Read before the export reads it: a change that comes in between is shown once more.
             long size = Info.SizeBytes;
             _export.Serve(_device, Life.Queues.Length, _mode);
@@ -102,7 +105,12 @@ internal sealed class DeviceServer
     public void DisposeExport()
     {
         lock (_exportLock)
+        {
+            if (_isDisposed)
+                return;
+            _isDisposed = true;
             _export.Dispose();
+        }
     }
 
     /// <summary>
@@ -180,7 +188,15 @@ internal sealed class DeviceServer
             _ =>
             {
                 Volatile.Write(ref _isShowing, 0);
-                ShowSize();
+                try
+                {
+                    ShowSize();
+                }
+                catch (Exception e)
+                {
+                    // Nobody else would see it, and it would end the process.
+                    _logger.LogError(e, "device {Device}: its size cannot be shown", Device);
+                }
             },
             null);
     }

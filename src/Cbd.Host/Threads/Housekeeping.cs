@@ -214,6 +214,13 @@ internal sealed class Housekeeping
         lock (_transport.StateLock)
         {
             devices = [.. _transport.DeviceServers.Where(d => d.Life.Stage is DeviceStage.Closing or DeviceStage.Over)];
+            // Those of a claim that was cleared are in no session that looks around.
+            foreach (DeviceServer device in devices)
+            {
+                if (device.Life.Session.Condition.IsFenced)
+                    device.Life.Step(MonotonicClock.CoarseMicroseconds);
+            }
+
             backends = [.. _transport.BackendServers.Where(b => b.Life.Stage == BackendStage.Draining)];
         }
 
@@ -232,13 +239,18 @@ internal sealed class Housekeeping
 
     private void Finish(Func<bool> finish)
     {
+        // Who leaves finishes what is stopping, and waits for this.
+        using IDisposable? verb = _transport.Verbs.TryBegin();
+        if (verb is null)
+            return;
         try
         {
             finish();
         }
-        catch (CbdException e)
+        catch (Exception e)
         {
-            Logger.LogError("transport {Transport}: a stop does not finish: {Error}", _transport.Id, e.Message);
+            // Nobody else would see it, and it would end the process.
+            Logger.LogError(e, "transport {Transport}: a stop does not finish", _transport.Id);
         }
     }
 
@@ -267,8 +279,19 @@ internal sealed class Housekeeping
     private bool TryRejoin()
     {
         List<(BackendServer Server, Disk Disk)> held = [];
-        if (!TryQuiet(held))
+        bool isQuiet = false;
+        try
         {
+            isQuiet = TryQuiet(held);
+        }
+        catch (CbdException e)
+        {
+            Logger.LogError("transport {Transport}: {Error}", _transport.Id, e.Message);
+        }
+
+        if (!isQuiet)
+        {
+            GiveBack(held);
             // For good: what hangs may still reach its disk.
             lock (_transport.StateLock)
                 _transport.Membership.NoteTrouble($"{Session.Condition.Failure}; a disk does not finish its requests; restart the daemon when it answers again", forGood: true, MonotonicClock.Milliseconds);
@@ -294,10 +317,24 @@ internal sealed class Housekeeping
                     _transport.Membership.NoteTrouble(e.Message, forGood: false, MonotonicClock.Milliseconds);
                 Thread.Sleep(RoundMs);
             }
+            catch (Exception e) when (e is InvalidOperationException or ArgumentException or OutOfMemoryException)
+            {
+                // A broken invariant of our own, or no thread: this transport ends, the daemon and its other transports go on.
+                Logger.LogCritical(e, "transport {Transport}: not registered anew", _transport.Id);
+                lock (_transport.StateLock)
+                    _transport.Membership.NoteTrouble(e.Message, forGood: true, MonotonicClock.Milliseconds);
+                break;
+            }
 
             Thread.Sleep(Transport.StepIntervalMs);
         }
 
+        GiveBack(held);
+        return false;
+    }
+
+    private void GiveBack(List<(BackendServer Server, Disk Disk)> held)
+    {
         foreach ((BackendServer server, Disk disk) in held)
         {
             disk.Dispose();
@@ -305,7 +342,7 @@ internal sealed class Housekeeping
                 _transport.BackendServers.Remove(server);
         }
 
-        return false;
+        held.Clear();
     }
 
     /// <summary>Ends what the lost session drives. Disks stay open. False if one does not finish what it was asked.</summary>
@@ -321,6 +358,8 @@ internal sealed class Housekeeping
 
         foreach (BackendServer backend in backends)
         {
+            if (backend.Life.Stage == BackendStage.Abandoned)
+                return false;
             bool serves = backend.Life.Stage == BackendStage.Serving;
             backend.BeginEnd();
             // One that was being stopped is closed by who stops it.
@@ -342,6 +381,7 @@ internal sealed class Housekeeping
                 backend.Life.Hold(MonotonicClock.Milliseconds);
         }
 
+        FinishStops();
         foreach (DeviceServer device in devices)
         {
             device.AwaitFence(QuietWaitMs);
@@ -378,10 +418,18 @@ internal sealed class Housekeeping
         using IDisposable? operation = _transport.Verbs.TryBegin();
         foreach ((BackendLife<MappedMemory, SafePolicy> life, StartBackendOptions options, Disk disk) in again)
         {
-            if (operation is not null)
-                _transport.Backends.StartAnew(life, options, disk);
-            else
-                disk.Dispose();
+            try
+            {
+                if (operation is not null)
+                    _transport.Backends.StartAnew(life, options, disk);
+                else
+                    disk.Dispose();
+            }
+            catch (Exception e)
+            {
+                // No thread or memory for its handlers, say: it would end the process.
+                Logger.LogError(e, "backend {Backend}: not offered again", life.Backend);
+            }
         }
     }
 }

@@ -100,6 +100,8 @@ internal sealed class BackendVerbs(Transport transport)
     /// <summary>Waits for the end of a stop that was accepted.</summary>
     public StopAnswer FinishStop(BackendServer server, bool force)
     {
+        if (server.Life.Stage == BackendStage.Abandoned)
+            throw new CbdException(CbdErrorKind.TimedOut, $"backend {server.Backend}: {server.Life.Status.Reason}");
         server.BeginEnd();
         long limit = MonotonicClock.Milliseconds + StopWaitMs;
         while (!TryFinishStop(server, JoinIntervalMs))

@@ -106,12 +106,17 @@ internal sealed class DeviceVerbs(Transport transport)
                 server.Life.Step(MonotonicClock.CoarseMicroseconds);
             if (!server.Life.IsOver)
                 return false;
+        }
+
+        // Before its id can be given out again: the next device of it has the same address.
+        server.DisposeExport();
+        lock (transport.StateLock)
+        {
             if (!transport.DeviceServers.Remove(server))
                 return true;
             transport.Membership.Forget(server.Life);
         }
 
-        server.DisposeExport();
         transport.AnnounceChange();
         Logger.LogInformation("device {Device} stopped{How}", server.Device, server.Life.Session.IsCleared ? "; its claim had been cleared" : "");
         return true;

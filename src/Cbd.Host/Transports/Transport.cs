@@ -26,6 +26,9 @@ internal sealed class Transport
     private readonly OpenedTransport _opened;
     private readonly Housekeeping _housekeeping;
 
+    /// <summary>Who leaves second waits for who leaves first.</summary>
+    private readonly Lock _closeLock = new();
+
     public Transport(int id, string path, OpenedTransport opened, NodeOptions node, Action<Thread> startThread)
     {
         Id = id;
@@ -135,14 +138,21 @@ internal sealed class Transport
     /// <summary>Leaves if nothing of this host is on it any more, or it failed; throws, naming what there is, if not.</summary>
     public void Unregister()
     {
+        lock (_closeLock)
+        {
+            CheckUnused();
+            Close();
+        }
+    }
+
+    private void CheckUnused()
+    {
         lock (StateLock)
         {
             CheckOpen();
-            if (Failure is null && DescribeUse() is { Length: > 0 } use)
+            if (!Session.Condition.IsFenced && DescribeUse() is { Length: > 0 } use)
                 throw new CbdException(CbdErrorKind.Busy, $"transport {Id} has {use} of this host: stop {(use.Contains(" and ", StringComparison.Ordinal) || use.Contains(',', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
         }
-
-        Close();
     }
 
     /// <summary>
@@ -151,8 +161,15 @@ internal sealed class Transport
     /// </summary>
     public void Close()
     {
-        if (!Verbs.TryEndAll())
-            return;
+        lock (_closeLock)
+        {
+            if (Verbs.TryEndAll())
+                CloseAll();
+        }
+    }
+
+    private void CloseAll()
+    {
         _housekeeping.EndRejoining();
         lock (StateLock)
             Membership.BeginLeave(MonotonicClock.Milliseconds);
@@ -206,7 +223,7 @@ internal sealed class Transport
                 if (Membership.StepStop(MonotonicClock.Milliseconds) == StepResult.Done)
                     return;
                 devices = [.. DeviceServers];
-                backends = [.. BackendServers];
+                backends = [.. BackendServers.Where(b => b.Life.Stage == BackendStage.Draining)];
             }
 
             foreach (DeviceServer device in devices)

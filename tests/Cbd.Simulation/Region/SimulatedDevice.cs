@@ -114,8 +114,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
         switch (Stage)
         {
             case DeviceStage.New:
-                if (!Machine.HasToWait(now))
-                    Start(now);
+                Start(now);
                 break;
             case DeviceStage.Attached:
                 Run(now);
@@ -190,8 +189,18 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
 
     private void Start(long now)
     {
-        Machine.Claim(now);
-        Machine.Activate("nbd", now);
+        try
+        {
+            if (Machine.HasToWait(now))
+                return;
+            Machine.Claim(now);
+            Machine.Activate("nbd", now);
+        }
+        catch (CbdException e)
+        {
+            Machine.Cancel(e.Message, now);
+            throw;
+        }
     }
 
     private void Run(long now)
