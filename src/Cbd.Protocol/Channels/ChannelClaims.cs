@@ -30,7 +30,14 @@ internal static class ChannelClaims<TMemory, TPolicy>
         return false;
     }
 
-    /// <summary>Gives back a channel that was claimed and not offered.</summary>
-    public static void Release(in TMemory memory, RegionGeometry geometry, int channel, ClaimWord claimed) =>
-        ClaimOperations<TMemory, TPolicy>.TrySwap(memory, geometry.ChannelOffset(channel), claimed, claimed.Freed());
+    /// <summary>
+    /// Gives back a channel that was claimed and not offered, so that no handler ever had it. Also one that others quarantined
+    /// meanwhile, because nothing proved that this host had stopped: it knows that it stores there no more.
+    /// </summary>
+    public static void Release(in TMemory memory, RegionGeometry geometry, int channel, ClaimWord claimed)
+    {
+        long offset = geometry.ChannelOffset(channel);
+        if (!ClaimOperations<TMemory, TPolicy>.TrySwap(memory, offset, claimed, claimed.Freed()))
+            ClaimOperations<TMemory, TPolicy>.TrySwap(memory, offset, claimed.With(ClaimState.Quarantined), claimed.Freed());
+    }
 }

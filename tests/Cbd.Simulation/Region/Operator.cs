@@ -42,7 +42,8 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
                     process.Ask(p => p.Leave());
                 break;
             case 11:
-                ForceClear(process);
+                if (world.Scenario.ClearForced)
+                    ForceClear(process);
                 break;
             case 12:
                 if (Random.Next(4) == 0)
