@@ -49,7 +49,7 @@ internal static class MutationGate
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 7),
         new("StopBeforeLeave", "slow-disks", 2),
-        new("DrainGivenUp", "losses", 12),
+        new("DrainGivenUp", "losses", 17),
         new(MutantPolicy.DiskLock, "slow-disks", 16),
     ];
 

@@ -115,7 +115,7 @@ internal sealed record WorldScenario
     public static WorldScenario Pauses { get; } = new() { Operate = 0.01, Pause = 0.00003, Suspend = 0.0001, DiskDelay = 3000, SlowShare = 0.2 };
 
     /// <summary>Backends go and come back while devices do not wait for them, and slow disks still hold what was given up.</summary>
-    public static WorldScenario Losses { get; } = new() { Operate = 0.01, Crash = 0.00002, Pause = 0.00015, Suspend = 0.0003, DiskDelay = 20_000, SlowShare = 0.5, Impatience = 1, Blocks = 3, FlushShare = 0.02, ClearForced = false };
+    public static WorldScenario Losses { get; } = new() { Operate = 0.01, Crash = 0.00002, Pause = 0.00015, Suspend = 0.0003, Stall = 0.0003, DiskDelay = 30_000, SlowShare = 0.8, Impatience = 1, Blocks = 2, Submit = 0.9, FlushShare = 0.02, ClearForced = false };
 
     /// <summary>Disks grow while machines lose their power.</summary>
     public static WorldScenario Growths { get; } = new() { Operate = 0.05, MachineCrash = 0.00015, Crash = 0.00003, Grow = 1, Blocks = 24, SpareBlocks = 20, DiskDelay = 500 };
