@@ -81,7 +81,8 @@ internal sealed class DeviceVerbs(Transport transport)
         if (!force && server.Life.Stage == DeviceStage.Serving && server.DescribeUse() is { } use)
             throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
         Step(() => server.Life.BeginStop(force, MonotonicClock.Milliseconds));
-        long limit = MonotonicClock.Milliseconds + StopWaitMs + (force ? 1000 : 0);
+        // A little longer than the channels have, so that the answer says what they wait for.
+        long limit = MonotonicClock.Milliseconds + StopWaitMs + 1000;
         while (!TryFinishStop(server, force))
         {
             if (transport.Verbs.IsEnding || MonotonicClock.Milliseconds > limit)
