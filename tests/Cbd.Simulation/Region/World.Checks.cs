@@ -193,7 +193,8 @@ internal sealed partial class World<TPolicy>
     /// <summary>A crash in any publication leaves the old value: whoever is there can be read at any time.</summary>
     private void CheckBodies()
     {
-        if (!IsFormatted)
+        // While a dead region is formatted anew, its entries are zeroed one after the other.
+        if (!IsFormatted || (TransportInfo.IsFormatting(Inspection.ReadAcquire(TransportInfo.MagicOffset)) && !Living.Any(p => p.MayStore)))
             return;
         for (int host = 0; host < Geometry.HostCount; host++)
         {
