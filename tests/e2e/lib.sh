@@ -12,8 +12,8 @@ export LC_ALL=C.UTF-8
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/cbd-e2e.XXXXXX")
 region=/dev/shm/${work##*/}
 # The distribution's package of libnbd is for its own python3, which need not be the first in PATH.
-python=python3
-"$python" -c 'import nbd' 2>/dev/null || python=/usr/bin/python3
+python=/usr/bin/python3
+"$python" -c 'import nbd' 2>/dev/null || python=python3
 declare -A pids=()
 others=()
 murdered=()

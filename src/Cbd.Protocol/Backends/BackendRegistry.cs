@@ -24,6 +24,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     private readonly RegionGeometry _geometry;
     private readonly HostClaim<TMemory, TPolicy> _host;
     private readonly LivenessTracker<TMemory, TPolicy> _tracker;
+    private readonly EntryRegistry<TMemory, TPolicy> _entries;
 
     public BackendRegistry(TMemory memory, HostClaim<TMemory, TPolicy> host, LivenessTracker<TMemory, TPolicy> tracker)
     {
@@ -31,6 +32,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         _geometry = host.Geometry;
         _host = host;
         _tracker = tracker;
+        _entries = EntryRegistry<TMemory, TPolicy>.Backends(memory, host.Geometry);
     }
 
     /// <summary>Claims a free entry and makes the backend active. Throws if there is none, or the host is not itself any more.</summary>
@@ -40,24 +42,21 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     public BackendClaim<TMemory, TPolicy> Start(BackendBody body, int? backend = null, Predicate<int>? isServedHere = null)
     {
         BackendBody own = Own(body);
-        if (backend is int wanted)
-            CheckId(wanted);
-        int first = backend ?? 0, last = backend ?? _geometry.BackendCount - 1;
-        for (int id = first; id <= last; id++)
+        int id;
+        ClaimWord claimed;
+        if (backend is { } wanted)
         {
-            long offset = _geometry.BackendOffset(id);
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch || (isServedHere?.Invoke(id) ?? false))
-                continue;
-            ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
-            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))
-                continue;
-            return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own.InSession(claimed.Epoch, null), keptCopy: -1));
+            CheckId(wanted);
+            id = wanted;
+            if ((isServedHere?.Invoke(id) ?? false) || !_entries.TryClaim(id, ClaimState.Claiming, _host.Host, out claimed))
+                throw new CbdException(CbdErrorKind.Busy, $"backend {id} is taken: start it without -b to get a free one");
+        }
+        else if (!_entries.TryClaimAny(ClaimState.Claiming, _host.Host, isServedHere, out id, out claimed))
+        {
+            throw new CbdException(CbdErrorKind.Exhausted, $"no free backend entry: all {_geometry.BackendCount} are taken: stop one with backend-stop, or format with more --backends");
         }
 
-        throw backend is null
-            ? new CbdException(CbdErrorKind.Exhausted, $"no free backend entry: all {_geometry.BackendCount} are taken: stop one with backend-stop, or format with more --backends")
-            : new CbdException(CbdErrorKind.Busy, $"backend {backend} is taken: start it without -b to get a free one");
+        return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own.InSession(claimed.Epoch, null), keptCopy: -1));
     }
 
     /// <summary>
@@ -109,7 +108,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     public BackendBody ReadRecord(int backend)
     {
         CheckId(backend);
-        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(backend));
+        ClaimWord word = _entries.Read(backend);
         if (word.State == ClaimState.Free)
             throw NotThere(backend);
         if (EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, backend, word.Epoch, out BackendBody record, out _, out string error))
@@ -121,11 +120,8 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     public IReadOnlyList<BackendListing> List()
     {
         var found = new List<BackendListing>();
-        for (int backend = 0; backend < _geometry.BackendCount; backend++)
+        foreach ((int backend, ClaimWord word) in _entries.ListTaken())
         {
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(backend));
-            if (word.State == ClaimState.Free)
-                continue;
             BackendBody? body = word.State != ClaimState.Claiming &&
                 EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, backend, word.Epoch, out BackendBody read, out _, out _) ? read : null;
             found.Add(new BackendListing(backend, word, body, LivenessOf(word, body), References<TMemory, TPolicy>.BlkdevsOf(_memory, _geometry, backend)));

@@ -20,6 +20,7 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
     private readonly RegionGeometry _geometry;
     private readonly HostClaim<TMemory, TPolicy> _host;
     private readonly LivenessTracker<TMemory, TPolicy> _tracker;
+    private readonly EntryRegistry<TMemory, TPolicy> _entries;
 
     public BlkdevRegistry(TMemory memory, HostClaim<TMemory, TPolicy> host, LivenessTracker<TMemory, TPolicy> tracker)
     {
@@ -27,6 +28,7 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
         _geometry = host.Geometry;
         _host = host;
         _tracker = tracker;
+        _entries = EntryRegistry<TMemory, TPolicy>.Blkdevs(memory, host.Geometry);
     }
 
     /// <summary>
@@ -62,11 +64,8 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
     public IReadOnlyList<BlkdevListing> List()
     {
         var found = new List<BlkdevListing>();
-        for (int blkdev = 0; blkdev < _geometry.BlkdevCount; blkdev++)
+        foreach ((int blkdev, ClaimWord word) in _entries.ListTaken())
         {
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BlkdevOffset(blkdev));
-            if (word.State == ClaimState.Free)
-                continue;
             BlkdevBody? body = EntryBodies<TMemory>.TryReadBlkdev(_memory, _geometry, blkdev, word.Epoch, out BlkdevBody read, out _) ? read : null;
             found.Add(new BlkdevListing(blkdev, word, body, body is null ? Liveness.Unknown : _tracker.Of(word.Host, body.HostEpoch)));
         }
@@ -114,29 +113,19 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
 
     private BlkdevClaim<TMemory, TPolicy> Take(int backend, bool readOnly, ClaimWord backendWord, BackendBody disk, Predicate<int>? isUsedHere)
     {
-        for (int blkdev = 0; blkdev < _geometry.BlkdevCount; blkdev++)
+        if (!_entries.TryClaimAny(ClaimState.Claiming, _host.Host, isUsedHere, out int blkdev, out ClaimWord claimed))
+            throw new CbdException(CbdErrorKind.Exhausted, $"no free blkdev entry: all {_geometry.BlkdevCount} are taken: stop one with dev-stop, or format with more --blkdevs");
+        var body = new BlkdevBody
         {
-            long offset = _geometry.BlkdevOffset(blkdev);
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch || (isUsedHere?.Invoke(blkdev) ?? false))
-                continue;
-            ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
-            if (!ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))
-                continue;
-            var body = new BlkdevBody
-            {
-                HostId = _host.Host,
-                HostEpoch = _host.Epoch,
-                ReadOnly = readOnly,
-                BackendId = backend,
-                SessionEpoch = backendWord.Epoch,
-                Name = "",
-                Channels = [],
-            };
-            return new BlkdevClaim<TMemory, TPolicy>(_memory, _host, blkdev, claimed, body, backendWord, BackendWatch<TMemory, TPolicy>.ToSession(backendWord.Epoch, disk));
-        }
-
-        throw new CbdException(CbdErrorKind.Exhausted, $"no free blkdev entry: all {_geometry.BlkdevCount} are taken: stop one with dev-stop, or format with more --blkdevs");
+            HostId = _host.Host,
+            HostEpoch = _host.Epoch,
+            ReadOnly = readOnly,
+            BackendId = backend,
+            SessionEpoch = backendWord.Epoch,
+            Name = "",
+            Channels = [],
+        };
+        return new BlkdevClaim<TMemory, TPolicy>(_memory, _host, blkdev, claimed, body, backendWord, BackendWatch<TMemory, TPolicy>.ToSession(backendWord.Epoch, disk));
     }
 
     private void TakeWriter(int backend, BlkdevClaim<TMemory, TPolicy> claim)

@@ -12,23 +12,8 @@ internal static class ChannelClaims<TMemory, TPolicy>
     /// Claims one free channel for <paramref name="host"/>; false if none is free. The claimer re-reads its own host's
     /// claim word afterwards, and frees the channel again if it is not its own any more.
     /// </summary>
-    public static bool TryClaim(in TMemory memory, RegionGeometry geometry, int host, out int channel, out ClaimWord claimed)
-    {
-        for (channel = 0; channel < geometry.ChannelCount; channel++)
-        {
-            long offset = geometry.ChannelOffset(channel);
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch)
-                continue;
-            claimed = word.Next(ClaimState.Claimed, host);
-            if (ClaimOperations<TMemory, TPolicy>.TrySwap(memory, offset, word, claimed))
-                return true;
-        }
-
-        channel = -1;
-        claimed = default;
-        return false;
-    }
+    public static bool TryClaim(in TMemory memory, RegionGeometry geometry, int host, out int channel, out ClaimWord claimed) =>
+        EntryRegistry<TMemory, TPolicy>.Channels(memory, geometry).TryClaimAny(ClaimState.Claimed, host, isUsedHere: null, out channel, out claimed);
 
     /// <summary>
     /// Gives back a channel that was claimed and not offered, so that no handler ever had it. Also one that others quarantined

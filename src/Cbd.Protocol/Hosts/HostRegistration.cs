@@ -108,14 +108,12 @@ internal sealed class HostRegistration<TMemory, TPolicy>
 
     private HostClaim<TMemory, TPolicy>? TakeFreeEntry()
     {
-        for (int host = 0; host < _geometry.HostCount; host++)
+        var entries = EntryRegistry<TMemory, TPolicy>.Hosts(_memory, _geometry);
+        for (int host = 0; host < entries.Count; host++)
         {
-            long offset = _geometry.HostOffset(host);
-            ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
-            if (word.State != ClaimState.Free || word.Epoch == ClaimWord.MaxEpoch || !_locks.TryLock(host))
+            if (!entries.IsClaimable(host, out _) || !_locks.TryLock(host))
                 continue;
-            ClaimWord claimed = word.Next(ClaimState.Claiming, host);
-            if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, word, claimed))
+            if (entries.TryClaim(host, ClaimState.Claiming, host, out ClaimWord claimed))
                 return new HostClaim<TMemory, TPolicy>(_memory, _geometry, host, claimed, _identity, _locks);
             _locks.Unlock(host);
         }
