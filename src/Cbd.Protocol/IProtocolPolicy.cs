@@ -88,7 +88,6 @@ internal interface IProtocolPolicy
     /// <summary>A device fails when its backend has become another disk.</summary>
     static abstract bool RefuseOtherDisk { get; }
 
-
     /// <summary>A larger size is on the disk's medium before anybody is told of it.</summary>
     static abstract bool GrowDiskFirst { get; }
 
@@ -97,6 +96,9 @@ internal interface IProtocolPolicy
 
     /// <summary>Requests that were given up while the backend was away are drained before anything newer is issued.</summary>
     static abstract bool DrainGivenUp { get; }
+
+    /// <summary>A failed flush stays latched when this host was cleared and offers the disk again.</summary>
+    static abstract bool KeepLatchAnew { get; }
 
     /// <summary>A host gives its entry back only when its devices and backends have stopped.</summary>
     static abstract bool StopBeforeLeave { get; }
@@ -135,5 +137,6 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool GrowDiskFirst => true;
     public static bool QuietBeforeRejoin => true;
     public static bool DrainGivenUp => true;
+    public static bool KeepLatchAnew => true;
     public static bool StopBeforeLeave => true;
 }

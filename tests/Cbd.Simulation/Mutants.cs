@@ -47,6 +47,7 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool QuietBeforeRejoin => Holds(nameof(QuietBeforeRejoin));
     public static bool StopBeforeLeave => Holds(nameof(StopBeforeLeave));
     public static bool DrainGivenUp => Holds(nameof(DrainGivenUp));
+    public static bool KeepLatchAnew => Holds(nameof(KeepLatchAnew));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

@@ -50,6 +50,7 @@ internal static class MutationGate
         new("QuietBeforeRejoin", "rejoins", 7),
         new("StopBeforeLeave", "slow-disks", 2),
         new("DrainGivenUp", "losses", 213),
+        new("KeepLatchAnew", "everything", 290),
         new(MutantPolicy.DiskLock, "slow-disks", 16),
     ];
 

@@ -40,7 +40,8 @@ internal enum BackendStage
 /// <param name="Backend">The entry to take over; null: a new one.</param>
 /// <param name="Fenced">An operator vouches for the death of the old session.</param>
 /// <param name="Anew">This host had that entry, and was cleared: it is taken over, or started anew under its id if it is free.</param>
-internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false);
+/// <param name="FlushError">The latched errno of a flush that failed under the claim that was cleared; 0 for none.</param>
+internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false, int FlushError = 0);
 
 /// <summary>
 /// One backend of this host, from its disk's lock to the end of its claim: a state machine without threads, clocks and
@@ -89,6 +90,9 @@ internal sealed class BackendLife<TMemory, TPolicy>
     /// <summary>The session as its handlers see it; null before it serves.</summary>
     public ServedBackend? Served { get; private set; }
 
+    /// <summary>How the same disk is offered again under another claim of this host.</summary>
+    public BackendWish WishAnew => new(Backend, Anew: true, FlushError: TPolicy.KeepLatchAnew ? Served?.FlushError ?? _wish.FlushError : 0);
+
     /// <summary>Handlers of it may still send something to the disk.</summary>
     public bool MayTouchDisk => Stage is BackendStage.Serving or BackendStage.Draining or BackendStage.Abandoned;
 
@@ -105,7 +109,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
     {
         Require(BackendStage.Opening);
         _session.CheckUsable();
-        _body = body;
+        _body = body.FlushError == 0 ? body with { FlushError = _wish.FlushError } : body;
         _limitMs = nowMs + _session.Times.TakeOverMs;
         _life.Go(LifeState.Starting, "it claims its entry", nowMs);
         Stage = BackendStage.Claiming;

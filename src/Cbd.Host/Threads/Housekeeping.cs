@@ -403,7 +403,7 @@ internal sealed class Housekeeping
             foreach ((BackendServer server, Disk disk) in held)
             {
                 _transport.BackendServers.Remove(server);
-                again.Add((new BackendLife<MappedMemory, SafePolicy>(Session, new BackendWish(server.Backend, Anew: true), MonotonicClock.Milliseconds), server.Options, disk));
+                again.Add((new BackendLife<MappedMemory, SafePolicy>(Session, server.Life.WishAnew, MonotonicClock.Milliseconds), server.Options, disk));
             }
         }
 

@@ -121,7 +121,7 @@ internal sealed partial class CrashWatch<TPolicy>
     private void FindFlush(List<Expectation> found, SimulatedSession<TPolicy> session, SimulatedDevice<TPolicy> device)
     {
         bool latched = session.Claim!.Body.FlushError != 0;
-        if (latched && session.FlushErrorAtStart == 0 && !session.Disk.HasFailedFlush)
+        if (latched && session.FlushErrorAtStart == 0 && !session.Disk.HasFailedFlush && !session.IsForgettingFlushError)
         {
             // Stored, and no user knows yet.
             long cleared = session.Disk.ClearedAt;

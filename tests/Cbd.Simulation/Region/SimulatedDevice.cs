@@ -131,7 +131,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
                     Disk.Forgive();
                 Machine.EndServing(now);
                 break;
-            case DeviceStage.Closing when Machine.Session.Condition.IsFenced:
+            case DeviceStage.Attaching or DeviceStage.Closing when Machine.Session.Condition.IsFenced:
                 Machine.Step(_process.Machine.NowMicroseconds);
                 break;
         }

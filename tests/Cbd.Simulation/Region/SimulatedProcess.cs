@@ -363,8 +363,10 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         }
         catch (CbdException e)
         {
-            // Another has the name, say: tried again.
+            // Another has the name, say: tried again, until an operator reads it and ends the process.
             _world.Trace($"process {Number}: register anew: {e.Message}");
+            if (_world.IsCalming)
+                _world.LeaveSoon(this);
             return;
         }
         finally
@@ -375,7 +377,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         _world.Registered(this, Name);
         foreach (SimulatedSession<TPolicy> held in _sessions.Where(s => s.IsHeld).ToArray())
         {
-            _sessions.Add(new SimulatedSession<TPolicy>(_world, this, held.Disk, new BackendWish(held.Backend, Anew: true), held));
+            _sessions.Add(new SimulatedSession<TPolicy>(_world, this, held.Disk, held.Life.WishAnew, held));
             held.PassOn();
             _sessions.Remove(held);
         }

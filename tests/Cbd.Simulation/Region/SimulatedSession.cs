@@ -74,6 +74,9 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
 
     public int FlushErrorAtStart { get; private set; }
 
+    /// <summary>In the middle of backend-clear: the entry may have the failure still, or not any more.</summary>
+    public bool IsForgettingFlushError { get; private set; }
+
     /// <summary>Commands of a channel that are at the disk.</summary>
     public int OutstandingOn(int channel) => _group?.OutstandingOn(channel) ?? 0;
 
@@ -128,6 +131,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         if (!IsServing || Life.Served!.FlushError == 0)
             return;
         // Before it is stored: the process may die in the middle, with the entry cleared.
+        IsForgettingFlushError = true;
         Disk.HasFailedFlush = false;
         Disk.ClearedAt = Disk.History.Begin();
         Disk.Forgive();
@@ -135,6 +139,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         Disk.HasFailedFlush = false;
         Disk.ClearedAt = Disk.History.Begin();
         Disk.Forgive();
+        IsForgettingFlushError = false;
     }
 
     /// <summary>backend-resize.</summary>
