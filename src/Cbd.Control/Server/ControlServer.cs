@@ -167,6 +167,14 @@ internal sealed class ControlServer : IAsyncDisposable
                 ? ControlProblem.From(CbdErrorKind.Invalid, $"the request is not right: {e.Message}")
                 : OfStatus(context.Request, e.StatusCode);
         }
+        catch (OutOfMemoryException e)
+        {
+            // Also what the runtime throws when no thread can be had.
+            context.RequestServices.GetRequiredService<ILoggerFactory>().CreateLogger("control")
+                .LogError(e, "{Method} {Path}: no thread, or no memory", context.Request.Method, context.Request.Path);
+            problem = ControlProblem.From(CbdErrorKind.Exhausted,
+                "cbdd cannot have another thread or more memory: raise its limits (TasksMax= and MemoryMax= of its unit, ulimit -u and -v), then try again");
+        }
         catch (Exception e) when (!context.RequestAborted.IsCancellationRequested)
         {
             // A bug of ours in one request must not take the disks of others down, and must be seen.
