@@ -49,7 +49,6 @@ public sealed class A_late_beat : IDisposable
     {
         var log = new RecordedLog();
         using var host = new BareTransport(_directory.PathOf("region"), "host", format: true, log, fenceMs: TestNode.BeatMs + 50);
-        host.Transport.CheckHousekeeping();
         lock (host.Transport.StateLock)
         {
             Eventually.True(() => host.Transport.Failure is { } why && why.Contains("its housekeeping stands still", StringComparison.Ordinal));

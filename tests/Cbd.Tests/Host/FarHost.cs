@@ -19,7 +19,8 @@ internal sealed class FarHost : IDisposable
     private readonly RegionMapping _region;
     private readonly Membership<MappedMemory, SafePolicy> _membership;
 
-    public FarHost(string region, string name)
+    /// <param name="deadMs">Its beat may stand still for so long before the others wonder.</param>
+    public FarHost(string region, string name, int deadMs = TestNode.DeadMs)
     {
         _source = RegionSource.Open(region);
         _region = _source.Map();
@@ -32,7 +33,7 @@ internal sealed class FarHost : IDisposable
             Inode = _region.Inode,
             Pid = 1,
             BeatMs = TestNode.BeatMs,
-            DeadMs = TestNode.DeadMs,
+            DeadMs = deadMs,
         };
         _membership = new Membership<MappedMemory, SafePolicy>(
             "far", _region.Memory, TransportInfo.Read(_region.Memory, _region.SizeBytes).Geometry, identity, new OfdHostLocks(_region),

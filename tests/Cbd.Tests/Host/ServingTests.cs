@@ -16,7 +16,7 @@ public sealed class A_host_that_serves_itself : IDisposable
     private readonly NativeBuffer _buffer = new(4096);
     private readonly BareTransport _host;
 
-    public A_host_that_serves_itself() => _host = new BareTransport(Region, "host", format: true, _log);
+    public A_host_that_serves_itself() => _host = new BareTransport(Region, "host", format: true, _log, fenceMs: 60_000);
 
     private string Region => _directory.PathOf("region");
 

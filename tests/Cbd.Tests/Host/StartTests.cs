@@ -143,10 +143,9 @@ public sealed class A_start : IDisposable
     [Fact]
     public void Of_a_backend_whose_host_lives_is_refused_before_its_disk_is_opened()
     {
-        using var far = new FarHost(Region, "far");
+        using var far = new FarHost(Region, "far", deadMs: 60_000);
         int backend = far.StartBackend().Backend;
-        using var beating = new Timer(_ => far.Beat(), null, 0, TestNode.BeatMs);
-        Eventually.True(() => _node.Node.ListHosts(0).Single(h => h.HostId == far.Id).Alive == "alive");
+        Eventually.True(() => far.Beat() && _node.Node.ListHosts(0).Single(h => h.HostId == far.Id).Alive == "alive");
         CbdException served = Assert.Throws<CbdException>(() => _node.StartBackend(_directory.PathOf("not there"), backend));
         Assert.Contains("which is alive", served.Message, StringComparison.Ordinal);
     }
