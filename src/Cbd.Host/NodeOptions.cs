@@ -25,11 +25,15 @@ internal sealed record NodeOptions
     /// <summary>A host that could not beat this long stops serving; more than a beat, less than the dead-time.</summary>
     public int FenceMs { get; init; } = DefaultFenceMs;
 
+    /// <summary>A disk that does not finish its requests in this time is left to the end of this process.</summary>
+    public int DiskWaitMs { get; init; } = DefaultDiskWaitMs;
+
     /// <summary>Transports that this node registers on at once, 1 to 1024.</summary>
     public int MaxTransports { get; init; } = DefaultMaxTransports;
 
     public const int DefaultBeatMs = 1000;
     public const int DefaultDeadMs = 10000;
     public const int DefaultFenceMs = 6000;
+    public const int DefaultDiskWaitMs = 20_000;
     public const int DefaultMaxTransports = 16;
 }

@@ -21,7 +21,6 @@ internal sealed class Housekeeping
     private const int RoundMs = 100;
 
     private const int QuietWaitMs = 3_000;
-    private const int StopWaitMs = 20_000;
     private const string Poisoned = "the memory of the region failed under an access: it was truncated, or it is broken";
 
     private readonly Transport _transport;
@@ -365,7 +364,7 @@ internal sealed class Housekeeping
             // One that was being stopped is closed by who stops it.
             if (!serves)
                 continue;
-            if (!backend.TryEndKeepingDisk(StopWaitMs, out Disk? disk))
+            if (!backend.TryEndKeepingDisk(_transport.Node.DiskWaitMs, out Disk? disk))
             {
                 lock (_transport.StateLock)
                     backend.Life.Abandon(MonotonicClock.Milliseconds);

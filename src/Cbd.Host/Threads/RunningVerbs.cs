@@ -15,6 +15,9 @@ internal sealed class RunningVerbs
     /// <summary>No verb may begin, and those that wait give up.</summary>
     public bool IsEnding => _isEnding;
 
+    /// <summary>Verbs that have begun and not ended.</summary>
+    public int Count => Volatile.Read(ref _count);
+
     /// <summary>A verb begins; dispose what it returns at its end. Null if none may begin any more.</summary>
     public IDisposable? TryBegin()
     {
@@ -37,7 +40,7 @@ internal sealed class RunningVerbs
             _isEnding = true;
         }
 
-        while (Volatile.Read(ref _count) > 0)
+        while (Count > 0)
             Thread.Sleep(1);
         return true;
     }

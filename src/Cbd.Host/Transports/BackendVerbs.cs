@@ -12,10 +12,11 @@ namespace Cbd.Host.Transports;
 /// <summary>Starts, stops and changes backends on one transport. Thread-safe.</summary>
 internal sealed class BackendVerbs(Transport transport)
 {
-    private const int StopWaitMs = 20_000;
     private const int JoinIntervalMs = 100;
 
     private ILogger Logger => transport.Logger;
+
+    private int StopWaitMs => transport.Node.DiskWaitMs;
 
     /// <param name="options">The disk, and how it is served.</param>
     /// <param name="regions">Files that are refused as disks.</param>

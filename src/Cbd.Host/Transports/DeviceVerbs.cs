@@ -103,6 +103,9 @@ internal sealed class DeviceVerbs(Transport transport)
             EndExport(server, force);
         lock (transport.StateLock)
         {
+            // Several verbs may wait for one stop: what one of them was refused ends the wait of all.
+            if (server.Life.Stage == DeviceStage.Serving)
+                throw new CbdException(CbdErrorKind.Busy, $"device {server.Device} serves on, because another stop of it was refused: see dev-list, and stop it again");
             if (server.Life.Stage == DeviceStage.Closing && MayStep(server.Life))
                 server.Life.Step(MonotonicClock.CoarseMicroseconds);
             if (!server.Life.IsOver)

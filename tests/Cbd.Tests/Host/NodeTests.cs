@@ -15,8 +15,8 @@ public sealed class A_host : IDisposable
 
     public A_host()
     {
-        _disks = new TestNode(_directory.PathOf("")[..^1], "disks");
-        _users = new TestNode(_directory.PathOf("")[..^1], "users");
+        _disks = new TestNode(_directory.PathOf(""), "disks");
+        _users = new TestNode(_directory.PathOf(""), "users");
         _disks.Register(Region, format: true);
         _users.Register(Region);
     }
@@ -56,7 +56,7 @@ public sealed class A_host : IDisposable
     public void That_cannot_have_a_thread_gives_back_its_entry_its_lock_and_its_mapping()
     {
         bool fails = true;
-        using var node = new TestNode(_directory.PathOf("")[..^1], "third", thread =>
+        using var node = new TestNode(_directory.PathOf(""), "third", thread =>
         {
             if (fails)
                 throw new InsufficientMemoryException("no thread");

@@ -15,23 +15,24 @@ internal sealed class TestNode : IDisposable
     public TestNode(string directory, string name, Action<Thread>? startThread = null, ILogger? logger = null, int fenceMs = 300)
     {
         Exports = new HandedOver();
-        Node = new Node(
-            new NodeOptions
-            {
-                RunDirectory = directory,
-                StateDirectory = directory,
-                HostUuid = Guid.NewGuid(),
-                Logger = logger ?? NullLogger.Instance,
-                BeatMs = BeatMs,
-                DeadMs = DeadMs,
-                FenceMs = fenceMs,
-            },
-            Exports)
+        Node = new Node(OptionsOf(directory, logger, fenceMs), Exports)
         {
             StartThread = startThread ?? (static thread => thread.Start()),
         };
         Name = name;
     }
+
+    /// <summary>Options with short times.</summary>
+    public static NodeOptions OptionsOf(string directory, ILogger? logger = null, int fenceMs = 300) => new()
+    {
+        RunDirectory = directory,
+        StateDirectory = directory,
+        HostUuid = Guid.NewGuid(),
+        Logger = logger ?? NullLogger.Instance,
+        BeatMs = BeatMs,
+        DeadMs = DeadMs,
+        FenceMs = fenceMs,
+    };
 
     public string Name { get; }
 
@@ -64,8 +65,12 @@ internal sealed class TestNode : IDisposable
 
         public Exception? OnServe { get; set; }
 
+        /// <summary>Called with the address when an export is opened; throws if it cannot be.</summary>
+        public Action<string> WhileOpening { get; set; } = _ => { };
+
         public IExport Open(string address, SocketOptions options)
         {
+            WhileOpening(address);
             var export = new Export(this);
             All.Add(export);
             return export;
@@ -85,6 +90,11 @@ internal sealed class TestNode : IDisposable
 
             public Exception? OnStop { get; set; }
 
+            /// <summary>Called by a stop, forced or not, while it is under way.</summary>
+            public Action<bool> WhileStopping { get; set; } = _ => { };
+
+            public Exception? OnResize { get; set; }
+
             public string Uri => "handed-over";
 
             public void Serve(IBlockDevice device, int queues, PollMode mode)
@@ -94,10 +104,16 @@ internal sealed class TestNode : IDisposable
                 Device = device;
             }
 
-            public void Resize() => ResizeCount++;
+            public void Resize()
+            {
+                ResizeCount++;
+                if (OnResize is { } error)
+                    throw error;
+            }
 
             public void Stop(bool force)
             {
+                WhileStopping(force);
                 if (!force && OnStop is { } error)
                     throw error;
                 IsStopped = true;

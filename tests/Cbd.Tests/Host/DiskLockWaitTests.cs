@@ -1,0 +1,58 @@
+using Cbd.Disks;
+using Cbd.Host.Transports;
+using Cbd.Tests.Memory;
+using Xunit;
+
+namespace Cbd.Tests.Host;
+
+public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
+{
+    private readonly TemporaryDirectory _directory = new();
+    private readonly Disk _held;
+
+    public The_wait_for_the_lock_of_a_disk()
+    {
+        File.WriteAllBytes(FilePath, new byte[1 << 20]);
+        _held = Disk.Open(new DiskOptions { Path = FilePath });
+    }
+
+    private string FilePath => _directory.PathOf("disk");
+
+    public void Dispose()
+    {
+        _held.Dispose();
+        _directory.Dispose();
+    }
+
+    [Fact]
+    public void Says_who_has_it_and_ends_when_it_is_free()
+    {
+        var said = new List<string>();
+        using Disk disk = Wait(backend: 3, path => $"'{path}' is process 77's").Open(why =>
+        {
+            said.Add(why);
+            if (said.Count == 2)
+                _held.Dispose();
+        });
+        Assert.Equal(1 << 20, disk.Info.SizeBytes);
+        Assert.Equal([$"disk {FilePath} is in use: '{FilePath}' is process 77's", $"disk {FilePath} is in use: '{FilePath}' is process 77's"], said);
+    }
+
+    [Fact]
+    public void Ends_when_it_is_given_up()
+    {
+        CbdException given = Assert.Throws<CbdException>(() => Wait(backend: 3, _ => null).Open(why => throw new CbdException(CbdErrorKind.Failed, why)));
+        Assert.Equal($"disk {FilePath} is in use", given.Message);
+    }
+
+    [Fact]
+    public void Ends_with_the_holder_if_it_is_not_free_in_time()
+    {
+        CbdException busy = Assert.Throws<CbdException>(() => Wait(backend: null, _ => "backend 5 has it").Open(_ => { }));
+        Assert.Equal((CbdErrorKind.Busy, $"disk {FilePath} is already in use: backend 5 has it; stop that first"), (busy.Kind, busy.Message));
+        Assert.IsType<DiskInUseException>(busy.InnerException);
+    }
+
+    private DiskLockWait Wait(int? backend, Func<string, string?> describeHolder) =>
+        new(new StartBackendOptions { Path = FilePath, Backend = backend }, [], describeHolder);
+}
