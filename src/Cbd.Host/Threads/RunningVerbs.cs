@@ -30,19 +30,22 @@ internal sealed class RunningVerbs
         }
     }
 
-    /// <summary>False if somebody else has ended them already.</summary>
-    public bool TryEndAll()
+    /// <summary>Lets no other begin. False if somebody else did so already.</summary>
+    public bool TryBeginEnd()
     {
         lock (_lock)
         {
             if (_isEnding)
                 return false;
-            _isEnding = true;
+            return _isEnding = true;
         }
+    }
 
+    /// <summary>Waits until those that had begun have given up, or are done.</summary>
+    public void AwaitEnd()
+    {
         while (Count > 0)
             Thread.Sleep(1);
-        return true;
     }
 
     private sealed class RunningVerb(RunningVerbs owner) : IDisposable

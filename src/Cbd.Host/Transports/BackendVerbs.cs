@@ -30,6 +30,7 @@ internal sealed class BackendVerbs(Transport transport)
         lock (transport.StateLock)
         {
             transport.CheckUsable();
+            transport.CheckGoesOn();
             if (options.Backend is { } wanted)
                 CheckTakeOver(wanted);
             life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced), MonotonicClock.Milliseconds);

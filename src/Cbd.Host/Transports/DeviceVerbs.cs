@@ -35,6 +35,7 @@ internal sealed class DeviceVerbs(Transport transport)
         lock (transport.StateLock)
         {
             transport.CheckUsable();
+            transport.CheckGoesOn();
             life = new DeviceLife<MappedMemory, SafePolicy>(transport.Session, new DeviceWish
             {
                 Backend = options.Backend,

@@ -140,18 +140,23 @@ internal sealed class Transport
     {
         lock (_closeLock)
         {
-            CheckUnused();
-            Close();
+            if (TryBeginEndUnused())
+                CloseAll();
         }
     }
 
-    private void CheckUnused()
+    /// <summary>
+    /// Lets no verb begin any more; throws, with nothing changed, if something of this host is on it. In one step: a start is seen
+    /// here, or sees that it comes too late.
+    /// </summary>
+    private bool TryBeginEndUnused()
     {
         lock (StateLock)
         {
             CheckOpen();
             if (!Session.Condition.IsFenced && DescribeUse() is { Length: > 0 } use)
                 throw new CbdException(CbdErrorKind.Busy, $"transport {Id} has {use} of this host: stop {(use.Contains(" and ", StringComparison.Ordinal) || use.Contains(',', StringComparison.Ordinal) ? "them" : "it")} first (backend-stop, dev-stop)");
+            return Verbs.TryBeginEnd();
         }
     }
 
@@ -163,13 +168,14 @@ internal sealed class Transport
     {
         lock (_closeLock)
         {
-            if (Verbs.TryEndAll())
+            if (Verbs.TryBeginEnd())
                 CloseAll();
         }
     }
 
     private void CloseAll()
     {
+        Verbs.AwaitEnd();
         _housekeeping.EndRejoining();
         lock (StateLock)
             Membership.BeginLeave(MonotonicClock.Milliseconds);

@@ -76,6 +76,7 @@ public sealed class A_host : IDisposable
         File.WriteAllBytes(file, new byte[1 << 20]);
         int holder = _disks.StartBackend(file);
         Task<CbdException> waiting = Task.Run(() => Assert.Throws<CbdException>(() => _disks.StartBackend(file)), TestContext.Current.CancellationToken);
+        Eventually.True(() => Assert.Throws<CbdException>(() => _disks.Node.UnregisterTransport(0)).Message.Contains("(being started)", StringComparison.Ordinal));
         int other = _disks.StartBackend("memory:1M");
         Assert.False(waiting.IsCompleted, "the start that waits was over before the other one: they were done in turn");
         _disks.Node.StopBackend(0, other, force: false);

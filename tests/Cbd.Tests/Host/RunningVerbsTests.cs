@@ -13,8 +13,9 @@ public sealed class The_verbs_that_are_under_way
         IDisposable first = _verbs.TryBegin()!;
         IDisposable second = _verbs.TryBegin()!;
         Assert.Equal(2, _verbs.Count);
-        Task<bool> end = Task.Run(_verbs.TryEndAll, TestContext.Current.CancellationToken);
-        Eventually.True(() => _verbs.IsEnding);
+        Assert.True(_verbs.TryBeginEnd());
+        Assert.True(_verbs.IsEnding);
+        Task end = Task.Run(_verbs.AwaitEnd, TestContext.Current.CancellationToken);
         Assert.Null(_verbs.TryBegin());
         // A verb that is ended twice counts once.
         first.Dispose();
@@ -22,15 +23,15 @@ public sealed class The_verbs_that_are_under_way
         Assert.Equal(1, _verbs.Count);
         Assert.False(end.IsCompleted);
         second.Dispose();
-        Assert.True(Eventually.Result(end));
+        Eventually.True(() => end.IsCompleted);
     }
 
     [Fact]
     public void Are_ended_by_one_alone()
     {
         Assert.False(_verbs.IsEnding);
-        Assert.True(_verbs.TryEndAll());
-        Assert.False(_verbs.TryEndAll());
+        Assert.True(_verbs.TryBeginEnd());
+        Assert.False(_verbs.TryBeginEnd());
         Assert.Null(_verbs.TryBegin());
     }
 }
