@@ -88,9 +88,12 @@ trap 'exit 130' INT
 await() {
     local limit=$((SECONDS + $1)) what=$2
     shift 2
+    # Each look may cost a process or two, on CPUs that what is waited for needs.
+    local pauses=(0.02 0.05 0.1 0.2) i=0
     until "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$limit" ] || fail "$what did not happen in time"
-        sleep 0.05
+        sleep "${pauses[i]}"
+        i=$((i < 3 ? i + 1 : 3))
     done
 }
 
