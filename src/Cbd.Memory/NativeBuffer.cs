@@ -1,3 +1,5 @@
+using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace Cbd.Memory;
@@ -107,11 +109,17 @@ public sealed unsafe class NativeBuffer : IDisposable
             GC.SuppressFinalize(this);
     }
 
+    /// <summary>Several times for each request: inlined, with what is thrown elsewhere.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal void CheckRange(long offset, int length)
     {
         if ((ulong)offset > (ulong)SizeBytes || (uint)length > (ulong)(SizeBytes - offset))
-            throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is outside a buffer of {SizeBytes} bytes");
+            ThrowOutside(offset, length);
     }
+
+    [DoesNotReturn]
+    private void ThrowOutside(long offset, int length) =>
+        throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is outside a buffer of {SizeBytes} bytes");
 
     private void Free()
     {
@@ -134,16 +142,21 @@ public readonly record struct BufferSlice
     /// <param name="offset">First byte, from the start of the buffer.</param>
     /// <param name="length">Bytes.</param>
     /// <exception cref="ArgumentOutOfRangeException">They are not inside the buffer.</exception>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public BufferSlice(NativeBuffer? buffer, long offset, int length)
     {
         if (buffer is not null)
             buffer.CheckRange(offset, length);
         else if (offset != 0 || length != 0)
-            throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is a slice of no buffer");
+            ThrowNoBuffer(offset, length);
         Buffer = buffer;
         Offset = offset;
         Length = length;
     }
+
+    [DoesNotReturn]
+    private static void ThrowNoBuffer(long offset, int length) =>
+        throw new ArgumentOutOfRangeException(nameof(offset), $"{offset}+{length} is a slice of no buffer");
 
     /// <summary>The buffer; null for the default slice.</summary>
     public NativeBuffer? Buffer { get; }

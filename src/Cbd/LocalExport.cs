@@ -32,6 +32,7 @@ internal sealed class LocalExport : IExport
     private readonly List<LocalQueue> _open = [];
     private BlkdevDevice? _device;
     private Timer? _idlePoll;
+    private int _idlePollMs = Timeout.Infinite;
     private bool _isStopped;
     private volatile bool _isOver;
 
@@ -51,8 +52,21 @@ internal sealed class LocalExport : IExport
             _device = (BlkdevDevice)device;
             for (int i = 0; i < queues; i++)
                 _idle.Push(_device.OpenQueue(1));
-            _idlePoll = new Timer(static export => ((LocalExport)export!).PollIdle(), this, IdlePollMs, IdlePollMs);
+            _idlePoll = new Timer(static export => ((LocalExport)export!).PollIdle(), this, Timeout.Infinite, Timeout.Infinite);
+            PollWhileIdle();
         }
+    }
+
+    /// <summary>
+    /// The timer runs only while a queue has no user. Each tick wakes a thread of the pool, which takes a CPU from those that
+    /// spin. Under the lock.
+    /// </summary>
+    private void PollWhileIdle()
+    {
+        int periodMs = _idle.Count > 0 ? IdlePollMs : Timeout.Infinite;
+        if (periodMs != _idlePollMs)
+            _idlePoll!.Change(periodMs, periodMs);
+        _idlePollMs = periodMs;
     }
 
     public LocalQueue OpenQueue(int depth, NativeBuffer? buffers)
@@ -68,6 +82,7 @@ internal sealed class LocalExport : IExport
             {
                 var queue = new LocalQueue(this, _device!.OpenQueue(depth, buffers), depth);
                 _open.Add(queue);
+                PollWhileIdle();
                 return queue;
             }
             catch
@@ -87,6 +102,7 @@ internal sealed class LocalExport : IExport
                 return;
             queue.End(isPolledOn: true);
             _idle.Push(_device!.OpenQueue(1));
+            PollWhileIdle();
         }
     }
 
