@@ -97,6 +97,9 @@ internal interface IProtocolPolicy
     /// <summary>Requests that were given up while the backend was away are drained before anything newer is issued.</summary>
     static abstract bool DrainGivenUp { get; }
 
+    /// <summary>Starting a disk that has a record as a backend takes that over, instead of being another backend.</summary>
+    static abstract bool TakeOverOwnRecord { get; }
+
     /// <summary>A failed flush stays latched when this host was cleared and offers the disk again.</summary>
     static abstract bool KeepLatchAnew { get; }
 
@@ -138,5 +141,6 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool QuietBeforeRejoin => true;
     public static bool DrainGivenUp => true;
     public static bool KeepLatchAnew => true;
+    public static bool TakeOverOwnRecord => true;
     public static bool StopBeforeLeave => true;
 }

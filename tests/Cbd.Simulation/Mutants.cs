@@ -48,6 +48,7 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool StopBeforeLeave => Holds(nameof(StopBeforeLeave));
     public static bool DrainGivenUp => Holds(nameof(DrainGivenUp));
     public static bool KeepLatchAnew => Holds(nameof(KeepLatchAnew));
+    public static bool TakeOverOwnRecord => Holds(nameof(TakeOverOwnRecord));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

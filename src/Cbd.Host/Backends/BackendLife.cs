@@ -55,6 +55,9 @@ internal sealed class BackendLife<TMemory, TPolicy>
     private readonly BackendWish _wish;
     private readonly LifeCycle _life;
     private BackendBody? _body;
+
+    /// <summary>The entry that the disk has already, as it was last looked for.</summary>
+    private int? _found;
     private Action<int>? _offer;
     private long _limitMs;
 
@@ -79,13 +82,13 @@ internal sealed class BackendLife<TMemory, TPolicy>
     public BackendClaim<TMemory, TPolicy>? Claim { get; private set; }
 
     /// <summary>Id of the backend: that of the claim, or the one that is wanted; −1 if neither is known.</summary>
-    public int Backend => Claim?.Backend ?? _wish.Backend ?? -1;
+    public int Backend => Claim?.Backend ?? _wish.Backend ?? _found ?? -1;
 
     /// <summary>Epoch of the claim.</summary>
     public ulong Epoch => Claim?.Session ?? 0;
 
     /// <summary>It takes a record over, instead of being a new backend.</summary>
-    public bool IsTakeOver => _wish.Backend is not null;
+    public bool IsTakeOver => (_wish.Backend ?? _found) is not null;
 
     /// <summary>The session as its handlers see it; null before it serves.</summary>
     public ServedBackend? Served { get; private set; }
@@ -122,7 +125,16 @@ internal sealed class BackendLife<TMemory, TPolicy>
         try
         {
             _session.CheckUsable();
-            if (_wish.Backend is not { } wanted)
+            bool isOver = true;
+            if (_wish.Backend is null && TPolicy.TakeOverOwnRecord)
+            {
+                _session.Tracker.Sample(nowMs);
+                _found = _session.Backends.FindRecord(_body!, out isOver);
+            }
+
+            if (!isOver && nowMs <= _limitMs)
+                _life.Go(LifeState.Waiting, $"the disk is backend {_found}, whose session is just ending", nowMs);
+            else if ((_wish.Backend ?? _found) is not { } wanted)
                 Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend);
             else if (_wish.Anew && _session.IsBackendFree(wanted))
                 Claim = _session.Backends.Start(_body!, wanted);
@@ -132,6 +144,11 @@ internal sealed class BackendLife<TMemory, TPolicy>
                 throw new CbdException(CbdErrorKind.TimedOut, $"backend {wanted}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced");
             else
                 _life.Go(LifeState.Waiting, $"the old session of backend {wanted} is not proven over yet", nowMs);
+        }
+        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && _found is not null)
+        {
+            // The last blkdev has left it in this moment: the disk gets another entry.
+            return false;
         }
         catch (CbdException e)
         {

@@ -102,6 +102,36 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     }
 
     /// <summary>
+    /// The record that this disk has as a backend: starting the disk takes that over, so that blkdevs that wait for it go on, and no
+    /// second one can write the disk behind their backs. Null if there is none.
+    /// </summary>
+    /// <remarks>
+    /// The durability id says which disk it is, within one boot of one machine: a record that is equal elsewhere is not known to be
+    /// of the same disk, and is left alone. The caller has the disk's lock, so nobody else serves it for writing.
+    /// </remarks>
+    /// <param name="disk">The disk as it is now.</param>
+    /// <param name="isOver">
+    /// The record can be taken over, or says why not. If false, its last session is just ending: look again after a beat.
+    /// </param>
+    public int? FindRecord(BackendBody disk, out bool isOver)
+    {
+        foreach ((int backend, ClaimWord word) in _entries.ListTaken())
+        {
+            if (!EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, backend, word.Epoch, out BackendBody record, out _, out _) ||
+                record.DiskLife != disk.DiskLife || record.Identity != disk.Identity)
+                continue;
+            isOver = word.State == ClaimState.Orphaned ||
+                (word.State != ClaimState.Claiming && HandlerEnds<TMemory, TPolicy>.OfSession(_memory, _geometry, _tracker, backend, word.Epoch) != HandlerEnd.Alive);
+            // Any number of hosts may serve a disk that nobody writes.
+            if (isOver || !(record.ReadOnly && disk.ReadOnly))
+                return backend;
+        }
+
+        isOver = true;
+        return null;
+    }
+
+    /// <summary>
     /// The record of a backend, for checking a disk before waiting for its lock. Throws if there is no such backend, or
     /// it cannot be read.
     /// </summary>

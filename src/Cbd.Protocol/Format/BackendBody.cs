@@ -101,6 +101,21 @@ internal sealed record BackendBody
     public bool IsStopped => (Flags & BackendFlags.Stopped) != 0;
 
     /// <summary>
+    /// Says which disk it is, in this life of it (a boot of its host): the part of the durability id that all sessions in that life
+    /// share.
+    /// </summary>
+    public ulong DiskLife
+    {
+        get
+        {
+            Span<byte> id = stackalloc byte[16];
+            if (!DurabilityId.TryWriteBytes(id))
+                throw new InvalidOperationException("a GUID has 16 bytes");
+            return BinaryPrimitives.ReadUInt64LittleEndian(id);
+        }
+    }
+
+    /// <summary>
     /// This body with the durability id of a session. A life of the disk (a boot of its host) that comes back after a session
     /// of another one is not what it was: a blkdev that saw nothing of that session must see the difference.
     /// </summary>

@@ -133,8 +133,9 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             if (SessionOf(disk) is not null)
                 return;
             int record = FindRecord(disk, out ClaimWord word);
-            // On another machine nobody's lock helps: a new backend only where there is no old one.
-            process.StartBackend(disk, record < 0 ? null : record, fenced: record >= 0 && IsOff(word.Host));
+            // On another machine nobody's lock helps: a new backend only where there is no old one. On the same one the record is found.
+            bool forgets = record >= 0 && IsOfThisLife(disk, process, record, word) && Random.Next(2) == 0;
+            process.StartBackend(disk, record < 0 || forgets ? null : record, fenced: record >= 0 && !forgets && IsOff(word.Host));
         });
     }
 
@@ -230,6 +231,10 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             }
         });
     }
+
+    private bool IsOfThisLife(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy> process, int backend, ClaimWord word) =>
+        EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, backend, word.Epoch, out BackendBody record, out _, out _) &&
+        record.DiskLife == disk.Describe(disk.LifeOn(process.Machine.BootId)).DiskLife;
 
     /// <summary>backend-start -b of a backend that is served, by another process: has to be refused while that may live.</summary>
     private void Rival(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)

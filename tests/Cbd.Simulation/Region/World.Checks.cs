@@ -204,6 +204,7 @@ internal sealed partial class World<TPolicy>
                 throw new SimulationException($"host {host} ({word}) cannot be read: {error}");
         }
 
+        var disks = new Dictionary<ulong, int>();
         for (int backend = 0; backend < Geometry.BackendCount; backend++)
         {
             ClaimWord word = Word(Geometry.BackendOffset(backend));
@@ -217,6 +218,10 @@ internal sealed partial class World<TPolicy>
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
             CheckRecord(backend, word);
+            if (word.State is ClaimState.Active or ClaimState.Orphaned &&
+                EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out _, out _) &&
+                !disks.TryAdd(record.DiskLife, backend))
+                throw new SimulationException($"one disk is backend {disks[record.DiskLife]} and backend {backend} ({word})");
             if (word.State == ClaimState.Active && EntryBodies<SimulatedMemory>.TryReadBackend(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _) && IsHostOver(body.HostId, body.HostEpoch))
                 throw new SimulationException($"backend {backend} ({word}) belongs to a claim of host {body.HostId} that is over");
         }

@@ -29,7 +29,7 @@ public sealed class A_host_that_leaves : IDisposable
     [Fact]
     public void Stops_its_devices_before_its_backends_and_then_gives_its_entry_back()
     {
-        using var own = new SteppedBackend(_users);
+        using var own = new SteppedBackend(_users, body: TestRegion.Disk("file:1:3"));
         DeviceLife<ArrayMemory, SafePolicy> device = _users.NewDevice(own.Backend);
         device.Claim(0);
         device.Activate("nbd", 0);
