@@ -77,7 +77,8 @@ qemu_client() {
         --image-opts "driver=nbd,server.type=unix,server.path=$socket,tls-creds=tls0,tls-hostname=localhost")
 }
 
-# in_own_mounts: begins the test again in a mount namespace of its own; before anything else.
+# in_own_mounts: begins the test again in a mount namespace of its own; before anything else. It keeps a copy of each mount that is
+# there, so the test takes mounts.
 in_own_mounts() {
     [ "$(id -u)" = 0 ] || skip 'mounts of its own need root'
     [ -z "${CBD_OWN_MOUNTS:-}" ] || return 0
