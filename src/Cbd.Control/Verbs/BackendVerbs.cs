@@ -13,7 +13,7 @@ internal static class BackendVerbs
         var path = VerbOptions.Text("--path", "-p", "the disk: a file, a block device, memory:SIZE or null:SIZE", "PATH", required: true);
         var handlers = VerbOptions.NumberOr("--handlers", "-n", "handler threads, 1 to 128", 1);
         var startDevice = VerbOptions.Flag("--start-dev", "-D", "start a device on it here, too; prints the device");
-        var backend = VerbOptions.Number("--backend", "-b", "take over this backend, whose session is gone");
+        var backend = VerbOptions.Number("--backend", "-b", "take over this backend, whose session is gone; without it, the one that the disk is already, or a new one");
         var readOnly = VerbOptions.Flag("--read-only", null, "offer it read-only");
         var engine = VerbOptions.Choice("--engine", null, "how the disk is driven", "auto", "auto", "io_uring", "pread");
         var blockSize = VerbOptions.Number("--block-size", null, "logical block to offer: 512 or 4096; by default the disk's own");
