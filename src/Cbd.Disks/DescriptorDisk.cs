@@ -31,6 +31,7 @@ public abstract class DescriptorDisk : Disk
         Engine = ChooseEngine(options);
         Workers = new DiskWorkers(this, PreadThreads);
         Identity = opened.Identity;
+        IsIdentityCertain = opened.IsIdentityCertain;
         Info = opened.Info;
     }
 
@@ -38,6 +39,9 @@ public abstract class DescriptorDisk : Disk
     internal bool IsDirect { get; }
 
     public override string Identity { get; }
+
+    /// <inheritdoc/>
+    public override bool IsIdentityCertain { get; }
 
     public override string Engine { get; }
 

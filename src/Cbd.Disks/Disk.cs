@@ -30,6 +30,12 @@ public abstract class Disk : IBlockDevice
     /// </summary>
     public abstract string Identity { get; }
 
+    /// <summary>
+    /// Nothing else gets the same <see cref="Identity"/> within one boot. False where the file system or kernel does not tell uses of one
+    /// number apart: equal identities may then be of different disks.
+    /// </summary>
+    public virtual bool IsIdentityCertain => true;
+
     /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
     public abstract string Engine { get; }
 

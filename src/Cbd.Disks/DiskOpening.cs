@@ -13,6 +13,7 @@ internal sealed record OpenedDisk
     public required bool IsDirect { get; init; }
     public required int DirectMemoryAlignmentBytes { get; init; }
     public required string Identity { get; init; }
+    public required bool IsIdentityCertain { get; init; }
     public required BlockDeviceInfo Info { get; init; }
 }
 
@@ -84,6 +85,7 @@ internal static class DiskOpening
             IsDirect = isDirect,
             DirectMemoryAlignmentBytes = status.DirectMemoryAlignmentBytes is > 0 and int bytes ? bytes : info.LogicalBlockBytes,
             Identity = identity,
+            IsIdentityCertain = isBlockDevice ? life.Length > 0 : !identity.EndsWith(FileDisk.NoGeneration, StringComparison.Ordinal),
             Info = info with { CanCache = !isDirect, DurabilityId = DiskIdentity.ForThisBoot($"{identity} {life}") },
         };
     }

@@ -33,11 +33,14 @@ public sealed class FileDisk : DescriptorDisk
         };
     }
 
+    /// <summary>End of the identity of a file whose file system has no generations.</summary>
+    internal const string NoGeneration = ":-";
+
     /// <summary>Device, inode and, where the file system has one, the generation that tells its uses apart.</summary>
     internal static string Identify(DiskFile file, in FileStatus status)
     {
-        string generation = file.TryGetGeneration(out uint number) == 0 ? $"{number:x8}" : "-";
-        return $"file:{status.DeviceMajor}:{status.DeviceMinor}:{status.Inode}:{generation}";
+        string generation = file.TryGetGeneration(out uint number) == 0 ? $":{number:x8}" : NoGeneration;
+        return $"file:{status.DeviceMajor}:{status.DeviceMinor}:{status.Inode}{generation}";
     }
 
     /// <inheritdoc/>

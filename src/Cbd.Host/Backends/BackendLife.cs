@@ -58,6 +58,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
 
     /// <summary>The entry that the disk has already, as it was last looked for.</summary>
     private int? _found;
+    private bool _isIdentityCertain;
     private Action<int>? _offer;
     private long _limitMs;
 
@@ -108,11 +109,15 @@ internal sealed class BackendLife<TMemory, TPolicy>
     public void AwaitDisk(string why, long nowMs) => _life.Go(LifeState.Waiting, why, nowMs);
 
     /// <summary>The disk is open, and locked. Throws if this host may not claim anything.</summary>
-    public void BeginClaim(BackendBody body, long nowMs)
+    /// <param name="body">The disk as it is now.</param>
+    /// <param name="nowMs">This host's monotonic clock.</param>
+    /// <param name="isIdentityCertain">A record with the disk's identity is of this disk: only then it is taken over without its id.</param>
+    public void BeginClaim(BackendBody body, long nowMs, bool isIdentityCertain = true)
     {
         Require(BackendStage.Opening);
         _session.CheckUsable();
         _body = body.FlushError == 0 ? body with { FlushError = _wish.FlushError } : body;
+        _isIdentityCertain = isIdentityCertain;
         _limitMs = nowMs + _session.Times.TakeOverMs;
         _life.Go(LifeState.Starting, "it claims its entry", nowMs);
         Stage = BackendStage.Claiming;
@@ -126,14 +131,16 @@ internal sealed class BackendLife<TMemory, TPolicy>
         {
             _session.CheckUsable();
             bool isOver = true;
-            if (_wish.Backend is null && TPolicy.TakeOverOwnRecord)
+            if (_wish.Backend is null && _isIdentityCertain && TPolicy.TakeOverOwnRecord)
             {
                 _session.Tracker.Sample(nowMs);
                 _found = _session.Backends.FindRecord(_body!, out isOver);
+                // One of this process that has it is ending, or is about to serve it.
+                isOver &= !_session.OwnBackends.Any(b => b != this && b.Stage != BackendStage.Over && b.Backend == _found);
             }
 
             if (!isOver && nowMs <= _limitMs)
-                _life.Go(LifeState.Waiting, $"the disk is backend {_found}, whose session is just ending", nowMs);
+                _life.Go(LifeState.Waiting, $"the disk is backend {_found}, whose session is just ending, or beginning", nowMs);
             else if ((_wish.Backend ?? _found) is not { } wanted)
                 Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend);
             else if (_wish.Anew && _session.IsBackendFree(wanted))

@@ -190,6 +190,9 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         }
     }
 
+    /// <summary>It stops, whoever uses it.</summary>
+    public bool IsForced => _force;
+
     /// <summary>Why it did not start; empty if it did, or may still.</summary>
     public string StartTrouble { get; private set; } = "";
 

@@ -142,15 +142,24 @@ internal sealed class BackendServer : IGrowingDisk
     }
 
     /// <summary>
-    /// Waits for the handler threads to end, and gives the disk back. False if they did not end in time: call it again. Any
-    /// thread.
+    /// Waits for the handler threads to end, and closes the disk. False if they did not end in time, or another thread is at it: call
+    /// it again. When it is true the disk is closed, whoever closed it. Any thread.
     /// </summary>
     public bool TryEnd(int timeoutMs)
     {
-        if (!TryEndKeepingDisk(timeoutMs, out Disk? disk))
+        if (_isAbandoned || !TryEndThreads(timeoutMs) || !GrowthLock.TryEnter(timeoutMs))
             return false;
-        disk?.Dispose();
-        return true;
+        try
+        {
+            if (!TryEndKeepingDisk(0, out Disk? disk))
+                return false;
+            disk?.Dispose();
+            return true;
+        }
+        finally
+        {
+            GrowthLock.Exit();
+        }
     }
 
     /// <summary>
@@ -179,8 +188,14 @@ internal sealed class BackendServer : IGrowingDisk
         }
     }
 
-    /// <summary>A thread of the pool may finish the stop: true once, when the handler threads have ended.</summary>
+    /// <summary>
+    /// A thread of the pool may finish the stop: true once, when the handler threads have ended. If it cannot,
+    /// <see cref="GiveFinishBack"/>.
+    /// </summary>
     public bool TryTakeFinish() => !_isAbandoned && TryEndThreads(0) && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
+
+    /// <summary>The stop could not be finished now: the disk grows, say.</summary>
+    public void GiveFinishBack() => Volatile.Write(ref _isFinishTaken, 0);
 
     /// <summary>The disk does not finish: its threads end without it, and what the kernel may store into stays.</summary>
     public void Abandon()

@@ -232,9 +232,17 @@ internal sealed class Housekeeping
         foreach (BackendServer backend in backends)
         {
             if (backend.TryTakeFinish())
-                ThreadPool.UnsafeQueueUserWorkItem(_ => Finish(() => _transport.Backends.TryFinishStop(backend, timeoutMs: 0)), null);
+                ThreadPool.UnsafeQueueUserWorkItem(_ => FinishBackend(backend), null);
         }
     }
+
+    private void FinishBackend(BackendServer backend) => Finish(() =>
+    {
+        bool done = _transport.Backends.TryFinishStop(backend, timeoutMs: 0);
+        if (!done)
+            backend.GiveFinishBack();
+        return done;
+    });
 
     private void Finish(Func<bool> finish)
     {

@@ -261,7 +261,7 @@ internal sealed class BackendVerbs(Transport transport)
         try
         {
             lock (transport.StateLock)
-                life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds);
+                life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds, disk.IsIdentityCertain);
             AwaitClaim(life);
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)

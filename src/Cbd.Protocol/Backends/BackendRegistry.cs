@@ -227,12 +227,14 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         if (disk.Identity != record.Identity)
             throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' ({disk.Identity}) is not the disk of backend {backend}, which is '{record.Path}' ({record.Identity}): give that one, or start without -b");
         if (disk.ReadOnly != record.ReadOnly)
-            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} is {Mode(record)}, not {Mode(disk)}: start it {(record.ReadOnly ? "with" : "without")} --read-only");
+            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} is {Mode(record)}, not {Mode(disk)}: start it {(record.ReadOnly ? "with" : "without")} --read-only, or give the record up: {GiveUp(backend)}");
         if (disk.LogicalBlockBytes != record.LogicalBlockBytes)
-            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} has blocks of {record.LogicalBlockBytes} bytes, not {disk.LogicalBlockBytes}: start it with --block-size {record.LogicalBlockBytes}");
+            throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} has blocks of {record.LogicalBlockBytes} bytes, not {disk.LogicalBlockBytes}: start it with --block-size {record.LogicalBlockBytes}, or give the record up: {GiveUp(backend)}");
         if (disk.SizeBytes < record.SizeBytes)
-            throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' has {disk.SizeBytes} bytes, fewer than the {record.SizeBytes} of backend {backend}: restore its size, or start without -b");
+            throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' has {disk.SizeBytes} bytes, fewer than the {record.SizeBytes} of backend {backend}: restore its size, or give the record up: {GiveUp(backend)}");
     }
+
+    private static string GiveUp(int backend) => $"backend-clear -b {backend} --force, which fails the devices that wait for it";
 
     private static string Mode(BackendBody body) => body.ReadOnly ? "read-only" : "writable";
 }

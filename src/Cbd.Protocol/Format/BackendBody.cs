@@ -126,7 +126,7 @@ internal sealed record BackendBody
         Span<byte> id = stackalloc byte[16], before = stackalloc byte[16];
         if (!DurabilityId.TryWriteBytes(id) || (record is not null && !record.DurabilityId.TryWriteBytes(before)))
             throw new InvalidOperationException("a GUID has 16 bytes");
-        bool goesOn = record is not null && id[..8].SequenceEqual(before[..8]);
+        bool goesOn = record?.DiskLife == DiskLife;
         BinaryPrimitives.WriteUInt64LittleEndian(id[8..], goesOn ? BinaryPrimitives.ReadUInt64LittleEndian(before[8..]) : session);
         return this with { DurabilityId = new Guid(id) };
     }

@@ -38,6 +38,16 @@ public sealed class A_disk_that_has_a_record
     }
 
     [Fact]
+    public void Is_another_backend_where_nothing_tells_the_disk_from_a_later_one_with_its_number()
+    {
+        LeaveARecord();
+        BackendLife<ArrayMemory, SafePolicy> life = _host.NewBackend();
+        life.BeginClaim(TestRegion.Disk(), 0, isIdentityCertain: false);
+        Assert.True(life.TryClaim(0));
+        Assert.Equal(1, life.Backend);
+    }
+
+    [Fact]
     public void Stays_one_backend_however_long_its_record_is_waited_for()
     {
         ClaimWord undecided = LeaveARecord().With(ClaimState.Clearing);
@@ -59,7 +69,7 @@ public sealed class A_disk_that_has_a_record
         BackendLife<ArrayMemory, SafePolicy> life = _host.NewBackend();
         life.BeginClaim(TestRegion.Disk(), 0);
         Assert.False(life.TryClaim(0));
-        Assert.Equal((LifeState.Waiting, "the disk is backend 0, whose session is just ending"), (life.Status.State, life.Status.Reason));
+        Assert.Equal((LifeState.Waiting, "the disk is backend 0, whose session is just ending, or beginning"), (life.Status.State, life.Status.Reason));
         before.EndClose();
         Assert.True(life.TryClaim(1));
         Assert.Equal((0, 2UL), (life.Backend, life.Epoch));

@@ -151,6 +151,7 @@ public sealed class A_stop : IDisposable
         Eventually.True(() => refusing.IsSet);
         Assert.Equal(DeviceStage.EndingExport, users.DeviceServer(device).Life.Stage);
         Task<StopAnswer> forced = Run(() => users.Transport.Devices.Stop(device, force: true));
+        Eventually.True(() => users.DeviceServer(device).Life.IsForced);
         mayRefuse.Set();
         Assert.Equal("somebody opened it", Eventually.Result(refused).Message);
         Assert.Equal(StopAnswer.Gone, Eventually.Result(forced));
