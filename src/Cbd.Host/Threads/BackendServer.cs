@@ -23,6 +23,7 @@ internal sealed class BackendServer : IGrowingDisk
     private readonly ILogger _logger;
     private bool _isDisposed;
     private int _isFinishTaken;
+    private int _finishesInVain;
     private volatile bool _isAbandoned;
 
     /// <summary>Makes the handler threads of a claimed backend; nothing is left of them if one cannot be made.</summary>
@@ -195,7 +196,14 @@ internal sealed class BackendServer : IGrowingDisk
     public bool TryTakeFinish() => !_isAbandoned && TryEndThreads(0) && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
 
     /// <summary>The stop could not be finished now: the disk grows, say.</summary>
-    public void GiveFinishBack() => Volatile.Write(ref _isFinishTaken, 0);
+    public void GiveFinishBack()
+    {
+        Interlocked.Increment(ref _finishesInVain);
+        Volatile.Write(ref _isFinishTaken, 0);
+    }
+
+    /// <summary>How often the stop could not be finished.</summary>
+    public int FinishesInVain => Volatile.Read(ref _finishesInVain);
 
     /// <summary>The disk does not finish: its threads end without it, and what the kernel may store into stays.</summary>
     public void Abandon()

@@ -131,6 +131,23 @@ public sealed class A_stop : IDisposable
     }
 
     [Fact]
+    public void That_gave_up_waiting_for_a_growth_finishes_by_itself()
+    {
+        (BareTransport disks, _) = Disks(diskWaitMs: 50);
+        int backend = disks.StartBackend("memory:1M");
+        BackendServer server = disks.BackendServer(backend);
+        using (server.GrowthLock.EnterScope())
+        {
+            Task<StopAnswer> stop = Run(() => disks.Transport.Backends.Stop(backend, force: false, leaves: false));
+            Assert.Equal("stopping", Eventually.Result(stop).State);
+            // Housekeeping tries in vain, and may try again.
+            Eventually.True(() => server.FinishesInVain > 0);
+        }
+
+        Eventually.True(() => server.Life.Stage == BackendStage.Over);
+    }
+
+    [Fact]
     public void Of_a_device_by_force_wins_over_one_that_its_users_refuse()
     {
         (BareTransport disks, int backend) = Disks();
