@@ -38,6 +38,8 @@ namespace Cbd.Control.Api;
 [JsonSerializable(typeof(IReadOnlyList<DeviceDescription>))]
 [JsonSerializable(typeof(IReadOnlyList<ChannelDescription>))]
 [JsonSerializable(typeof(IReadOnlyList<FlightDescription>))]
+[JsonSerializable(typeof(WantedThings))]
+[JsonSerializable(typeof(ForgetRequest))]
 [JsonSerializable(typeof(ControlProblem))]
 [JsonSerializable(typeof(int))]
 internal sealed partial class ControlJson : JsonSerializerContext

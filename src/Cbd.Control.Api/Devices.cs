@@ -21,6 +21,12 @@ public sealed record StartDeviceOptions : TransportTarget
     [JsonPropertyName("backend_id")]
     public required int Backend { get; init; }
 
+    /// <summary>
+    /// What the device is called (<see cref="ThingName"/>): its node, its socket and the lists have this name. Null: <c>cbdN</c>, with
+    /// the device's id if no other device has that name, else the next number.
+    /// </summary>
+    public string? Name { get; set; }
+
     /// <summary>Queues, 1 to 128; null: min(CPUs, 4).</summary>
     public int? Queues { get; set; }
 
@@ -32,7 +38,7 @@ public sealed record StartDeviceOptions : TransportTarget
 
     /// <summary>
     /// Address of the socket: <c>unix:PATH</c>, <c>tcp:HOST:PORT</c>, or <c>fd:NAME</c> for one that the service manager
-    /// gave to this process; null: <c>&lt;run-dir&gt;/cbdN.nbd</c>. With a kind of attachment by name there is no socket, and
+    /// gave to this process; null: <c>&lt;run-dir&gt;/NAME.nbd</c>. With a kind of attachment by name there is no socket, and
     /// it is refused.
     /// </summary>
     public string? Nbd { get; set; }
@@ -76,6 +82,7 @@ public sealed record StartDeviceOptions : TransportTarget
     internal override void CheckValues()
     {
         Rules.CheckId(Backend, "backend");
+        Rules.CheckName(Name, "device");
         Rules.CheckRange(Queues, "the number of queues", 1, Rules.MaxThreads);
         bool byName = Attach is { } word && AttachWords.Kinds.Contains(word);
         if (!byName && Attach is not (null or AttachWords.Auto or AttachWords.None))
@@ -137,10 +144,10 @@ public sealed record TlsOptions
 
 /// <summary>
 /// A device that was started: its id and the node or NBD URI to use it with. <paramref name="Note"/> says what the user
-/// may not expect, in one line; null if there is nothing.
+/// may not expect, in one line; null if there is nothing. <paramref name="Name"/> is what the device is called.
 /// </summary>
 public sealed record StartedDevice(
-    [property: JsonPropertyName("blkdev_id")] int Device, [property: JsonPropertyName("dev_name")] string Node, string? Note = null)
+    [property: JsonPropertyName("blkdev_id")] int Device, [property: JsonPropertyName("dev_name")] string Node, string? Note = null, string? Name = null)
 {
     public string? Note { get; init => field = OneLine.OrNull(value); } = OneLine.OrNull(Note);
 }
@@ -152,9 +159,12 @@ public sealed record DeviceDescription
     public required int HostId { get; init; }
     public required int BackendId { get; init; }
 
+    /// <summary>What a device of ours is called; null for those of other hosts.</summary>
+    public string? Name { get; init; }
+
     /// <summary>Node or NBD URI; empty for devices of other hosts.</summary>
     [JsonPropertyName("dev_name")]
-    public required string Name { get; init; }
+    public required string Address { get; init; }
 
     /// <summary>The kernel's own node behind the name, e.g. <c>/dev/loop0</c>; empty where there is none.</summary>
     public required string Node { get; init; }

@@ -7,6 +7,7 @@ public static class Operations
     private const string Post = "POST";
     private const string Put = "PUT";
     private const string Delete = "DELETE";
+    private const string Wanted = "/v1/wanted";
     private const string Transports = "/v1/transports";
     private const string Transport = Transports + "/{transport}";
     private const string Hosts = Transport + "/hosts";
@@ -69,11 +70,18 @@ public static class Operations
     public static readonly Operation<ClearRequest, Done> ClearDevice =
         new("dev-clear", Post, Device + "/clear", "Clears a device whose host is dead", Done.Instance);
 
+    public static readonly Operation<ControlRequest, WantedThings> ListWanted =
+        new("wait", Get, Wanted, "Lists what this host should have, and where it stands");
+
+    public static readonly Operation<ForgetRequest, Done> ForgetDevice =
+        new("dev-stop", Post, Wanted + "/forget", "Wants a device no more that could not be started again", Done.Instance);
+
     /// <summary>All of them, in the order of the description of the API.</summary>
     public static IReadOnlyList<Operation> All { get; } =
     [
         ListTransports, RegisterTransport, GetTransport, UnregisterTransport, ListChannels, ReadFlights, ListHosts, ClearHost,
         ListBackends, StartBackend, StopBackend, ClearBackend, ResizeBackend, SetFaults,
         ListDevices, StartDevice, StopDevice, ClearDevice,
+        ListWanted, ForgetDevice,
     ];
 }

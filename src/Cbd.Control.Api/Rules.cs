@@ -39,6 +39,13 @@ internal static class Rules
             throw Invalid($"the {what} path '{path}' is relative, and a daemon has no place it is relative to; give it from /");
     }
 
+    /// <summary>What a user calls a thing: a number alone is always an id.</summary>
+    public static void CheckName(string? name, string what)
+    {
+        if (name is not null && !ThingName.IsValid(name))
+            throw Invalid($"{what} name '{name}' is not one: give a letter, then up to {ThingName.MaxLength - 1} letters, digits, '.', '_' or '-'");
+    }
+
     public static void CheckRange(long? value, string what, long least, long most)
     {
         if (value is { } number && (number < least || number > most))

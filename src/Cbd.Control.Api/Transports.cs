@@ -136,6 +136,9 @@ public sealed record TransportDescription
     /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
     public required string Failure { get; init; }
 
+    /// <summary>Where this host's membership stands: "starting", "running", "waiting" (it registers anew), "stopping", "failed".</summary>
+    public string State { get; init; } = "";
+
     /// <summary>Entries of each area that nobody may reuse until a death is proven or vouched for.</summary>
     public int QuarantinedHosts { get; init; }
     public int QuarantinedBackends { get; init; }

@@ -16,6 +16,7 @@ internal sealed class Node : INode
     private readonly OperationHandlers _operations;
     private readonly Lock _lock = new();
     private readonly Dictionary<int, Transport> _transports = [];
+    private readonly HashSet<string> _startingNames = [];
     private readonly QueuedLog _log;
     private readonly Timer _watchdog;
     private bool _disposed;
@@ -144,15 +145,16 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
+        using var name = new StartingName(this, request.Transport, request.Name);
         string asked = request.Attach ?? (request.AskedOfSocket() is null ? AttachChoice.Auto : AttachChoice.None);
         (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
         if (_kernel is null || kind is null)
         {
             string ofExport = "";
-            StartedDevice started = transport.Devices.Start(request, device =>
+            StartedDevice started = transport.Devices.Start(request, name.Of, device =>
             {
                 IExport export = _exports.Open(
-                    request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, DeviceName(request.Transport, device))}.nbd",
+                    request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, device!)}.nbd",
                     SocketOptions.Of(request));
                 ofExport = export.Note;
                 return export;
@@ -161,8 +163,8 @@ internal sealed class Node : INode
         }
 
         _kernel.CleanUp(Log);
-        return transport.Devices.Start(request with { Nbd = null }, device => _kernel.Open(
-            kind, new KernelExportOptions { Name = DeviceName(request.Transport, device), Region = transport.Geometry.RegionId, Log = Log }));
+        return transport.Devices.Start(request with { Nbd = null }, name.Of, device => _kernel.Open(
+            kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Log = Log }));
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
@@ -195,8 +197,56 @@ internal sealed class Node : INode
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
 
-    /// <summary>Devices are numbered per transport; the first transport's have the plain names.</summary>
-    private static string DeviceName(int transport, int device) => transport == 0 ? $"cbd{device}" : $"cbd{transport}.{device}";
+    /// <summary>What a device is called while it starts, before the list of devices has it: nobody else gets the name.</summary>
+    private sealed class StartingName : IDisposable
+    {
+        private readonly Node _node;
+        private readonly string _prefix;
+        private string? _name;
+
+        /// <summary>Throws Busy if the name that was asked for belongs to another device.</summary>
+        public StartingName(Node node, int transport, string? asked)
+        {
+            _node = node;
+            // Devices are numbered per transport; the first transport's have the plain names.
+            _prefix = transport == 0 ? "cbd" : $"cbd{transport}.";
+            if (asked is not null && !TryTake(asked))
+                throw new CbdException(CbdErrorKind.Busy, $"device name '{asked}' is taken: stop that device with dev-stop (see dev-list), or give another --name");
+        }
+
+        /// <summary>The name that was asked for, or the default one for a device with that id.</summary>
+        public string Of(int device)
+        {
+            if (_name is not null)
+                return _name;
+            for (int number = device; ; number = number == device ? 0 : number + 1)
+            {
+                string name = $"{_prefix}{number}";
+                if (!(_node._options.IsNameReserved?.Invoke(name) ?? false) && TryTake(name))
+                    return name;
+            }
+        }
+
+        public void Dispose()
+        {
+            if (_name is null)
+                return;
+            lock (_node._lock)
+                _node._startingNames.Remove(_name);
+        }
+
+        private bool TryTake(string name)
+        {
+            lock (_node._lock)
+            {
+                if (_node._transports.Values.Any(t => t.Devices.Names().Contains(name, StringComparer.Ordinal)) || !_node._startingNames.Add(name))
+                    return false;
+            }
+
+            _name = name;
+            return true;
+        }
+    }
 
     private int TakeId()
     {
@@ -315,6 +365,7 @@ internal sealed class Node : INode
             SizeBytes = geometry.SizeBytes,
             Uuid = geometry.RegionId,
             Failure = transport.Failure ?? "",
+            State = transport.Membership.Status.State.ToString().ToLowerInvariant(),
             Reason = transport.Membership.Status.Reason,
             Since = TransportLists.SinceOf(transport.Membership.Status),
             QuarantinedHosts = quarantined.Hosts,

@@ -31,6 +31,9 @@ internal sealed record NodeOptions
     /// <summary>Transports that this node registers on at once, 1 to 1024.</summary>
     public int MaxTransports { get; init; } = DefaultMaxTransports;
 
+    /// <summary>Device names that no device gets unless they are asked for; called from any thread.</summary>
+    public Predicate<string>? IsNameReserved { get; init; }
+
     public const int DefaultBeatMs = 1000;
     public const int DefaultDeadMs = 10000;
     public const int DefaultFenceMs = 6000;

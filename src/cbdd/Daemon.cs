@@ -13,8 +13,8 @@ using Microsoft.Extensions.Logging;
 namespace Cbd.Programs.Daemon;
 
 /// <summary>
-/// One life of a daemon: directories, node, restore, verbs, control socket, wait, drain. The socket comes last, so
-/// that a socket that answers means that everything asked for at start is up.
+/// One life of a daemon: directories, node, control socket, what the record wants, verbs, wait, drain. The socket answers at
+/// once; 'cbdctrl wait' waits until all that is wanted is there.
 /// </summary>
 internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
 {
@@ -49,23 +49,29 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             DeadMs = options.DeadMs,
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
+            IsNameReserved = record.IsNameReserved,
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         using var dump = new FlightSignal(flights, _logger);
-        var gate = new CheckedControl(new RecordingControl(node, record));
+        using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
+        var recording = new RecordingControl(node, record) { IsStarting = true, Moved = reconciler.Wake };
+        var gate = new CheckedControl(recording);
         try
         {
-            new Restore(gate, record, _logger).Run(() => stop.IsSet);
-            foreach (var line in lines)
-            {
-                if (!stop.IsSet)
-                    Do(line, gate);
-            }
-
             var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
             await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs, socket);
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
+            await Task.Run(() => reconciler.Pass(() => stop.IsSet));
+            foreach (var line in lines)
+            {
+                if (!stop.IsSet)
+                    await Task.Run(() => Do(line, gate));
+            }
+
+            recording.IsStarting = false;
+            reconciler.Start();
             _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
+            reconciler.Dispose();
         }
         catch (CbdException)
         {

@@ -11,9 +11,10 @@ internal static class DeviceVerbs
     {
         var transport = CommonOptions.Transport();
         var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var name = VerbOptions.Text("--name", null, "what the device, its node and its socket are called: a letter, then letters, digits, '.', '_' or '-'; by default cbdN", "NAME");
         var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
         var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd, --tls and other options of a socket", "KIND");
-        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH, tcp:HOST:PORT, or fd:NAME for a socket of the service manager; by default <run-dir>/cbdN.nbd", "ADDRESS");
+        var nbd = VerbOptions.Text("--nbd", null, "where NBD clients connect: unix:PATH, tcp:HOST:PORT, or fd:NAME for a socket of the service manager; by default <run-dir>/NAME.nbd", "ADDRESS");
         var tls = new TlsVerbOptions();
         var connections = VerbOptions.NumberOr("--nbd-connections", null, $"NBD clients at once, 1 to {NbdLimits.MaxConnections}", NbdLimits.DefaultConnections);
         var handshake = VerbOptions.NumberOr("--nbd-handshake-seconds", null, $"an NBD client whose handshake takes longer is dropped, 1 to {NbdLimits.MaxHandshakeSeconds}", NbdLimits.DefaultHandshakeSeconds);
@@ -24,13 +25,14 @@ internal static class DeviceVerbs
         var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
         var command = new Command(Operations.StartDevice.Name, "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
+            transport, backend, name, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
         };
         tls.AddTo(command);
         return new Verb(command, (line, control, output) => output.Device(control.Execute(Operations.StartDevice, new StartDeviceOptions
         {
             Transport = line.GetValue(transport),
             Backend = line.GetValue(backend)!.Value,
+            Name = line.GetValue(name),
             Queues = line.GetValue(queues),
             Attach = line.GetValue(attach),
             Nbd = line.GetValue(nbd) is { } address ? PathText.AddressFromCaller(address) : null,
@@ -46,7 +48,7 @@ internal static class DeviceVerbs
     }
 
     private static Verb Stop() =>
-        Verb.Stop(Operations.StopDevice, "Stop a device of this host", Device(), "even if clients are connected");
+        Verb.StopNamed("Stop a device of this host", VerbOptions.Text("--dev", "-d", "the device: its id, or what it is called", "N|NAME", required: true), "even if clients are connected");
 
     private static Verb Clear() =>
         Verb.Clear(Operations.ClearDevice, "Clear a device whose host is dead", Device(), "without proof that its host is dead");
@@ -56,9 +58,10 @@ internal static class DeviceVerbs
     private static Verb List() => Verb.List(
         Operations.ListDevices, "List the devices of this host, or of all hosts",
         ("ID", d => $"{d.BlkdevId}"),
+        ("NAME", d => d.Name ?? ""),
         ("HOST", d => $"{d.HostId}"),
         ("BACKEND", d => $"{d.BackendId}"),
-        ("DEVICE", d => d.Name),
+        ("DEVICE", d => d.Address),
         ("ALIVE", d => d.Alive),
         ("STATE", d => d.State),
         ("QUEUES", d => $"{d.Queues}"),

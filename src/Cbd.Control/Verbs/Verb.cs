@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Globalization;
 
 namespace Cbd.Control.Verbs;
 
@@ -44,6 +45,42 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
                 Id = line.GetValue(item)!.Value,
                 Force = line.GetValue(force),
             }).ThrowIfStopping());
+    }
+
+    /// <summary>dev-stop: by id, or by what the device is called.</summary>
+    public static Verb StopNamed(string description, Option<string?> item, string forced)
+    {
+        var transport = CommonOptions.Transport();
+        var force = CommonOptions.Force(forced);
+        return new Verb(new Command(Operations.StopDevice.Name, description) { transport, item, force }, (line, control, _) =>
+        {
+            var text = line.GetValue(item)!;
+            var stop = new StopRequest { Transport = line.GetValue(transport), Force = line.GetValue(force) };
+            if (int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var id))
+            {
+                control.Execute(Operations.StopDevice, stop with { Id = id }).ThrowIfStopping();
+                return;
+            }
+
+            Rules.CheckName(text, "device");
+            if (Find(control, text) is { } found)
+                control.Execute(Operations.StopDevice, stop with { Transport = found.Transport, Id = found.Device }).ThrowIfStopping();
+            else
+                control.Execute(Operations.ForgetDevice, new ForgetRequest { Name = text });
+        });
+    }
+
+    /// <summary>The device of this host with a name; null if none is there.</summary>
+    private static (int Transport, int Device)? Find(IControl control, string name)
+    {
+        foreach (var transport in control.Execute(Operations.ListTransports, new ControlRequest()))
+        {
+            var own = control.Execute(Operations.ListDevices, new ListRequest { Transport = transport.TransportId });
+            if (own.FirstOrDefault(d => d.Name == name) is { } device)
+                return (transport.TransportId, device.BlkdevId);
+        }
+
+        return null;
     }
 
     /// <summary>A verb that clears what <paramref name="item"/> names.</summary>

@@ -30,13 +30,15 @@ internal sealed class DeviceServer
     private volatile bool _isAskedAgain;
 
     /// <param name="life">Its life; active.</param>
+    /// <param name="name">What users call it.</param>
     /// <param name="export">What serves it.</param>
     /// <param name="mode">How the export's threads wait.</param>
     /// <param name="condition">The condition of its session.</param>
     /// <param name="logger">For what happens to it.</param>
-    public DeviceServer(DeviceLife<MappedMemory, SafePolicy> life, IExport export, PollMode mode, BeatCondition condition, ILogger logger)
+    public DeviceServer(DeviceLife<MappedMemory, SafePolicy> life, string name, IExport export, PollMode mode, BeatCondition condition, ILogger logger)
     {
         Life = life;
+        Name = name;
         _export = export;
         _mode = mode;
         _logger = logger;
@@ -47,7 +49,11 @@ internal sealed class DeviceServer
 
     public int Device => Life.Blkdev;
 
-    public string Name => _export.Uri;
+    /// <summary>What users call it.</summary>
+    public string Name { get; }
+
+    /// <summary>Node or NBD URI.</summary>
+    public string Address => _export.Uri;
 
     public string Node => _export.Node;
 

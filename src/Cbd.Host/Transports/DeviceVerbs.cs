@@ -22,8 +22,10 @@ internal sealed class DeviceVerbs(Transport transport)
 
     private ILogger Logger => transport.Logger;
 
-    /// <param name="openExport">Opens the export; gets −1 for an address that was given, else the id of the device.</param>
-    public StartedDevice Start(StartDeviceOptions options, Func<int, IExport> openExport)
+    /// <param name="options">What is to be started.</param>
+    /// <param name="nameOf">What the device with an id is called.</param>
+    /// <param name="openExport">Opens the export of a device with that name; null for an address that was given, which has no need of one.</param>
+    public StartedDevice Start(StartDeviceOptions options, Func<int, string> nameOf, Func<string?, IExport> openExport)
     {
         using IDisposable operation = transport.Begin();
         int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
@@ -53,10 +55,11 @@ internal sealed class DeviceVerbs(Transport transport)
             AwaitClearing(life);
             // An address that was given is opened before anything is claimed; the default one needs the id.
             if (options.Nbd is not null)
-                export = openExport(-1);
+                export = openExport(null);
             Step(() => life.Claim(MonotonicClock.Milliseconds));
-            export ??= openExport(life.Blkdev);
-            server = Activate(life, export, options.Mode);
+            string name = nameOf(life.Blkdev);
+            export ??= openExport(name);
+            server = Activate(life, name, export, options.Mode);
             AwaitAttachment(life);
             Step(() => life.BeginServing(MonotonicClock.Milliseconds));
             server.Serve();
@@ -67,8 +70,8 @@ internal sealed class DeviceVerbs(Transport transport)
             throw;
         }
 
-        Logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Name}", life.Blkdev, life.Backend, life.QueueCount, server.Name);
-        return new StartedDevice(life.Blkdev, server.Name);
+        Logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Address}", life.Blkdev, life.Backend, life.QueueCount, server.Address);
+        return new StartedDevice(life.Blkdev, server.Address, Name: server.Name);
     }
 
     /// <summary>
@@ -151,6 +154,13 @@ internal sealed class DeviceVerbs(Transport transport)
         });
     }
 
+    /// <summary>What the devices of this host are called.</summary>
+    public IReadOnlyList<string> Names()
+    {
+        lock (transport.StateLock)
+            return [.. transport.DeviceServers.Select(d => d.Name)];
+    }
+
     private DeviceServer Find(int device)
     {
         lock (transport.StateLock)
@@ -183,12 +193,12 @@ internal sealed class DeviceVerbs(Transport transport)
         }
     }
 
-    private DeviceServer Activate(DeviceLife<MappedMemory, SafePolicy> life, IExport export, PollMode mode)
+    private DeviceServer Activate(DeviceLife<MappedMemory, SafePolicy> life, string name, IExport export, PollMode mode)
     {
         lock (transport.StateLock)
         {
             life.Activate(export.Uri, MonotonicClock.Milliseconds);
-            var server = new DeviceServer(life, export, mode, (BeatCondition)life.Session.Condition, Logger);
+            var server = new DeviceServer(life, name, export, mode, (BeatCondition)life.Session.Condition, Logger);
             transport.DeviceServers.Add(server);
             return server;
         }

@@ -4,23 +4,64 @@ namespace Cbd.Programs.Daemon.State;
 /// <remarks>Faults are not recorded: a fault is an experiment, and must not come back by itself.</remarks>
 internal sealed class RecordingControl(IControl inner, StateRecord record) : IControl
 {
+    private readonly WantedList _wanted = new(inner, record);
+    private volatile bool _isStarting;
+
     private static readonly HashSet<Operation> s_recorded =
     [
         Operations.RegisterTransport, Operations.UnregisterTransport, Operations.StartBackend, Operations.StopBackend,
         Operations.ResizeBackend, Operations.StartDevice, Operations.StopDevice,
     ];
 
+    /// <summary>The daemon still does what it was told at its start.</summary>
+    public bool IsStarting
+    {
+        get => _isStarting;
+        set => _isStarting = value;
+    }
+
+    /// <summary>Called after each verb that changed something.</summary>
+    public Action? Moved { get; init; }
+
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest
         where TAnswer : class
     {
+        if (operation == (Operation)Operations.ListWanted)
+            return (TAnswer)(object)new WantedThings { Starting = IsStarting, Things = _wanted.Describe() };
+        if (request is ForgetRequest forget)
+        {
+            Forget(forget.Name);
+            return (TAnswer)(object)Done.Instance;
+        }
+
         if (!s_recorded.Contains(operation))
             return inner.Execute(operation, request);
+        if (request is StartDeviceOptions { Name: { } name } device)
+            record.CheckName(name, device.Backend);
         // After tp-unreg nobody knows any more which region it was.
         var region = RegionOf(request);
-        var answer = inner.Execute(operation, request);
+        TAnswer answer;
+        try
+        {
+            answer = inner.Execute(operation, request);
+        }
+        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && request is StopRequest stop && operation == (Operation)Operations.StopBackend &&
+            record.Forget(entry => entry.Backend is { } b && b.Region == region && b.BackendId == stop.Id))
+        {
+            // It could not be started again, and is wanted no more.
+            return (TAnswer)(object)StopAnswer.Gone;
+        }
+
         Record(operation, region, request, answer);
+        Moved?.Invoke();
         return answer;
+    }
+
+    private void Forget(string name)
+    {
+        if (!record.Forget(entry => entry.Device?.Name == name))
+            throw new CbdException(CbdErrorKind.NotFound, $"there is no device '{name}': see dev-list, and cbdctrl wait");
     }
 
     private void Record(Operation operation, string region, ControlRequest request, object answer)
@@ -37,7 +78,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
                 record.Add(new StateEntry { Backend = Entry(region, options, started.BackendId) });
                 break;
             case (StartDeviceOptions options, StartedDevice started):
-                record.Add(new StateEntry { Device = Entry(region, options, started.Device) });
+                record.Add(new StateEntry { Device = Entry(region, options, started) });
                 break;
             case (ResizeRequest resize, _):
                 // The path of a disk without a file says its size.
@@ -68,10 +109,11 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         Mode = PollModeText.OfOther(options.Mode),
     };
 
-    private DeviceEntry Entry(string region, StartDeviceOptions options, int id) => new()
+    private DeviceEntry Entry(string region, StartDeviceOptions options, StartedDevice started) => new()
     {
         Region = region,
-        BlkdevId = id,
+        BlkdevId = started.Device,
+        Name = started.Name,
         BackendId = options.Backend,
         BackendPath = BackendPath(options.Transport, options.Backend),
         Queues = options.Queues,

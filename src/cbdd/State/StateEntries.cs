@@ -25,6 +25,18 @@ internal sealed record StateEntry
     /// <summary>Read from the file and not started in this run (yet).</summary>
     [JsonIgnore]
     public bool IsPending { get; init; }
+
+    /// <summary>Why it is pending; null before it was tried.</summary>
+    [JsonIgnore]
+    public string? Reason { get; init; }
+
+    /// <summary>Tells the entries of one run apart; 0 outside of a record.</summary>
+    [JsonIgnore]
+    public int Number { get; init; }
+
+    /// <summary>The region that it is on.</summary>
+    [JsonIgnore]
+    public string Region => Transport?.Region ?? Backend?.Region ?? Device!.Region;
 }
 
 /// <summary>Format options are left out on purpose: a restore must never format.</summary>
@@ -53,6 +65,9 @@ internal sealed record DeviceEntry
 {
     public required string Region { get; init; }
     public required int BlkdevId { get; init; }
+
+    /// <summary>What the device is called; left out by versions that did not name devices.</summary>
+    public string? Name { get; init; }
     public required int BackendId { get; init; }
 
     /// <summary>The disk behind the backend, so that a restore does not take another one under the same id.</summary>

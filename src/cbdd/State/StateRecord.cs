@@ -11,7 +11,8 @@ namespace Cbd.Programs.Daemon.State;
 internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
 {
     private readonly Lock _gate = new();
-    private readonly List<StateEntry> _entries = [.. loaded];
+    private readonly List<StateEntry> _entries = [.. loaded.Select((entry, i) => entry with { Number = i + 1 })];
+    private int _lastNumber = loaded.Count;
 
     public IReadOnlyList<StateEntry> Entries
     {
@@ -29,23 +30,72 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
         {
             var place = _entries.FindIndex(pending => pending.IsPending && IsSame(pending, started));
             if (place < 0)
-            {
-                _entries.Add(started);
-            }
+                _entries.Add(started with { Number = ++_lastNumber });
             else
-            {
-                if (started.Backend is { } now && _entries[place].Backend is { } before)
-                    MoveDevices(before, now.BackendId);
-                _entries[place] = started;
-            }
-
+                Replace(place, started);
             Save();
+        }
+    }
+
+    /// <summary>What was pending was started; false if it is wanted no more.</summary>
+    public bool Confirm(int number, StateEntry started)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+            if (place < 0)
+                return false;
+            Replace(place, started);
+            Save();
+            return true;
+        }
+    }
+
+    /// <summary>Why something that is pending could not be started. True if that is another reason than before.</summary>
+    public bool SetReason(int number, string reason)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+            if (place < 0 || _entries[place].Reason == reason)
+                return false;
+            _entries[place] = _entries[place] with { Reason = reason };
+            return true;
+        }
+    }
+
+    /// <summary>What is pending is wanted no more; false if there is nothing of the kind.</summary>
+    public bool Forget(Predicate<StateEntry> which)
+    {
+        lock (_gate)
+        {
+            if (_entries.RemoveAll(entry => entry.IsPending && which(entry)) == 0)
+                return false;
+            Save();
+            return true;
+        }
+    }
+
+    /// <summary>A device that is wanted and not there keeps its name.</summary>
+    public bool IsNameReserved(string name)
+    {
+        lock (_gate)
+            return _entries.Exists(entry => entry.IsPending && entry.Device?.Name == name);
+    }
+
+    /// <summary>Throws Busy if a device that is wanted, on another backend, and not there has that name.</summary>
+    public void CheckName(string name, int backend)
+    {
+        lock (_gate)
+        {
+            if (_entries.Find(entry => entry.IsPending && entry.Device?.Name == name)?.Device is { } other && other.BackendId != backend)
+                throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which could not be started again: give another --name");
         }
     }
 
     /// <summary>The transport is left: it and everything on its region goes, pending or not.</summary>
     public void RemoveRegion(string region) =>
-        Remove(entry => (entry.Transport?.Region ?? entry.Backend?.Region ?? entry.Device?.Region) == region);
+        Remove(entry => entry.Region == region);
 
     public void RemoveBackend(string region, int backend) =>
         Remove(entry => !entry.IsPending && entry.Backend is { } b && b.Region == region && b.BackendId == backend);
@@ -73,6 +123,13 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
     public void RemoveDevice(string region, int device) =>
         Remove(entry => !entry.IsPending && entry.Device is { } d && d.Region == region && d.BlkdevId == device);
 
+    private void Replace(int place, StateEntry started)
+    {
+        if (started.Backend is { } now && _entries[place].Backend is { } before)
+            MoveDevices(before, now.BackendId);
+        _entries[place] = started with { Number = _entries[place].Number };
+    }
+
     private void Remove(Predicate<StateEntry> which)
     {
         lock (_gate)
@@ -87,7 +144,7 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
         ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
         ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (a.Path == b.Path || (a.BackendId == b.BackendId && IsSameDisk(a.Path, b.Path))),
         ({ Device: { } a }, { Device: { } b }) =>
-            a.Region == b.Region && a.BackendId == b.BackendId && a.BackendPath == b.BackendPath && a.Nbd == b.Nbd,
+            a.Region == b.Region && a.BackendId == b.BackendId && a.BackendPath == b.BackendPath && a.Nbd == b.Nbd && (a.Name is null || a.Name == b.Name),
         _ => false,
     };
 

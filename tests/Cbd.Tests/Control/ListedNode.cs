@@ -160,13 +160,15 @@ internal sealed class ListedNode : INode
         Call($"{options}");
         Transport(options.Transport);
         var id = FreeId(_devices.Where(d => d.Transport == options.Transport).Select(d => d.Device.BlkdevId));
-        var name = options.Nbd ?? $"nbd+unix:///?socket=/run/cbd/cbd{id}.nbd";
+        var given = options.Name ?? $"cbd{id}";
+        var name = options.Nbd ?? $"nbd+unix:///?socket=/run/cbd/{given}.nbd";
         _devices.Add((options.Transport, new DeviceDescription
         {
             BlkdevId = id,
             HostId = 3,
             BackendId = options.Backend,
-            Name = name,
+            Name = given,
+            Address = name,
             Node = "",
             Alive = "alive",
             State = "running",
@@ -174,7 +176,7 @@ internal sealed class ListedNode : INode
             SizeBytes = 1073741824,
             ReadOnly = options.ReadOnly,
         }));
-        return new StartedDevice(id, name);
+        return new StartedDevice(id, name, Name: given);
     }
 
     private StopAnswer StopDevice(StopRequest request)

@@ -1,0 +1,194 @@
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Programs.Daemon.State;
+
+/// <summary>
+/// Starts what is wanted and not there, in the record's order, again and again with growing pauses. A reason is logged once. What
+/// waits for another host, or for a disk, does not keep the rest waiting.
+/// </summary>
+/// <param name="control">Does the verbs, and records nothing.</param>
+internal sealed class Reconciler(IControl control, StateRecord record, ILogger logger) : IDisposable
+{
+    private const int LeastPauseMs = 250;
+    private const int MostPauseMs = 10_000;
+
+    /// <summary>The next thing is begun after this time: most take less, and ids stay what they were.</summary>
+    private const int PatienceMs = 2_000;
+
+    private readonly Dictionary<int, Task> _attempts = [];
+    private readonly AutoResetEvent _moved = new(false);
+    private Thread? _thread;
+    private volatile bool _isEnding;
+
+    /// <summary>Goes on in a thread of its own until there is nothing left to start.</summary>
+    public void Start()
+    {
+        _thread = new Thread(Run) { Name = "cbd-wanted", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Something changed: what could not be started may be possible now.</summary>
+    public void Wake() => _moved.Set();
+
+    /// <summary>Tries everything that is pending once; returns how much still is. <paramref name="isEnding"/> is asked before each.</summary>
+    public int Pass(Func<bool> isEnding)
+    {
+        foreach (var number in record.Entries.Where(e => e.IsPending).Select(e => e.Number))
+        {
+            if (isEnding())
+                break;
+            if (_attempts.TryGetValue(number, out var before) && !before.IsCompleted)
+                continue;
+            // What came before may have changed it: a backend has another id now, say.
+            if (record.Entries.FirstOrDefault(e => e.Number == number && e.IsPending) is not { } entry)
+                continue;
+            var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            _attempts[number] = attempt;
+            attempt.Wait(PatienceMs);
+        }
+
+        return record.Entries.Count(e => e.IsPending);
+    }
+
+    /// <summary>Nothing more is begun. What is being started is waited for.</summary>
+    public void Dispose()
+    {
+        _isEnding = true;
+        _moved.Set();
+        _thread?.Join();
+        Task.WaitAll([.. _attempts.Values]);
+        _moved.Dispose();
+    }
+
+    private void Run()
+    {
+        var pauseMs = LeastPauseMs;
+        var left = int.MaxValue;
+        while (!_isEnding)
+        {
+            var now = Pass(() => _isEnding);
+            // It gets on: the rest may be possible now.
+            pauseMs = now < left ? LeastPauseMs : Math.Min(2 * pauseMs, MostPauseMs);
+            left = now;
+            if (_moved.WaitOne(left == 0 ? Timeout.Infinite : pauseMs))
+                pauseMs = LeastPauseMs;
+        }
+    }
+
+    private void Try(StateEntry entry)
+    {
+        try
+        {
+            var (started, what, takeBack) = Start(entry);
+            if (record.Confirm(entry.Number, started))
+                logger.LogInformation("restored {What}", what);
+            else
+                takeBack();
+        }
+        catch (CbdException e)
+        {
+            if (record.SetReason(entry.Number, e.Message))
+                logger.LogError("not restored: {What}: {Reason}", Describe(entry), e.Message);
+        }
+        catch (Exception e)
+        {
+            // A bug of ours, or no thread: the rest goes on.
+            logger.LogError(e, "not restored: {What}", Describe(entry));
+            record.SetReason(entry.Number, e.Message);
+        }
+    }
+
+    /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
+    private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
+    {
+        var confirmed = entry with { IsPending = false, Reason = null };
+        if (entry.Transport is { } wanted)
+        {
+            var id = control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
+            {
+                Host = wanted.Host,
+                Path = wanted.Region,
+                Coherence = wanted.Coherence,
+            }).TransportId;
+            return (confirmed, $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
+        }
+
+        var transport = TransportOf(entry.Region);
+        if (entry.Backend is { } backend)
+        {
+            var (id, path) = StartBackend(transport, backend);
+            return (confirmed with { Backend = backend with { BackendId = id, Path = path } }, $"backend {id} on {path}",
+                () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
+        }
+
+        var device = StartDevice(transport, entry.Device!);
+        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name } },
+            $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
+            () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device }));
+    }
+
+    private (int Id, string Path) StartBackend(int transport, BackendEntry backend)
+    {
+        // A record that our killed self left in the region is taken over, so that blkdevs of other hosts go on.
+        var left = FindBackend(transport, backend.BackendId);
+        var takesOver = left is not null && StateRecord.IsSameDisk(left.Path, backend.Path) && left.Alive != "alive";
+        // Of a disk without a file the region knows the last size.
+        var path = takesOver ? left!.Path : backend.Path;
+        var id = control.Execute(Operations.StartBackend, new StartBackendOptions
+        {
+            Transport = transport,
+            Path = path,
+            Handlers = backend.Handlers,
+            Backend = takesOver ? backend.BackendId : null,
+            ReadOnly = backend.ReadOnly,
+            Engine = backend.Engine,
+            BlockBytes = backend.BlockSize,
+            Mode = PollModeText.Parse(backend.Mode ?? PollModeText.Adaptive),
+        }).BackendId;
+        return (id, path);
+    }
+
+    private StartedDevice StartDevice(int transport, DeviceEntry device)
+    {
+        var backend = FindBackend(transport, device.BackendId)
+            ?? throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId} yet: start '{device.BackendPath}' on its host");
+        if (!StateRecord.IsSameDisk(backend.Path, device.BackendPath))
+        {
+            throw new CbdException(CbdErrorKind.Invalid,
+                $"backend {device.BackendId} is '{backend.Path}' now and was '{device.BackendPath}': stop this device with dev-stop{(device.Name is null ? "" : $" -d {device.Name}")}, then start it on the right one");
+        }
+
+        return control.Execute(Operations.StartDevice, new StartDeviceOptions
+        {
+            Transport = transport,
+            Backend = device.BackendId,
+            Name = device.Name,
+            Queues = device.Queues,
+            Attach = device.Attach,
+            Nbd = device.Nbd,
+            Tls = device.Tls?.ToOptions(),
+            NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,
+            NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
+            Insecure = device.Insecure,
+            ReadOnly = device.ReadOnly,
+            Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
+            OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
+            LossTimeoutSeconds = device.LossTimeout ?? 0,
+        });
+    }
+
+    private BackendDescription? FindBackend(int transport, int backend) =>
+        control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);
+
+    private int TransportOf(string region) =>
+        control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == region)?.TransportId
+        ?? throw new CbdException(CbdErrorKind.NotFound, $"the transport on '{region}' is not registered");
+
+    private static string Describe(StateEntry entry) => entry switch
+    {
+        { Transport: { } transport } => $"transport on {transport.Region}",
+        { Backend: { } backend } => $"backend {backend.BackendId} ({backend.Path}) on {backend.Region}",
+        { Device: { } device } => $"device {device.Name ?? $"{device.BlkdevId}"} on backend {device.BackendId} ({device.BackendPath}) of {device.Region}",
+        _ => throw new InvalidOperationException("a state entry is nothing"),
+    };
+}

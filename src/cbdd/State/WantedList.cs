@@ -1,0 +1,55 @@
+namespace Cbd.Programs.Daemon.State;
+
+/// <summary>Where each thing of a record stands, by the lists of the host.</summary>
+internal sealed class WantedList(IControl control, StateRecord record)
+{
+    public IReadOnlyList<WantedThing> Describe()
+    {
+        var transports = control.Execute(Operations.ListTransports, new ControlRequest()).ToDictionary(t => t.Path);
+        var backends = new Dictionary<int, IReadOnlyList<BackendDescription>>();
+        var devices = new Dictionary<int, IReadOnlyList<DeviceDescription>>();
+        foreach (var transport in transports.Values)
+        {
+            var own = new ListRequest { Transport = transport.TransportId };
+            backends[transport.TransportId] = control.Execute(Operations.ListBackends, own);
+            devices[transport.TransportId] = control.Execute(Operations.ListDevices, own);
+        }
+
+        return [.. record.Entries.Select(entry =>
+        {
+            var transport = transports.GetValueOrDefault(entry.Region);
+            return entry.IsPending || transport is null ? Pending(entry, transport)
+                : entry.Transport is not null ? Running(entry, transport, null, transport.State, transport.Failure)
+                : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])
+                : Device(entry, entry.Device!, transport, devices[transport.TransportId]);
+        })];
+    }
+
+    private static WantedThing Backend(StateEntry entry, BackendEntry wanted, TransportDescription transport, IReadOnlyList<BackendDescription> own) =>
+        own.FirstOrDefault(b => b.BackendId == wanted.BackendId) is { } backend
+            ? Running(entry, transport, backend.BackendId, backend.State == "active" ? WantedThing.Running : backend.State, backend.Reason)
+            : Running(entry, transport, null, WantedThing.Waiting, transport.Failure.Length > 0 ? transport.Failure : "this host does not serve it now");
+
+    private static WantedThing Device(StateEntry entry, DeviceEntry wanted, TransportDescription transport, IReadOnlyList<DeviceDescription> own)
+    {
+        if (own.FirstOrDefault(d => d.Name == wanted.Name && d.BlkdevId == wanted.BlkdevId) is not { } device)
+            return Running(entry, transport, null, WantedThing.Waiting, "it is not there now");
+        var failed = device.State.StartsWith("failed", StringComparison.Ordinal);
+        return Running(entry, transport, device.BlkdevId,
+            failed ? WantedThing.Failed : device.State == WantedThing.Running ? WantedThing.Running : WantedThing.Waiting,
+            device.Reason ?? device.Loss);
+    }
+
+    private static WantedThing Pending(StateEntry entry, TransportDescription? transport) =>
+        Running(entry, transport, null, WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
+
+    private static WantedThing Running(StateEntry entry, TransportDescription? transport, int? id, string state, string? reason) => new()
+    {
+        Kind = entry.Transport is not null ? WantedThing.Transport : entry.Backend is not null ? WantedThing.Backend : WantedThing.Device,
+        Name = entry.Transport?.Region ?? entry.Backend?.Path ?? entry.Device!.Name ?? $"{entry.Device!.BlkdevId}",
+        State = state,
+        Reason = state == WantedThing.Running ? null : reason,
+        TransportId = transport?.TransportId,
+        Id = id,
+    };
+}
