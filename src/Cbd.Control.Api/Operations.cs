@@ -74,7 +74,7 @@ public static class Operations
         new("wait", Get, Wanted, "Lists what this host should have, and where it stands");
 
     public static readonly Operation<ForgetRequest, Done> ForgetDevice =
-        new("dev-stop", Post, Wanted + "/forget", "Wants a device no more that could not be started again", Done.Instance);
+        new("dev-forget", Post, Wanted + "/forget", "Wants a device no more that could not be started again", Done.Instance);
 
     /// <summary>All of them, in the order of the description of the API.</summary>
     public static IReadOnlyList<Operation> All { get; } =

@@ -25,6 +25,9 @@ public sealed record WantedThing
     /// <summary>The state of what is not there yet, or waits.</summary>
     public const string Waiting = "waiting";
 
+    /// <summary>The state of what a record has, and this run was not told to restore.</summary>
+    public const string Held = "held";
+
     /// <summary>The state of what does not come back by itself.</summary>
     public const string Failed = "failed";
 
@@ -34,7 +37,7 @@ public sealed record WantedThing
     /// <summary>A transport's region, a backend's disk, what a device is called.</summary>
     public required string Name { get; init; }
 
-    /// <summary>"running", "waiting" (it is not there yet, or what it needs is away; it comes by itself) or "failed".</summary>
+    /// <summary>"running", "waiting" (it is not there yet, or what it needs is away; it comes by itself), "held" or "failed".</summary>
     public required string State { get; init; }
 
     /// <summary>Why it is not running, in one line; null if it is.</summary>

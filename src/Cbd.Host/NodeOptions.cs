@@ -31,6 +31,9 @@ internal sealed record NodeOptions
     /// <summary>Transports that this node registers on at once, 1 to 1024.</summary>
     public int MaxTransports { get; init; } = DefaultMaxTransports;
 
+    /// <summary>Told of a device, by its name, that failed for good, and why; called by housekeeping, which it must not keep.</summary>
+    public Action<string, string>? DeviceFailed { get; init; }
+
     /// <summary>Device names that no device gets unless they are asked for; called from any thread.</summary>
     public Predicate<string>? IsNameReserved { get; init; }
 

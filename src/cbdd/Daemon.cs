@@ -38,7 +38,8 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             File.Delete(socketPath); // a leftover: the lock is ours
 
         var file = new StateFile(state.Path);
-        var record = new StateRecord(file, _logger, options.Restore ? file.Read() : []);
+        file.Reserve();
+        var record = new StateRecord(file, _logger, [.. file.Read().Select(entry => entry with { IsHeld = !options.Restore })]);
         using var node = createNode(new NodeOptions
         {
             RunDirectory = run.Path,
@@ -50,6 +51,8 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
             IsNameReserved = record.IsNameReserved,
+            // The disk of the record may be slow.
+            DeviceFailed = (name, reason) => ThreadPool.UnsafeQueueUserWorkItem(_ => record.SetFailed(name, reason), null),
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         using var dump = new FlightSignal(flights, _logger);
@@ -61,6 +64,8 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
             await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs, socket);
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
+            if (!options.Restore && record.Entries.Count > 0)
+                _logger.LogWarning("the record '{Record}' has {Count} things of an earlier run, which are kept and not started: start cbdd with --restore to have them, or start them by hand", file.FilePath, record.Entries.Count);
             await Task.Run(() => reconciler.Pass(() => stop.IsSet));
             foreach (var line in lines)
             {

@@ -36,7 +36,7 @@ internal static class WaitVerb
             IReadOnlyList<WantedThing> things = name is null ? wanted.Things : [.. wanted.Things.Where(t => t.Kind == WantedThing.Device && t.Name == name)];
             if (name is not null && things.Count == 0 && !wanted.Starting)
                 throw new CbdException(CbdErrorKind.NotFound, $"no device '{name}' is wanted on this host: see dev-list");
-            List<WantedThing> away = [.. things.Where(t => t.State != WantedThing.Running)];
+            List<WantedThing> away = [.. things.Where(t => t.State is not (WantedThing.Running or WantedThing.Held))];
             if (away.Count == 0 && !wanted.Starting)
                 return;
             bool failed = away.Exists(t => t.State == WantedThing.Failed);

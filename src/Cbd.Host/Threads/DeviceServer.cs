@@ -52,6 +52,9 @@ internal sealed class DeviceServer
     /// <summary>What users call it.</summary>
     public string Name { get; }
 
+    /// <inheritdoc cref="NodeOptions.DeviceFailed"/>
+    public Action<string, string>? OnFailed { get; init; }
+
     /// <summary>Node or NBD URI.</summary>
     public string Address => _export.Uri;
 
@@ -226,6 +229,7 @@ internal sealed class DeviceServer
                 break;
             case LifeState.Failed:
                 _logger.LogWarning("device {Device}: failed: {Why} (backend {Backend}: {Word})", Device, status.Reason, Life.Backend, Life.BackendWord);
+                OnFailed?.Invoke(Name, status.Reason);
                 FlightFiles.OnFailure($"device {Device}: failed: {status.Reason}");
                 break;
         }

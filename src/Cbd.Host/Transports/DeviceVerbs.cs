@@ -198,7 +198,7 @@ internal sealed class DeviceVerbs(Transport transport)
         lock (transport.StateLock)
         {
             life.Activate(export.Uri, MonotonicClock.Milliseconds);
-            var server = new DeviceServer(life, name, export, mode, (BeatCondition)life.Session.Condition, Logger);
+            var server = new DeviceServer(life, name, export, mode, (BeatCondition)life.Session.Condition, Logger) { OnFailed = transport.Node.DeviceFailed };
             transport.DeviceServers.Add(server);
             return server;
         }

@@ -33,22 +33,27 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>Tries everything that is pending once; returns how much still is. <paramref name="isEnding"/> is asked before each.</summary>
     public int Pass(Func<bool> isEnding)
     {
-        foreach (var number in record.Entries.Where(e => e.IsPending).Select(e => e.Number))
+        foreach (var number in record.Entries.Where(IsDue).Select(e => e.Number))
         {
             if (isEnding())
                 break;
-            if (_attempts.TryGetValue(number, out var before) && !before.IsCompleted)
+            var isFirst = !_attempts.TryGetValue(number, out var before);
+            if (before?.IsCompleted == false)
                 continue;
             // What came before may have changed it: a backend has another id now, say.
-            if (record.Entries.FirstOrDefault(e => e.Number == number && e.IsPending) is not { } entry)
+            if (record.Entries.FirstOrDefault(e => e.Number == number && IsDue(e)) is not { } entry)
                 continue;
+            if (isFirst)
+                record.BeginRestore(number);
             var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
             _attempts[number] = attempt;
             attempt.Wait(PatienceMs);
         }
 
-        return record.Entries.Count(e => e.IsPending);
+        return record.Entries.Count(IsDue);
     }
+
+    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, IsHeld: false, Failed: null };
 
     /// <summary>Nothing more is begun. What is being started is waited for.</summary>
     public void Dispose()
@@ -87,6 +92,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         }
         catch (CbdException e)
         {
+            record.EndRestore(entry.Number);
             if (record.SetReason(entry.Number, e.Message))
                 logger.LogError("not restored: {What}: {Reason}", Describe(entry), e.Message);
         }
@@ -94,6 +100,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         {
             // A bug of ours, or no thread: the rest goes on.
             logger.LogError(e, "not restored: {What}", Describe(entry));
+            record.EndRestore(entry.Number);
             record.SetReason(entry.Number, e.Message);
         }
     }
@@ -101,7 +108,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
     private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
     {
-        var confirmed = entry with { IsPending = false, Reason = null };
+        var confirmed = entry with { IsPending = false, IsHeld = false, Reason = null, Deaths = null };
         if (entry.Transport is { } wanted)
         {
             var id = control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
@@ -131,7 +138,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     {
         // A record that our killed self left in the region is taken over, so that blkdevs of other hosts go on.
         var left = FindBackend(transport, backend.BackendId);
-        var takesOver = left is not null && StateRecord.IsSameDisk(left.Path, backend.Path) && left.Alive != "alive";
+        var takesOver = left is not null && IsLeft(left, backend.Path);
         // Of a disk without a file the region knows the last size.
         var path = takesOver ? left!.Path : backend.Path;
         var id = control.Execute(Operations.StartBackend, new StartBackendOptions
@@ -176,6 +183,9 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             LossTimeoutSeconds = device.LossTimeout ?? 0,
         });
     }
+
+    /// <summary>A backend that nobody serves, on that disk.</summary>
+    public static bool IsLeft(BackendDescription backend, string path) => StateRecord.IsSameDisk(backend.Path, path) && backend.Alive != "alive";
 
     private BackendDescription? FindBackend(int transport, int backend) =>
         control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);

@@ -37,64 +37,145 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
 
         if (!s_recorded.Contains(operation))
             return inner.Execute(operation, request);
-        if (request is StartDeviceOptions { Name: { } name } device)
-            record.CheckName(name, device.Backend);
         // After tp-unreg nobody knows any more which region it was.
         var region = RegionOf(request);
+        if (request is StartDeviceOptions device)
+            record.CheckStart(region, device);
+        if (request is StartBackendOptions { Backend: null } start && FindLeft(region, start) is { } left)
+            request = (TRequest)(object)(start with { Backend = left });
+        var answer = Wanted(region, request) is { } wanted ? Start(operation, request, region, wanted)
+            : Ended(region, operation, request) is { } ended ? Stop(operation, request, ended)
+            : inner.Execute(operation, request);
+        // The path of a disk without a file says its size.
+        if (request is ResizeRequest resize)
+            record.SetBackendPath(region, resize.Id, BackendPath(resize.Transport, resize.Id));
+        Moved?.Invoke();
+        return answer;
+    }
+
+    /// <summary>Intent, effect, confirmation: whatever of it fails, nothing of it is left.</summary>
+    private TAnswer Start<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, StateEntry wanted)
+        where TRequest : ControlRequest
+        where TAnswer : class
+    {
+        var number = record.BeginStart(wanted);
         TAnswer answer;
         try
         {
             answer = inner.Execute(operation, request);
         }
-        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && request is StopRequest stop && operation == (Operation)Operations.StopBackend &&
-            record.Forget(entry => entry.Backend is { } b && b.Region == region && b.BackendId == stop.Id))
+        catch
+        {
+            record.DropStart(number);
+            throw;
+        }
+
+        try
+        {
+            record.ConfirmStart(number, Confirmed(region, request, answer));
+        }
+        catch
+        {
+            TakeBack(request, answer);
+            record.DropStart(number);
+            throw;
+        }
+
+        return answer;
+    }
+
+    private TAnswer Stop<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, Predicate<StateEntry> ended)
+        where TRequest : ControlRequest
+        where TAnswer : class
+    {
+        var numbers = record.BeginStop(entry => !entry.IsPending && ended(entry));
+        TAnswer answer;
+        try
+        {
+            answer = inner.Execute(operation, request);
+        }
+        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && operation == (Operation)Operations.StopBackend && record.Forget(ended))
         {
             // It could not be started again, and is wanted no more.
             return (TAnswer)(object)StopAnswer.Gone;
         }
+        catch
+        {
+            record.CancelStop(numbers);
+            throw;
+        }
 
-        Record(operation, region, request, answer);
-        Moved?.Invoke();
+        // A thing that is still stopping is not wanted any more either.
+        record.EndStop(numbers);
+        if (operation == (Operation)Operations.UnregisterTransport)
+            record.Forget(ended);
         return answer;
+    }
+
+    /// <summary>What a start verb wants; null if it is none.</summary>
+    private StateEntry? Wanted(string region, ControlRequest request) => request switch
+    {
+        RegisterTransportOptions options => new StateEntry { Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence } },
+        StartBackendOptions options => new StateEntry { Backend = Entry(region, options, options.Backend ?? -1) },
+        StartDeviceOptions options => new StateEntry { Device = Entry(region, options, -1, options.Name) },
+        _ => null,
+    };
+
+    private StateEntry Confirmed(string region, ControlRequest request, object answer) => (request, answer) switch
+    {
+        (StartBackendOptions options, BackendStarted started) => new StateEntry { Backend = Entry(region, options, started.BackendId) },
+        (StartDeviceOptions options, StartedDevice started) => new StateEntry { Device = Entry(region, options, started.Device, started.Name) },
+        _ => Wanted(region, request)!,
+    };
+
+    /// <summary>What a stop verb ends; null if it is none.</summary>
+    private static Predicate<StateEntry>? Ended(string region, Operation operation, ControlRequest request) => request switch
+    {
+        StopRequest stop when operation == Operations.StopBackend => entry => entry.Region == region && entry.Backend?.BackendId == stop.Id,
+        StopRequest stop => entry => entry.Region == region && entry.Device?.BlkdevId == stop.Id,
+        TransportTarget when operation == Operations.UnregisterTransport => entry => entry.Region == region,
+        _ => null,
+    };
+
+    private void TakeBack(ControlRequest request, object answer)
+    {
+        try
+        {
+            switch (request, answer)
+            {
+                case (_, TransportStarted started):
+                    inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId });
+                    break;
+                case (StartBackendOptions options, BackendStarted started):
+                    inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId });
+                    break;
+                case (StartDeviceOptions options, StartedDevice started):
+                    inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Force = true });
+                    break;
+            }
+        }
+        catch (CbdException)
+        {
+            // The error that led here is the one to tell.
+        }
+    }
+
+    /// <summary>
+    /// The id under which the record has this disk, if its entry in the region is there and nobody serves it: blkdevs that wait for
+    /// it go on.
+    /// </summary>
+    private int? FindLeft(string region, StartBackendOptions start)
+    {
+        if (record.Entries.FirstOrDefault(e => e.IsPending && e.Backend is { } b && b.Region == region && b.Path == start.Path)?.Backend is not { } wanted)
+            return null;
+        return inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })
+            .Any(b => b.BackendId == wanted.BackendId && Reconciler.IsLeft(b, start.Path)) ? wanted.BackendId : null;
     }
 
     private void Forget(string name)
     {
         if (!record.Forget(entry => entry.Device?.Name == name))
             throw new CbdException(CbdErrorKind.NotFound, $"there is no device '{name}': see dev-list, and cbdctrl wait");
-    }
-
-    private void Record(Operation operation, string region, ControlRequest request, object answer)
-    {
-        switch (request, answer)
-        {
-            case (RegisterTransportOptions options, _):
-                record.Add(new StateEntry
-                {
-                    Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence },
-                });
-                break;
-            case (StartBackendOptions options, BackendStarted started):
-                record.Add(new StateEntry { Backend = Entry(region, options, started.BackendId) });
-                break;
-            case (StartDeviceOptions options, StartedDevice started):
-                record.Add(new StateEntry { Device = Entry(region, options, started) });
-                break;
-            case (ResizeRequest resize, _):
-                // The path of a disk without a file says its size.
-                record.SetBackendPath(region, resize.Id, BackendPath(resize.Transport, resize.Id));
-                break;
-            // A thing that is still stopping is not wanted any more either.
-            case (StopRequest stop, _) when operation == Operations.StopBackend:
-                record.RemoveBackend(region, stop.Id);
-                break;
-            case (StopRequest stop, _):
-                record.RemoveDevice(region, stop.Id);
-                break;
-            default:
-                record.RemoveRegion(region);
-                break;
-        }
     }
 
     private static BackendEntry Entry(string region, StartBackendOptions options, int id) => new()
@@ -109,11 +190,11 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         Mode = PollModeText.OfOther(options.Mode),
     };
 
-    private DeviceEntry Entry(string region, StartDeviceOptions options, StartedDevice started) => new()
+    private DeviceEntry Entry(string region, StartDeviceOptions options, int id, string? name) => new()
     {
         Region = region,
-        BlkdevId = started.Device,
-        Name = started.Name,
+        BlkdevId = id,
+        Name = name,
         BackendId = options.Backend,
         BackendPath = BackendPath(options.Transport, options.Backend),
         Queues = options.Queues,

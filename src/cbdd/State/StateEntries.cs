@@ -6,10 +6,20 @@ namespace Cbd.Programs.Daemon.State;
 /// <summary>The record of what a daemon has started, in the order of starting.</summary>
 internal sealed record StateDocument
 {
-    public const int CurrentVersion = 1;
+    public const int CurrentVersion = 2;
 
     public required int Version { get; init; }
     public required IReadOnlyList<StateEntry> Entries { get; init; }
+}
+
+/// <summary>What is being done to a thing of the record.</summary>
+internal enum StateIntent
+{
+    /// <summary>It is being started, and nobody was told that it is there.</summary>
+    Starting = 0,
+
+    /// <summary>It is being stopped.</summary>
+    Stopping = 1,
 }
 
 /// <summary>
@@ -22,9 +32,22 @@ internal sealed record StateEntry
     public BackendEntry? Backend { get; init; }
     public DeviceEntry? Device { get; init; }
 
+    /// <summary>Left out: it is wanted, and nothing is being done to it.</summary>
+    public StateIntent? Intent { get; init; }
+
+    /// <summary>Why it is not started again, until it is stopped and started by hand; left out: it is.</summary>
+    public string? Failed { get; init; }
+
+    /// <summary>How often the daemon died while it was started, one time after the other; left out: 0.</summary>
+    public int? Deaths { get; init; }
+
     /// <summary>Read from the file and not started in this run (yet).</summary>
     [JsonIgnore]
     public bool IsPending { get; init; }
+
+    /// <summary>It is pending, and not tried: this run was not told to restore.</summary>
+    [JsonIgnore]
+    public bool IsHeld { get; init; }
 
     /// <summary>Why it is pending; null before it was tried.</summary>
     [JsonIgnore]
@@ -121,6 +144,7 @@ internal sealed record TlsEntry
     UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
     RespectNullableAnnotations = true,
+    UseStringEnumConverter = true,
     AllowDuplicateProperties = false)]
 [JsonSerializable(typeof(StateDocument))]
 internal sealed partial class StateJson : JsonSerializerContext;

@@ -5,14 +5,41 @@ using Microsoft.Extensions.Logging;
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>
-/// What is to be running: what this run has started, and what an earlier run had and this one could not start yet
-/// (pending: a disk that is missing today is not forgotten). Saved with every change. Thread-safe.
+/// What is to be running: what this run has started, and what an earlier run had and this one could not start yet (pending). A
+/// disk that is missing today is not forgotten. On the medium with every change. Thread-safe.
 /// </summary>
-internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
+/// <remarks>
+/// Intent comes before effect, and effect before confirmation. A start is recorded as <see cref="StateIntent.Starting"/>, done,
+/// then confirmed. A stop is recorded as <see cref="StateIntent.Stopping"/>, done, then removed. Who finds either in the record of
+/// a daemon that died drops it: the start was not answered, and the stop was asked for.
+/// </remarks>
+internal sealed class StateRecord
 {
+    /// <summary>What was being started when the daemon died this often, one time after the other, is not started again.</summary>
+    public const int MostDeaths = 3;
+
     private readonly Lock _gate = new();
-    private readonly List<StateEntry> _entries = [.. loaded.Select((entry, i) => entry with { Number = i + 1 })];
-    private int _lastNumber = loaded.Count;
+    private readonly StateFile _file;
+    private readonly ILogger _logger;
+    private readonly List<StateEntry> _entries = [];
+    private int _lastNumber;
+
+    /// <param name="file">Where it is kept.</param>
+    /// <param name="logger">Says what cannot be kept.</param>
+    /// <param name="loaded">What the file has.</param>
+    public StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
+    {
+        _file = file;
+        _logger = logger;
+        foreach (var entry in loaded.Where(e => e.Intent is null))
+        {
+            _entries.Add(entry with
+            {
+                Number = ++_lastNumber,
+                Failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times while it was started" : null),
+            });
+        }
+    }
 
     public IReadOnlyList<StateEntry> Entries
     {
@@ -23,19 +50,83 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
         }
     }
 
-    /// <summary>Something was started. It takes the place of what was pending for the same region or disk.</summary>
-    public void Add(StateEntry started)
+    /// <summary>Something is about to be started. Throws, and nothing is to be started, if that cannot be recorded.</summary>
+    /// <returns>The number of its entry.</returns>
+    public int BeginStart(StateEntry wanted)
     {
         lock (_gate)
         {
-            var place = _entries.FindIndex(pending => pending.IsPending && IsSame(pending, started));
-            if (place < 0)
-                _entries.Add(started with { Number = ++_lastNumber });
-            else
-                Replace(place, started);
-            Save();
+            var entry = wanted with { Number = ++_lastNumber, Intent = StateIntent.Starting };
+            _entries.Add(entry);
+            try
+            {
+                Save();
+            }
+            catch (CbdException e)
+            {
+                _entries.Remove(entry);
+                throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}: make room there, or repair it", e);
+            }
+
+            return entry.Number;
         }
     }
+
+    /// <summary>The start came to nothing.</summary>
+    public void DropStart(int number)
+    {
+        lock (_gate)
+        {
+            // If this cannot be written, the next life drops it.
+            if (_entries.RemoveAll(entry => entry.Number == number) > 0)
+                TrySave();
+        }
+    }
+
+    /// <summary>
+    /// It was started. It takes the place of what was pending for the same region or disk. Throws if that cannot be recorded: it is
+    /// to be stopped again then.
+    /// </summary>
+    public void ConfirmStart(int number, StateEntry started)
+    {
+        lock (_gate)
+        {
+            var own = _entries.FindIndex(entry => entry.Number == number);
+            // Left with its transport meanwhile.
+            if (own < 0)
+                return;
+            var before = _entries.ToArray();
+            var place = _entries.FindIndex(pending => pending.IsPending && IsSame(pending, started));
+            if (place >= 0)
+            {
+                Replace(place, started);
+                _entries.RemoveAt(own);
+            }
+            else
+            {
+                _entries[own] = started with { Number = number };
+            }
+
+            try
+            {
+                Save();
+            }
+            catch (CbdException)
+            {
+                _entries.Clear();
+                _entries.AddRange(before);
+                throw;
+            }
+        }
+    }
+
+    /// <summary>
+    /// What is pending is about to be tried for the first time in this run. If the daemon dies at that too often, it is not tried again.
+    /// </summary>
+    public void BeginRestore(int number) => Change(number, entry => entry with { Deaths = (entry.Deaths ?? 0) + 1 });
+
+    /// <summary>The daemon has outlived the try.</summary>
+    public void EndRestore(int number) => Change(number, entry => entry with { Deaths = null });
 
     /// <summary>What was pending was started; false if it is wanted no more.</summary>
     public bool Confirm(int number, StateEntry started)
@@ -46,7 +137,7 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
             if (place < 0)
                 return false;
             Replace(place, started);
-            Save();
+            TrySave();
             return true;
         }
     }
@@ -61,6 +152,19 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
                 return false;
             _entries[place] = _entries[place] with { Reason = reason };
             return true;
+        }
+    }
+
+    /// <summary>A device failed for good: no restart starts it again.</summary>
+    public void SetFailed(string device, string reason)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => !entry.IsPending && entry.Intent is null && entry.Device?.Name == device);
+            if (place < 0 || _entries[place].Failed is not null)
+                return;
+            _entries[place] = _entries[place] with { Failed = reason };
+            TrySave();
         }
     }
 
@@ -83,22 +187,83 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
             return _entries.Exists(entry => entry.IsPending && entry.Device?.Name == name);
     }
 
-    /// <summary>Throws Busy if a device that is wanted, on another backend, and not there has that name.</summary>
-    public void CheckName(string name, int backend)
+    /// <summary>
+    /// Throws Busy if a device that is wanted, on another backend, and not there has the name that is asked for; Failed if it is the
+    /// same device, and failed for good.
+    /// </summary>
+    public void CheckStart(string region, StartDeviceOptions start)
     {
         lock (_gate)
         {
-            if (_entries.Find(entry => entry.IsPending && entry.Device?.Name == name)?.Device is { } other && other.BackendId != backend)
-                throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which could not be started again: give another --name");
+            foreach (var entry in _entries.Where(entry => entry.IsPending && entry.Device is not null))
+            {
+                var other = entry.Device!;
+                var isSame = other.Region == region && other.BackendId == start.Backend && other.Nbd == start.Nbd;
+                if (isSame && entry.Failed is { } failure && (start.Name ?? other.Name) == other.Name)
+                    throw new CbdException(CbdErrorKind.Failed, $"device '{other.Name}' has failed: {failure}: check the data, forget the device with dev-stop -d {other.Name}, then start it");
+                if (!isSame && start.Name is { } name && other.Name == name)
+                    throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which is not there now: stop that with dev-stop -d {name}, or give another --name");
+            }
         }
     }
 
-    /// <summary>The transport is left: it and everything on its region goes, pending or not.</summary>
-    public void RemoveRegion(string region) =>
-        Remove(entry => entry.Region == region);
+    /// <summary>
+    /// What is there is about to be stopped. It is done all the same if that cannot be recorded; the caller of <see cref="EndStop"/>
+    /// learns it then.
+    /// </summary>
+    /// <returns>Numbers of the entries that go with it.</returns>
+    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which)
+    {
+        lock (_gate)
+        {
+            var numbers = new List<int>();
+            for (var i = 0; i < _entries.Count; i++)
+            {
+                if (_entries[i].Intent is not null || !which(_entries[i]))
+                    continue;
+                numbers.Add(_entries[i].Number);
+                _entries[i] = _entries[i] with { Intent = StateIntent.Stopping };
+            }
 
-    public void RemoveBackend(string region, int backend) =>
-        Remove(entry => !entry.IsPending && entry.Backend is { } b && b.Region == region && b.BackendId == backend);
+            if (numbers.Count > 0)
+                TrySave();
+            return numbers;
+        }
+    }
+
+    /// <summary>The stop was refused: what it was for is wanted still.</summary>
+    public void CancelStop(IReadOnlyList<int> numbers)
+    {
+        lock (_gate)
+        {
+            for (var i = 0; i < _entries.Count; i++)
+            {
+                if (numbers.Contains(_entries[i].Number))
+                    _entries[i] = _entries[i] with { Intent = null };
+            }
+
+            if (numbers.Count > 0)
+                TrySave();
+        }
+    }
+
+    /// <summary>It was stopped, or stops. Throws if the record keeps it.</summary>
+    public void EndStop(IReadOnlyList<int> numbers)
+    {
+        lock (_gate)
+        {
+            if (_entries.RemoveAll(entry => numbers.Contains(entry.Number)) == 0)
+                return;
+            try
+            {
+                Save();
+            }
+            catch (CbdException e)
+            {
+                throw new CbdException(e.Kind, $"it is stopped, and comes back with the next --restore unless something else can be recorded before: {e.Message}: make room there, or repair it", e);
+            }
+        }
+    }
 
     /// <summary>The disk of a started backend has another path now; devices on it follow.</summary>
     public void SetBackendPath(string region, int backend, string path)
@@ -116,28 +281,13 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
                     _entries[i] = _entries[i] with { Device = device with { BackendPath = path } };
             }
 
-            Save();
+            TrySave();
         }
     }
 
-    public void RemoveDevice(string region, int device) =>
-        Remove(entry => !entry.IsPending && entry.Device is { } d && d.Region == region && d.BlkdevId == device);
-
-    private void Replace(int place, StateEntry started)
-    {
-        if (started.Backend is { } now && _entries[place].Backend is { } before)
-            MoveDevices(before, now.BackendId);
-        _entries[place] = started with { Number = _entries[place].Number };
-    }
-
-    private void Remove(Predicate<StateEntry> which)
-    {
-        lock (_gate)
-        {
-            if (_entries.RemoveAll(which) > 0)
-                Save();
-        }
-    }
+    /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
+    public static bool IsSameDisk(string a, string b) =>
+        a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
 
     private static bool IsSame(StateEntry pending, StateEntry started) => (pending, started) switch
     {
@@ -148,9 +298,12 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
         _ => false,
     };
 
-    /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
-    public static bool IsSameDisk(string a, string b) =>
-        a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
+    private void Replace(int place, StateEntry started)
+    {
+        if (started.Backend is { } now && _entries[place].Backend is { } before)
+            MoveDevices(before, now.BackendId);
+        _entries[place] = started with { Number = _entries[place].Number };
+    }
 
     /// <summary>Pending devices follow their backend to its new id.</summary>
     private void MoveDevices(BackendEntry before, int nowId)
@@ -163,16 +316,30 @@ internal sealed class StateRecord(StateFile file, ILogger logger, IReadOnlyList<
         }
     }
 
-    private void Save()
+    private void Change(int number, Func<StateEntry, StateEntry> change)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+            if (place < 0 || change(_entries[place]) is var next && next == _entries[place])
+                return;
+            _entries[place] = next;
+            TrySave();
+        }
+    }
+
+    private void Save() => _file.Write(_entries);
+
+    private void TrySave()
     {
         try
         {
-            file.Write(_entries);
+            Save();
         }
         catch (CbdException e)
         {
             // The thing itself was done and is in use; undoing it would do more harm than an old record.
-            logger.LogError("the state file is out of date, a restore would miss changes: {Reason}", e.Message);
+            _logger.LogError("the record is out of date, a restart would miss changes: {Reason}", e.Message);
         }
     }
 }

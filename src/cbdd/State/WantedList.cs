@@ -18,7 +18,9 @@ internal sealed class WantedList(IControl control, StateRecord record)
         return [.. record.Entries.Select(entry =>
         {
             var transport = transports.GetValueOrDefault(entry.Region);
-            return entry.IsPending || transport is null ? Pending(entry, transport)
+            return entry.Failed is { } failure ? Running(entry, transport, null, WantedThing.Failed, failure)
+                : entry.IsHeld ? Held(entry, transport)
+                : entry.IsPending || transport is null ? Pending(entry, transport)
                 : entry.Transport is not null ? Running(entry, transport, null, transport.State, transport.Failure)
                 : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])
                 : Device(entry, entry.Device!, transport, devices[transport.TransportId]);
@@ -42,6 +44,9 @@ internal sealed class WantedList(IControl control, StateRecord record)
 
     private static WantedThing Pending(StateEntry entry, TransportDescription? transport) =>
         Running(entry, transport, null, WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
+
+    private static WantedThing Held(StateEntry entry, TransportDescription? transport) =>
+        Running(entry, transport, null, WantedThing.Held, "the record has it, and this daemon was started without --restore");
 
     private static WantedThing Running(StateEntry entry, TransportDescription? transport, int? id, string state, string? reason) => new()
     {

@@ -90,6 +90,7 @@ internal sealed class ListedNode : INode
             HostId = 3,
             MyHostId = 3,
             Failure = "",
+            State = "running",
             HostName = options.Host,
             Path = options.Path,
             Coherence = options.Coherence ?? "hardware",

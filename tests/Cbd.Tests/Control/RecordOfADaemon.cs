@@ -40,7 +40,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        Assert.Equal(0, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(
             [
                 $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware" }}",
@@ -95,7 +95,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var record = NewRecord(restore: true);
         var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
-        Assert.Equal(5, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(5, new Reconciler(node, record, _logger).Pass(() => false));
         var lines = _log.ToString().TrimEnd('\n').Split('\n');
         Assert.Equal(5, lines.Length);
         Assert.EndsWith("error cbdd: not restored: transport on /r: region '/r' is missing", lines[0]);
@@ -110,7 +110,7 @@ public sealed class RecordOfADaemon : IDisposable
         var record = NewRecord(restore: true);
         var inner = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
         var node = Recorded(inner, record);
-        new Restore(node, record, _logger).Run(() => false);
+        new Reconciler(inner, record, _logger).Pass(() => false);
         node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "beta", Path = "/r" });
         node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
         Assert.Equal(5, record.Entries.Count);
@@ -126,7 +126,7 @@ public sealed class RecordOfADaemon : IDisposable
         var record = NewRecord(restore: true);
         var next = 10;
         var node = new InterceptedControl(new ListedNode(), request => request is StartBackendOptions options ? options with { Backend = next++ } : request);
-        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        new Reconciler(node, record, _logger).Pass(() => false);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
         Assert.Equal([11, 10], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendId));
     }
@@ -143,7 +143,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 5, "/dev/other", "alive");
         var record = NewRecord(restore: true);
-        Assert.Equal(1, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(1, new Reconciler(node, record, _logger).Pass(() => false));
         Assert.Contains("backend 5 is '/dev/other' now and was '/dev/sdq'", _log.ToString());
         Assert.Empty(node.Execute(Operations.ListDevices, new ListRequest { All = true }));
     }
@@ -160,7 +160,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "/dev/sdb", alive);
         var record = NewRecord(restore: true);
-        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        new Reconciler(node, record, _logger).Pass(() => false);
         Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", Backend = taken }}", node.Calls);
     }
 
@@ -177,7 +177,7 @@ public sealed class RecordOfADaemon : IDisposable
 
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        Assert.Equal(0, new Restore(Recorded(node, record), record, _logger).Run(() => false));
+        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(["memory:134217728", "/dev/sdb"], node.Execute(Operations.ListBackends, new ListRequest { All = true }).Select(b => b.Path));
         Assert.Equal(["memory:134217728"], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendPath));
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
@@ -194,7 +194,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "memory:134217728", "dead");
         var record = NewRecord(restore: true);
-        new Restore(Recorded(node, record), record, _logger).Run(() => false);
+        new Reconciler(node, record, _logger).Pass(() => false);
         Assert.Contains($"{new StartBackendOptions { Path = "memory:134217728", Backend = 0 }}", node.Calls);
         Assert.Equal([false, false], record.Entries.Select(e => e.IsPending));
     }
@@ -205,7 +205,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        new Restore(Recorded(node, record), record, _logger).Run(() => node.Calls.Count == 2);
+        new Reconciler(node, record, _logger).Pass(() => node.Calls.Count == 2);
         Assert.Equal(2, node.Calls.Count);
         Assert.Equal(5, File.Read().Count);
     }
@@ -214,14 +214,14 @@ public sealed class RecordOfADaemon : IDisposable
     [InlineData("", "is not right")]
     [InlineData("null", "it is null")]
     [InlineData("[]", "is not right")]
-    [InlineData("""{"version":1,"entries":[""", "is not right")]
-    [InlineData("""{"version":2,"entries":[]}""", "its version is 2")]
-    [InlineData("""{"version":1,"entries":[{}]}""", "entry 0 is 0 things")]
-    [InlineData("""{"version":1,"entries":[null]}""", "entry 0 is null")]
-    [InlineData("""{"version":1,"entries":[{"transport":{"region":"/r"}}]}""", "host")]
-    [InlineData("""{"version":1,"entries":[{"transport":{"region":"/r","host":"a"},"backend":{"region":"/r","backend_id":0,"path":"/d","handlers":1,"read_only":false,"engine":"auto"}}]}""", "entry 0 is 2 things")]
-    [InlineData("""{"version":1,"entries":[],"more":1}""", "more")]
-    [InlineData("""{"version":1,"version":1,"entries":[]}""", "is not right")]
+    [InlineData("""{"version":2,"entries":[""", "is not right")]
+    [InlineData("""{"version":3,"entries":[]}""", "its version is 3")]
+    [InlineData("""{"version":2,"entries":[{}]}""", "entry 0 is 0 things")]
+    [InlineData("""{"version":2,"entries":[null]}""", "entry 0 is null")]
+    [InlineData("""{"version":2,"entries":[{"transport":{"region":"/r"}}]}""", "host")]
+    [InlineData("""{"version":2,"entries":[{"transport":{"region":"/r","host":"a"},"backend":{"region":"/r","backend_id":0,"path":"/d","handlers":1,"read_only":false,"engine":"auto"}}]}""", "entry 0 is 2 things")]
+    [InlineData("""{"version":2,"entries":[],"more":1}""", "more")]
+    [InlineData("""{"version":2,"version":2,"entries":[]}""", "is not right")]
     public void A_state_file_that_is_not_right_is_refused_by_name(string text, string reason)
     {
         System.IO.File.WriteAllText(File.FilePath, text);
@@ -229,7 +229,7 @@ public sealed class RecordOfADaemon : IDisposable
         Assert.Equal(CbdErrorKind.Corrupt, error.Kind);
         Assert.Contains(File.FilePath, error.Message);
         Assert.Contains(reason, error.Message);
-        Assert.EndsWith("repair it, move it away, or start without --restore", error.Message);
+        Assert.EndsWith("repair it, or move it away", error.Message);
     }
 
     [Fact]
