@@ -43,7 +43,7 @@ internal static class Rules
     public static void CheckName(string? name, string what)
     {
         if (name is not null && !ThingName.IsValid(name))
-            throw Invalid($"{what} name '{name}' is not one: give a letter, then up to {ThingName.MaxLength - 1} letters, digits, '.', '_' or '-'");
+            throw Invalid($"{what} name '{name}' is not a name: give a letter, then up to {ThingName.MaxLength - 1} letters, digits, '.', '_' or '-'");
     }
 
     public static void CheckRange(long? value, string what, long least, long most)

@@ -219,13 +219,18 @@ internal sealed class Node : INode
         {
             if (_name is not null)
                 return _name;
-            for (int number = device; ; number = number == device ? 0 : number + 1)
+            string own = $"{_prefix}{device}";
+            if (TryTakeDefault(own))
+                return own;
+            for (int number = 0; ; number++)
             {
                 string name = $"{_prefix}{number}";
-                if (!(_node._options.IsNameReserved?.Invoke(name) ?? false) && TryTake(name))
+                if (TryTakeDefault(name))
                     return name;
             }
         }
+
+        private bool TryTakeDefault(string name) => !(_node._options.IsNameReserved?.Invoke(name) ?? false) && TryTake(name);
 
         public void Dispose()
         {

@@ -36,10 +36,11 @@ internal static class WaitVerb
             IReadOnlyList<WantedThing> things = name is null ? wanted.Things : [.. wanted.Things.Where(t => t.Kind == WantedThing.Device && t.Name == name)];
             if (name is not null && things.Count == 0 && !wanted.Starting)
                 throw new CbdException(CbdErrorKind.NotFound, $"no device '{name}' is wanted on this host: see dev-list");
-            List<WantedThing> away = [.. things.Where(t => t.State is not (WantedThing.Running or WantedThing.Held))];
+            // Held things are not waited for, unless one is asked for by its name.
+            List<WantedThing> away = [.. things.Where(t => t.State != WantedThing.Running && (name is not null || t.State != WantedThing.Held))];
             if (away.Count == 0 && !wanted.Starting)
                 return;
-            bool failed = away.Exists(t => t.State == WantedThing.Failed);
+            bool failed = away.Exists(t => t.State is WantedThing.Failed or WantedThing.Held);
             if (!failed && watch.Elapsed.TotalSeconds < seconds)
             {
                 Thread.Sleep(PollMs);

@@ -45,9 +45,18 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 continue;
             if (isFirst)
                 record.BeginRestore(number);
-            var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
-            _attempts[number] = attempt;
-            attempt.Wait(PatienceMs);
+            try
+            {
+                var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+                _attempts[number] = attempt;
+                attempt.Wait(PatienceMs);
+            }
+            catch (Exception e) when (e is OutOfMemoryException or ThreadStartException or TaskSchedulerException)
+            {
+                // No thread for it now: it is tried again.
+                record.EndRestore(number);
+                record.SetReason(number, $"no thread can be had: {e.Message}");
+            }
         }
 
         return record.Entries.Count(IsDue);
@@ -55,14 +64,15 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     private static bool IsDue(StateEntry entry) => entry is { IsPending: true, IsHeld: false, Failed: null };
 
-    /// <summary>Nothing more is begun. What is being started is waited for.</summary>
+    /// <summary>
+    /// Nothing more is begun. What is being started is waited for. May be called twice; <see cref="Wake"/> may still be called.
+    /// </summary>
     public void Dispose()
     {
         _isEnding = true;
         _moved.Set();
         _thread?.Join();
         Task.WaitAll([.. _attempts.Values]);
-        _moved.Dispose();
     }
 
     private void Run()
@@ -131,7 +141,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var device = StartDevice(transport, entry.Device!);
         return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
-            () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device }));
+            () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Force = true }));
     }
 
     private (int Id, string Path) StartBackend(int transport, BackendEntry backend)

@@ -36,7 +36,7 @@ internal sealed class StateRecord
             _entries.Add(entry with
             {
                 Number = ++_lastNumber,
-                Failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times while it was started" : null),
+                Failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null),
             });
         }
     }
@@ -260,7 +260,7 @@ internal sealed class StateRecord
             }
             catch (CbdException e)
             {
-                throw new CbdException(e.Kind, $"it is stopped, and comes back with the next --restore unless something else can be recorded before: {e.Message}: make room there, or repair it", e);
+                throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd --restore starts it again, unless another change is recorded first", e);
             }
         }
     }

@@ -205,7 +205,7 @@ public sealed class WhatADaemonWants : IDisposable
         StartTwoDevices(daemon);
         string block = BlockRecord();
         var warned = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StopDevice, new StopRequest { Id = 1 }));
-        Assert.StartsWith("it is stopped, and comes back with the next --restore", warned.Message);
+        Assert.StartsWith("it is stopped, but that is not recorded", warned.Message);
         Assert.Equal(["cbd0 on 0"], Names(node));
         Directory.Delete(block);
         // The next change that can be written has it.
@@ -274,7 +274,7 @@ public sealed class WhatADaemonWants : IDisposable
         var node = new ListedNode();
         Assert.Equal(0, new Reconciler(node, NextRecord(), _logger).Pass(() => false));
         Assert.Equal(["cbd0 on 0"], Names(node));
-        Assert.Contains("died 3 times", Assert.Single(NextRecord().Entries, entry => entry.Failed is not null).Failed);
+        Assert.Contains("died 3 times in a row", Assert.Single(NextRecord().Entries, entry => entry.Failed is not null).Failed);
     }
 
     [Fact]
