@@ -20,7 +20,7 @@ internal static class Program
         var version = VerbOptions.Flag("--version", null, "print the version");
         root.Options.Add(runDirectory);
         root.Options.Add(version);
-        var verbs = new VerbSet(root, "cbdctrl", BenchVerb.Create());
+        var verbs = new VerbSet(root, "cbdctrl", WaitVerb.Make(), BenchVerb.Create());
         try
         {
             var line = verbs.Parse(words);

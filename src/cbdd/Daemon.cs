@@ -76,10 +76,12 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             recording.IsStarting = false;
             reconciler.Start();
             _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
-            reconciler.Dispose();
+            // What is being started gives up when its transport is left.
+            reconciler.End();
         }
         catch (CbdException)
         {
+            reconciler.End();
             Drain(node);
             throw;
         }

@@ -28,7 +28,7 @@ internal sealed class VerbSet
         ProgramName = programName;
         _root = root;
         root.Directives.Clear();
-        foreach (var verb in TransportVerbs.All().Concat(BackendVerbs.All()).Concat(DeviceVerbs.All()).Append(WaitVerb.Make()).Concat(own))
+        foreach (var verb in TransportVerbs.All().Concat(BackendVerbs.All()).Concat(DeviceVerbs.All()).Concat(own))
         {
             root.Subcommands.Add(verb.Command);
             _verbs.Add(verb.Command, verb);

@@ -177,6 +177,17 @@ internal sealed class Housekeeping
 
         Logger.LogError("transport {Transport} failed: {Why}", _transport.Id, why);
         FlightFiles.OnFailure($"transport {_transport.Id} failed: {why}");
+        ReportDevices();
+    }
+
+    /// <summary>What became of the devices is told at once: the process may be ended next.</summary>
+    private void ReportDevices()
+    {
+        DeviceServer[] devices;
+        lock (_transport.StateLock)
+            devices = [.. _transport.DeviceServers];
+        foreach (DeviceServer device in devices)
+            device.Report();
     }
 
     private void Look(bool sample)

@@ -49,7 +49,9 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             {
                 var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
                 _attempts[number] = attempt;
-                attempt.Wait(PatienceMs);
+                // One that waits for others is not what the daemon may die of.
+                if (!attempt.Wait(PatienceMs))
+                    record.EndRestore(number);
             }
             catch (Exception e) when (e is OutOfMemoryException or ThreadStartException or TaskSchedulerException)
             {
@@ -64,13 +66,17 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     private static bool IsDue(StateEntry entry) => entry is { IsPending: true, IsHeld: false, Failed: null };
 
-    /// <summary>
-    /// Nothing more is begun. What is being started is waited for. May be called twice; <see cref="Wake"/> may still be called.
-    /// </summary>
-    public void Dispose()
+    /// <summary>Nothing more is begun.</summary>
+    public void End()
     {
         _isEnding = true;
         _moved.Set();
+    }
+
+    /// <summary>As <see cref="End"/>, and waits for what is being started. May be called twice; <see cref="Wake"/> may still be called.</summary>
+    public void Dispose()
+    {
+        End();
         _thread?.Join();
         Task.WaitAll([.. _attempts.Values]);
     }

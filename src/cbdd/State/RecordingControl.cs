@@ -39,12 +39,13 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
             return inner.Execute(operation, request);
         // After tp-unreg nobody knows any more which region it was.
         var region = RegionOf(request);
-        if (request is StartDeviceOptions device)
-            record.CheckStart(region, device);
+        // A verb that is repeated means the device that is wanted already.
+        if (request is StartDeviceOptions device && record.CheckStart(region, device, BackendPath(device.Transport, device.Backend)) is { } known)
+            request = (TRequest)(object)(device with { Name = known });
         if (request is StartBackendOptions { Backend: null } start && FindLeft(region, start) is { } left)
             request = (TRequest)(object)(start with { Backend = left });
         var answer = Wanted(region, request) is { } wanted ? Start(operation, request, region, wanted)
-            : Ended(region, operation, request) is { } ended ? Stop(operation, request, ended)
+            : Ended(region, operation, request) is { } ended ? Stop(operation, request, region, ended)
             : inner.Execute(operation, request);
         // The path of a disk without a file says its size.
         if (request is ResizeRequest resize)
@@ -84,7 +85,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         return answer;
     }
 
-    private TAnswer Stop<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, Predicate<StateEntry> ended)
+    private TAnswer Stop<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, Predicate<StateEntry> ended)
         where TRequest : ControlRequest
         where TAnswer : class
     {
@@ -94,9 +95,12 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         {
             answer = inner.Execute(operation, request);
         }
-        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && operation == (Operation)Operations.StopBackend && record.Forget(ended))
+        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && operation == (Operation)Operations.StopBackend)
         {
             // It could not be started again, and is wanted no more.
+            if (numbers.Count == 0 && !record.Forget(ended))
+                throw;
+            record.EndStop(numbers);
             return (TAnswer)(object)StopAnswer.Gone;
         }
         catch
@@ -106,9 +110,10 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         }
 
         // A thing that is still stopping is not wanted any more either.
-        record.EndStop(numbers);
         if (operation == (Operation)Operations.UnregisterTransport)
-            record.Forget(ended);
+            record.EndStopOfRegion(region, numbers);
+        else
+            record.EndStop(numbers);
         return answer;
     }
 
@@ -133,7 +138,8 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
     {
         StopRequest stop when operation == Operations.StopBackend => entry => entry.Region == region && entry.Backend?.BackendId == stop.Id,
         StopRequest stop => entry => entry.Region == region && entry.Device?.BlkdevId == stop.Id,
-        TransportTarget when operation == Operations.UnregisterTransport => entry => entry.Region == region,
+        // What is on it is refused by the host, and must not be dropped by a death meanwhile.
+        TransportTarget when operation == Operations.UnregisterTransport => entry => entry.Region == region && entry.Transport is not null,
         _ => null,
     };
 
@@ -166,6 +172,9 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
     /// </summary>
     private int? FindLeft(string region, StartBackendOptions start)
     {
+        // Of a file or a block device the region itself knows whether it is the same.
+        if (!StartBackendOptions.IsDiskScheme(start.Path))
+            return null;
         if (record.Entries.FirstOrDefault(e => e.IsPending && e.Backend is { } b && b.Region == region && b.Path == start.Path)?.Backend is not { } wanted)
             return null;
         return inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })

@@ -104,7 +104,7 @@ internal sealed class StateRecord
             }
             else
             {
-                _entries[own] = started with { Number = number };
+                _entries[own] = started with { Number = number, Failed = _entries[own].Failed };
             }
 
             try
@@ -160,7 +160,7 @@ internal sealed class StateRecord
     {
         lock (_gate)
         {
-            var place = _entries.FindIndex(entry => !entry.IsPending && entry.Intent is null && entry.Device?.Name == device);
+            var place = _entries.FindIndex(entry => entry.Device?.Name == device);
             if (place < 0 || _entries[place].Failed is not null)
                 return;
             _entries[place] = _entries[place] with { Failed = reason };
@@ -173,9 +173,20 @@ internal sealed class StateRecord
     {
         lock (_gate)
         {
+            var before = _entries.ToArray();
             if (_entries.RemoveAll(entry => entry.IsPending && which(entry)) == 0)
                 return false;
-            Save();
+            try
+            {
+                Save();
+            }
+            catch (CbdException)
+            {
+                _entries.Clear();
+                _entries.AddRange(before);
+                throw;
+            }
+
             return true;
         }
     }
@@ -191,19 +202,28 @@ internal sealed class StateRecord
     /// Throws Busy if a device that is wanted, on another backend, and not there has the name that is asked for; Failed if it is the
     /// same device, and failed for good.
     /// </summary>
-    public void CheckStart(string region, StartDeviceOptions start)
+    /// <param name="region">Its region.</param>
+    /// <param name="start">What is asked for.</param>
+    /// <param name="disk">The path of the backend's disk.</param>
+    /// <returns>The name of the device that is wanted and not there, if this is the same one; null if there is none.</returns>
+    public string? CheckStart(string region, StartDeviceOptions start, string disk)
     {
         lock (_gate)
         {
+            string? name = null;
             foreach (var entry in _entries.Where(entry => entry.IsPending && entry.Device is not null))
             {
                 var other = entry.Device!;
-                var isSame = other.Region == region && other.BackendId == start.Backend && other.Nbd == start.Nbd;
+                var isSame = other.Region == region && other.BackendId == start.Backend && IsSameDisk(other.BackendPath, disk) && other.Nbd == start.Nbd;
+                if (isSame && (start.Name ?? other.Name) == other.Name)
+                    name ??= other.Name;
                 if (isSame && entry.Failed is { } failure && (start.Name ?? other.Name) == other.Name)
                     throw new CbdException(CbdErrorKind.Failed, $"device '{other.Name}' has failed: {failure}: check the data, forget the device with dev-stop -d {other.Name}, then start it");
-                if (!isSame && start.Name is { } name && other.Name == name)
-                    throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which is not there now: stop that with dev-stop -d {name}, or give another --name");
+                if (!isSame && start.Name is { } asked && other.Name == asked)
+                    throw new CbdException(CbdErrorKind.Busy, $"device name '{asked}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which is not there now: stop that with dev-stop -d {asked}, or give another --name");
             }
+
+            return name;
         }
     }
 
@@ -246,6 +266,10 @@ internal sealed class StateRecord
                 TrySave();
         }
     }
+
+    /// <summary>The transport was left: everything on its region goes with it.</summary>
+    public void EndStopOfRegion(string region, IReadOnlyList<int> numbers) =>
+        EndStop([.. numbers, .. Entries.Where(entry => entry.Region == region).Select(entry => entry.Number)]);
 
     /// <summary>It was stopped, or stops. Throws if the record keeps it.</summary>
     public void EndStop(IReadOnlyList<int> numbers)
@@ -302,7 +326,7 @@ internal sealed class StateRecord
     {
         if (started.Backend is { } now && _entries[place].Backend is { } before)
             MoveDevices(before, now.BackendId);
-        _entries[place] = started with { Number = _entries[place].Number };
+        _entries[place] = started with { Number = _entries[place].Number, Failed = _entries[place].Failed };
     }
 
     /// <summary>Pending devices follow their backend to its new id.</summary>
