@@ -29,7 +29,7 @@ internal sealed class WantedList(IControl control, StateRecord record)
 
     private static WantedThing Backend(StateEntry entry, BackendEntry wanted, TransportDescription transport, IReadOnlyList<BackendDescription> own) =>
         own.FirstOrDefault(b => b.BackendId == wanted.BackendId) is { } backend
-            ? Running(entry, transport, backend.BackendId, backend.State == "active" ? WantedThing.Running : backend.State, backend.Reason)
+            ? Running(entry, transport, backend.BackendId, string.Equals(backend.State, "active", StringComparison.OrdinalIgnoreCase) ? WantedThing.Running : backend.State, backend.Reason)
             : Running(entry, transport, null, WantedThing.Waiting, transport.Failure.Length > 0 ? transport.Failure : "this host does not serve it now");
 
     private static WantedThing Device(StateEntry entry, DeviceEntry wanted, TransportDescription transport, IReadOnlyList<DeviceDescription> own)

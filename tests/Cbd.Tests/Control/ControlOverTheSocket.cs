@@ -87,7 +87,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         var client = Client;
         Assert.Equal(0, client.Execute(Operations.RegisterTransport, register).TransportId);
         Assert.Equal(9, client.Execute(Operations.StartBackend, backend).BackendId);
-        Assert.Equal(new StartedDevice(0, "unix:/run/x.nbd"), client.Execute(Operations.StartDevice, device));
+        Assert.Equal(new StartedDevice(0, "unix:/run/x.nbd", Name: "cbd0"), client.Execute(Operations.StartDevice, device));
         SameFromBoth(Operations.ListTransports, new ControlRequest());
         SameFromBoth(Operations.GetTransport, new TransportTarget());
         SameFromBoth(Operations.ListHosts, new TransportTarget());

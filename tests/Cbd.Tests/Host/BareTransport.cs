@@ -27,7 +27,7 @@ internal sealed class BareTransport : IDisposable
         Transport.Backends.Start(new StartBackendOptions { Path = path, Backend = backend, Faults = faults }, regions ?? [], _ => null);
 
     public StartedDevice StartDevice(int backend, int queues = 1) =>
-        Transport.Devices.Start(new StartDeviceOptions { Backend = backend, Queues = queues, Nbd = "handed-over" }, _ => Exports.Open("handed-over", new SocketOptions()));
+        Transport.Devices.Start(new StartDeviceOptions { Backend = backend, Queues = queues, Nbd = "handed-over" }, id => $"cbd{id}", _ => Exports.Open("handed-over", new SocketOptions()));
 
     public BackendServer BackendServer(int backend)
     {
