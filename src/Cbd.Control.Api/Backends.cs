@@ -9,6 +9,9 @@ public sealed record StartBackendOptions : TransportTarget
     /// <summary>A file, a block device, <c>memory:SIZE</c> or <c>null:SIZE</c>.</summary>
     public required string Path { get; init; }
 
+    /// <summary>The disk that must be there, as <see cref="BackendDescription.DiskIdentity"/> has it; null: whichever is.</summary>
+    public string? DiskIdentity { get; set; }
+
     /// <summary>Handler threads, 1 to 128.</summary>
     public int Handlers { get; set; } = 1;
 
@@ -96,6 +99,9 @@ public sealed record BackendDescription
 
     [JsonPropertyName("backend_path")]
     public required string Path { get; init; }
+
+    /// <summary>Which disk it is: kind and identity of what is behind the path; empty while that cannot be read.</summary>
+    public string DiskIdentity { get; init; } = "";
 
     /// <summary>"alive", "dead" or "unknown".</summary>
     public required string Alive { get; init; }

@@ -21,6 +21,9 @@ public sealed record StartDeviceOptions : TransportTarget
     [JsonPropertyName("backend_id")]
     public required int Backend { get; init; }
 
+    /// <summary>The disk that the backend must have, as <see cref="BackendDescription.DiskIdentity"/> has it; null: whichever it has.</summary>
+    public string? DiskIdentity { get; set; }
+
     /// <summary>
     /// What the device is called (<see cref="ThingName"/>): its node, its socket and the lists have this name. Null: <c>cbdN</c>, with
     /// the device's id if no other device has that name, else the next number.

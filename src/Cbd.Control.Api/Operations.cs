@@ -73,8 +73,8 @@ public static class Operations
     public static readonly Operation<ControlRequest, WantedThings> ListWanted =
         new("wait", Get, Wanted, "Lists what this host should have, and where it stands");
 
-    public static readonly Operation<ForgetRequest, Done> ForgetDevice =
-        new("dev-forget", Post, Wanted + "/forget", "Wants a device no more that could not be started again", Done.Instance);
+    public static readonly Operation<ForgetRequest, Done> Forget =
+        new("forget", Post, Wanted + "/forget", "Wants a thing no more that is not there", Done.Instance);
 
     /// <summary>All of them, in the order of the description of the API.</summary>
     public static IReadOnlyList<Operation> All { get; } =
@@ -82,6 +82,6 @@ public static class Operations
         ListTransports, RegisterTransport, GetTransport, UnregisterTransport, ListChannels, ReadFlights, ListHosts, ClearHost,
         ListBackends, StartBackend, StopBackend, ClearBackend, ResizeBackend, SetFaults,
         ListDevices, StartDevice, StopDevice, ClearDevice,
-        ListWanted, ForgetDevice,
+        ListWanted, Forget,
     ];
 }

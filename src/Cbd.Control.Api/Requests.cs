@@ -44,6 +44,11 @@ public sealed record ListRequest : TransportTarget
 public sealed record StopRequest : ItemTarget
 {
     public bool Force { get; set; }
+
+    /// <summary>What a device must be called; null: whatever. Ids are used again, and names are not while they are wanted.</summary>
+    public string? Name { get; set; }
+
+    internal override void CheckValues() => Rules.CheckName(Name, "device");
 }
 
 /// <summary>Body of the clear verbs. <c>fenced</c>: the operator vouches that the machine is off or cut off.</summary>

@@ -13,6 +13,15 @@ public sealed record RegisterTransportOptions : ControlRequest
     public required string Path { get; init; }
     public bool Format { get; set; }
 
+    /// <summary>
+    /// Format if the region is missing or all zeros, and register on it as it is otherwise. Of several hosts that find it so, one
+    /// formats it.
+    /// </summary>
+    public bool FormatIfEmpty { get; set; }
+
+    /// <summary>The region must have this uuid; null: any.</summary>
+    public Guid? RegionUuid { get; set; }
+
     /// <summary>Format over anything but a transport with live hosts.</summary>
     public bool Force { get; set; }
 
@@ -48,8 +57,12 @@ public sealed record RegisterTransportOptions : ControlRequest
         Rules.CheckRange(RingSlots, "the number of ring slots", 1, MaxEntries);
         if (Coherence is not (null or "hardware"))
             throw Rules.Invalid($"coherence '{Coherence}' is not known; this version has only 'hardware'");
-        if (!Format && FormatOption() is { } given)
-            throw Rules.Invalid($"{given} is chosen when a region is formatted; add --format, or leave it out");
+        if (Format && FormatIfEmpty)
+            throw Rules.Invalid("--format and --format-if-empty: leave one of the two out");
+        if (FormatIfEmpty && Force)
+            throw Rules.Invalid("--force is for --format; with --format-if-empty leave it out");
+        if (!Format && !FormatIfEmpty && FormatOption() is { } given)
+            throw Rules.Invalid($"{given} is chosen when a region is formatted; add --format or --format-if-empty, or leave it out");
     }
 
     private string? FormatOption() =>

@@ -19,6 +19,9 @@ public sealed record WantedThing
     public const string Backend = "backend";
     public const string Device = "device";
 
+    /// <summary>A <c>--run</c> line of the daemon that waits.</summary>
+    public const string Line = "run";
+
     /// <summary>The state of what is there and works.</summary>
     public const string Running = "running";
 
@@ -31,7 +34,7 @@ public sealed record WantedThing
     /// <summary>The state of what does not come back by itself.</summary>
     public const string Failed = "failed";
 
-    /// <summary>"transport", "backend" or "device".</summary>
+    /// <summary>"transport", "backend", "device", or "run" for a line of the daemon's command line that waits.</summary>
     public required string Kind { get; init; }
 
     /// <summary>A transport's region, a backend's disk, what a device is called.</summary>
@@ -50,12 +53,23 @@ public sealed record WantedThing
     public int? Id { get; init; }
 }
 
-/// <summary>Asks to want a device no more that is not there.</summary>
+/// <summary>Asks to want a thing no more that is not there.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public sealed record ForgetRequest : ControlRequest
 {
-    /// <summary>What the device is called.</summary>
+    /// <summary>"transport", "backend" or "device".</summary>
+    public required string Kind { get; init; }
+
+    /// <summary>As <see cref="WantedThing.Name"/>.</summary>
     public required string Name { get; init; }
 
-    internal override void CheckValues() => Rules.CheckName(Name, "device");
+    internal override void CheckValues()
+    {
+        if (Kind is not (WantedThing.Transport or WantedThing.Backend or WantedThing.Device))
+            throw Rules.Invalid($"'{Kind}' is no kind of thing; use transport, backend or device");
+        if (Kind == WantedThing.Device)
+            Rules.CheckName(Name, "device");
+        else
+            Rules.CheckPath(Name, Kind);
+    }
 }

@@ -51,4 +51,10 @@ public class CbdException : Exception
 
     /// <summary>What kind of remedy it has.</summary>
     public CbdErrorKind Kind { get; }
+
+    /// <summary>
+    /// Nothing is wrong with what was asked for: what is missing (a region, another host, a backend, a lock) may come by itself, and
+    /// the same request succeed then.
+    /// </summary>
+    public bool MayPass { get; init; }
 }

@@ -168,7 +168,7 @@ internal sealed class Node : INode
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
-    public StopAnswer StopDevice(int transport, int device, bool force) => Find(transport).Devices.Stop(device, force);
+    public StopAnswer StopDevice(int transport, int device, bool force, string? name = null) => Find(transport).Devices.Stop(device, force, name);
 
     /// <summary>Clears a device whose host is dead.</summary>
     public void ClearDevice(int transport, int device, bool force, bool fenced) => Find(transport).Clears.ClearDevice(device, force, fenced);

@@ -20,6 +20,6 @@ internal static class NodeOperations
         .Add(Operations.SetFaults, r => node.SetFaults(r.Transport, r.Id, r.Faults))
         .Add(Operations.ListDevices, r => node.ListDevices(r.Transport, r.All))
         .Add(Operations.StartDevice, r => node.StartDevice(r))
-        .Add(Operations.StopDevice, r => node.StopDevice(r.Transport, r.Id, r.Force))
+        .Add(Operations.StopDevice, r => node.StopDevice(r.Transport, r.Id, r.Force, r.Name))
         .Add(Operations.ClearDevice, r => node.ClearDevice(r.Transport, r.Id, r.Force, r.Fenced));
 }

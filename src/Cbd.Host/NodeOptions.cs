@@ -34,6 +34,9 @@ internal sealed record NodeOptions
     /// <summary>Told of a device, by its name, that failed for good, and why; called by housekeeping, which it must not keep.</summary>
     public Action<string, string>? DeviceFailed { get; init; }
 
+    /// <summary>Another host announced something: a host, a backend or a device came or went. Called by housekeeping, which it must not keep.</summary>
+    public Action? Moved { get; init; }
+
     /// <summary>Device names that no device gets unless they are asked for; called from any thread.</summary>
     public Predicate<string>? IsNameReserved { get; init; }
 

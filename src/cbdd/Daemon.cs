@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using Cbd.Control;
 using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
@@ -37,9 +38,8 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         if (socket is null)
             File.Delete(socketPath); // a leftover: the lock is ours
 
-        var file = new StateFile(state.Path);
-        file.Reserve();
-        var record = new StateRecord(file, _logger, [.. file.Read().Select(entry => entry with { IsHeld = !options.Restore })]);
+        var record = OpenRecord(state.Path);
+        Action moved = static () => { };
         using var node = createNode(new NodeOptions
         {
             RunDirectory = run.Path,
@@ -51,12 +51,19 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
             IsNameReserved = record.IsNameReserved,
+            Moved = () => moved(),
             // The disk of the record may be slow.
             DeviceFailed = (name, reason) => ThreadPool.UnsafeQueueUserWorkItem(_ => record.SetFailed(name, reason), null),
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         using var dump = new FlightSignal(flights, _logger);
         using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
+        moved = reconciler.Wake;
+        using var hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, context =>
+        {
+            context.Cancel = true;
+            reconciler.Wake();
+        });
         var recording = new RecordingControl(node, record) { IsStarting = true, Moved = reconciler.Wake };
         var gate = new CheckedControl(recording);
         try
@@ -64,17 +71,13 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
             await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs, socket);
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
-            if (!options.Restore && record.Entries.Count > 0)
-                _logger.LogWarning("the record '{Record}' has {Count} things of an earlier run, which are kept and not started: start cbdd with --restore to have them, or start them by hand", file.FilePath, record.Entries.Count);
             await Task.Run(() => reconciler.Pass(() => stop.IsSet));
-            foreach (var line in lines)
-            {
-                if (!stop.IsSet)
-                    await Task.Run(() => Do(line, gate));
-            }
-
-            recording.IsStarting = false;
             reconciler.Start();
+            var runLines = new RunLines(node, record, recording, stop, _logger);
+            foreach (var line in lines)
+                await Task.Run(() => runLines.Do(line));
+            runLines.SayHeld();
+            recording.IsStarting = false;
             _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
             // What is being started gives up when its transport is left.
             reconciler.End();
@@ -106,19 +109,32 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             $"socket '{ControlSocketName}' of the service manager is bound to '{place?.UnixPath ?? place?.Address?.ToString()}', and clients look for '{path}': set ListenStream= to that, or --run-dir to the other's directory");
     }
 
-    private void Do(ParsedVerb verb, IControl control)
+    /// <summary>
+    /// The record, with what is held of it: all, if this run was told so, and what only lines of an earlier command line wanted. Throws,
+    /// and changes nothing, if it cannot be read, or another machine has written it.
+    /// </summary>
+    private StateRecord OpenRecord(string directory)
     {
-        var answer = new StringWriter();
-        try
+        var machine = MachineIdentity.Read();
+        var file = new StateFile(directory, machine);
+        var entries = file.Read();
+        if (file.Writer is { } writer && machine.FindDifference(writer) is { } difference && !options.AdoptRecord)
         {
-            verb.Execute(control, new VerbOutput(answer, toTerminal: false, note => _logger.LogInformation("{Verb}: {Note}", verb.Name, note)));
-        }
-        catch (CbdException e)
-        {
-            throw new CbdException(e.Kind, $"--run {verb.Name}: {e.Message}", e);
+            throw new CbdException(CbdErrorKind.Denied,
+                $"the record '{file.FilePath}' is another machine's ({difference}), which may still run: start cbdd with --adopt-record if that is gone and this one takes its place; if this is a copy of it, remove the state directory '{directory}'");
         }
 
-        _logger.LogInformation("{Verb}: {Answer}", verb.Name, answer.ToString().TrimEnd('\n'));
+        file.Reserve();
+        var record = new StateRecord(file, _logger, [.. entries.Select(entry => entry with
+        {
+            Held = options.NoRestore ? "the record has it, and this cbdd was started with --no-restore"
+                : entry.FromRun == true ? "only a --run line of an earlier cbdd wanted it"
+                : null,
+        })]);
+        record.Keep();
+        if (options.NoRestore && entries.Count > 0)
+            _logger.LogWarning("the record '{Record}' has {Count} things of an earlier run, which are kept and not started, because of --no-restore: see cbdctrl wait", file.FilePath, entries.Count);
+        return record;
     }
 
     /// <summary>

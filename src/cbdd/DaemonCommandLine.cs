@@ -21,7 +21,11 @@ internal sealed class DaemonCommandLine
     private readonly Option<string?> _socketGroup = VerbOptions.Text(
         "--socket-group", null, "members of this group may use the control socket, too", "GROUP");
     private readonly Option<bool> _restore = VerbOptions.Flag(
-        "--restore", null, "start again what the record in the state directory has");
+        "--restore", null, "start again what the record in the state directory has; this is the default");
+    private readonly Option<bool> _noRestore = VerbOptions.Flag(
+        "--no-restore", null, "leave what the record has alone: it is listed by 'cbdctrl wait', and verbs start or forget it");
+    private readonly Option<bool> _adoptRecord = VerbOptions.Flag(
+        "--adopt-record", null, "the record was written by another machine, which is gone, and this one takes its place");
     private readonly Option<string[]> _run = new("--run")
     {
         Description = "do this verb of cbdctrl at start, and exit if it fails; may be given many times",
@@ -48,7 +52,7 @@ internal sealed class DaemonCommandLine
         _root.Directives.Clear();
         foreach (var option in new Option[]
         {
-            _runDirectory, _stateDirectory, _socketGroup, _restore, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+            _runDirectory, _stateDirectory, _socketGroup, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
         })
             _root.Options.Add(option);
     }
@@ -70,7 +74,8 @@ internal sealed class DaemonCommandLine
             RunDirectory = FullPath(line.GetValue(_runDirectory), "--run-dir") ?? RunDirectories.DefaultRunDirectory(),
             StateDirectory = FullPath(line.GetValue(_stateDirectory), "--state-dir") ?? RunDirectories.DefaultStateDirectory(),
             SocketGroup = line.GetValue(_socketGroup),
-            Restore = line.GetValue(_restore),
+            NoRestore = line.GetValue(_noRestore),
+            AdoptRecord = line.GetValue(_adoptRecord),
             RunLines = line.GetValue(_run) ?? [],
             LogsAsJson = line.GetValue(_logFormat) == "json",
             BeatMs = line.GetValue(_beat),
@@ -78,6 +83,8 @@ internal sealed class DaemonCommandLine
             FenceMs = line.GetValue(_fence),
             MaxTransports = line.GetValue(_maxTransports),
         };
+        if (line.GetValue(_restore) && options.NoRestore)
+            throw Invalid("--restore and --no-restore: leave one of the two out");
         CheckTimes(options);
         return options;
     }

@@ -10,7 +10,12 @@ internal sealed record DaemonOptions
 
     /// <summary>A group's name or number, or null: only root and the own user may use the socket.</summary>
     public string? SocketGroup { get; init; }
-    public bool Restore { get; init; }
+
+    /// <summary>What the record has is held, and not started.</summary>
+    public bool NoRestore { get; init; }
+
+    /// <summary>The record was written by another machine, and this one takes it over.</summary>
+    public bool AdoptRecord { get; init; }
 
     /// <summary>Verbs to do at start, each one line.</summary>
     public IReadOnlyList<string> RunLines { get; init; } = [];

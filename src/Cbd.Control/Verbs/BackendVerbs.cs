@@ -5,7 +5,7 @@ namespace Cbd.Control.Verbs;
 /// <summary>backend-start, -stop, -clear, -resize, -fault, -list, and the original's adm.</summary>
 internal static class BackendVerbs
 {
-    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), Resize(), Fault(), List(), Adm()];
+    public static IEnumerable<Verb> All() => [Start(), Verb.StopBackend(), Clear(), Resize(), Fault(), List(), Adm()];
 
     private static Verb Start()
     {
@@ -77,10 +77,6 @@ internal static class BackendVerbs
             throw;
         }
     }
-
-    private static Verb Stop() => Verb.Stop(
-        Operations.StopBackend, "Stop a backend of this host", Backend(),
-        "even if blkdevs use it: they answer with EIO until it is started again");
 
     private static Verb Clear() => Verb.Clear(
         Operations.ClearBackend, "Clear a backend whose owner is gone, or a flush failure of this host's", Backend(),

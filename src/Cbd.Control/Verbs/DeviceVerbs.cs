@@ -5,7 +5,7 @@ namespace Cbd.Control.Verbs;
 /// <summary>dev-start, dev-stop, dev-clear, dev-list.</summary>
 internal static class DeviceVerbs
 {
-    public static IEnumerable<Verb> All() => [Start(), Stop(), Clear(), List()];
+    public static IEnumerable<Verb> All() => [Start(), Verb.StopDevice(), Clear(), List()];
 
     private static Verb Start()
     {
@@ -46,9 +46,6 @@ internal static class DeviceVerbs
             LossTimeoutSeconds = line.GetValue(lossTimeout),
         })));
     }
-
-    private static Verb Stop() =>
-        Verb.StopNamed("Stop a device of this host", VerbOptions.Text("--dev", "-d", "the device: its id, or what it is called", "N|NAME", required: true), "even if clients are connected");
 
     private static Verb Clear() =>
         Verb.Clear(Operations.ClearDevice, "Clear a device whose host is dead", Device(), "without proof that its host is dead");

@@ -14,6 +14,7 @@ internal static class TransportVerbs
         var host = VerbOptions.Text("--host", "-H", "name of this host on the transport", "HOST", required: true);
         var path = VerbOptions.Text("--path", "-p", "the shared region: a file, /dev/shm/…, /dev/daxX.Y, a PCI resource", "PATH", required: true);
         var format = VerbOptions.Flag("--format", "-f", "format the region first");
+        var formatIfEmpty = VerbOptions.Flag("--format-if-empty", null, "format the region first if it is missing or all zeros, and never else");
         var force = VerbOptions.Flag("--force", "-F", "format over what is there; never over a live host");
         var size = VerbOptions.Size("--size", "size of a region file that is created, e.g. 512M");
         var hosts = VerbOptions.Number("--hosts", null, "host entries to format");
@@ -26,13 +27,14 @@ internal static class TransportVerbs
         var coherence = VerbOptions.Text("--coherence", null, "how caches of the hosts agree; needed for devdax and PCI BARs", "hardware");
         var command = new Command(Operations.RegisterTransport.Name, "Register this host on a region, formatting it first if asked; prints the transport id")
         {
-            host, path, format, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence,
+            host, path, format, formatIfEmpty, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence,
         };
         return new Verb(command, (line, control, output) => output.Line(control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
         {
             Host = line.GetValue(host)!,
             Path = PathText.FromCaller(line.GetValue(path)!),
             Format = line.GetValue(format),
+            FormatIfEmpty = line.GetValue(formatIfEmpty),
             Force = line.GetValue(force),
             SizeBytes = line.GetValue(size),
             Hosts = line.GetValue(hosts),
@@ -48,10 +50,23 @@ internal static class TransportVerbs
 
     private static Verb Unregister()
     {
-        var transport = CommonOptions.Transport();
+        var transport = VerbOptions.Text("--transport", "-t", "the transport: its id, or the region's path; by default 0", "N|PATH");
         var command = new Command(Operations.UnregisterTransport.Name, "Leave a transport") { transport };
         return new Verb(command, (line, control, _) =>
-            control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = line.GetValue(transport) }));
+        {
+            var text = line.GetValue(transport) ?? "0";
+            if (Verb.IsId(text, "--transport", out var id))
+            {
+                control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id });
+                return;
+            }
+
+            var path = PathText.FromCaller(text);
+            if (control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == path) is { } registered)
+                control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = registered.TransportId });
+            else
+                control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = path });
+        });
     }
 
     private static Verb ListTransports()

@@ -33,30 +33,17 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
         });
     }
 
-    /// <summary>A verb that stops what <paramref name="item"/> names.</summary>
-    public static Verb Stop(Operation<StopRequest, StopAnswer> operation, string description, Option<int?> item, string forced)
-    {
-        var transport = CommonOptions.Transport();
-        var force = CommonOptions.Force(forced);
-        return new Verb(new Command(operation.Name, description) { transport, item, force }, (line, control, _) =>
-            control.Execute(operation, new StopRequest
-            {
-                Transport = line.GetValue(transport),
-                Id = line.GetValue(item)!.Value,
-                Force = line.GetValue(force),
-            }).ThrowIfStopping());
-    }
-
     /// <summary>dev-stop: by id, or by what the device is called.</summary>
-    public static Verb StopNamed(string description, Option<string?> item, string forced)
+    public static Verb StopDevice()
     {
         var transport = CommonOptions.Transport();
-        var force = CommonOptions.Force(forced);
-        return new Verb(new Command(Operations.StopDevice.Name, description) { transport, item, force }, (line, control, _) =>
+        var item = VerbOptions.Text("--dev", "-d", "the device: its id, or what it is called", "N|NAME", required: true);
+        var force = CommonOptions.Force("even if clients are connected");
+        return new Verb(new Command(Operations.StopDevice.Name, "Stop a device of this host") { transport, item, force }, (line, control, _) =>
         {
             var text = line.GetValue(item)!;
             var stop = new StopRequest { Transport = line.GetValue(transport), Force = line.GetValue(force) };
-            if (int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var id))
+            if (IsId(text, "--dev", out var id))
             {
                 control.Execute(Operations.StopDevice, stop with { Id = id }).ThrowIfStopping();
                 return;
@@ -64,10 +51,53 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
 
             Rules.CheckName(text, "device");
             if (Find(control, text) is { } found)
-                control.Execute(Operations.StopDevice, stop with { Transport = found.Transport, Id = found.Device }).ThrowIfStopping();
+                control.Execute(Operations.StopDevice, stop with { Transport = found.Transport, Id = found.Device, Name = text }).ThrowIfStopping();
             else
-                control.Execute(Operations.ForgetDevice, new ForgetRequest { Name = text });
+                control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = text });
         });
+    }
+
+    /// <summary>backend-stop: by id, or by the path of a disk that is wanted and away.</summary>
+    public static Verb StopBackend()
+    {
+        var transport = CommonOptions.Transport();
+        var item = VerbOptions.Text("--backend", "-b", "the backend: its id, or the disk's path", "N|PATH", required: true);
+        var force = CommonOptions.Force("even if blkdevs use it: they answer with EIO until it is started again");
+        return new Verb(new Command(Operations.StopBackend.Name, "Stop a backend of this host") { transport, item, force }, (line, control, _) =>
+        {
+            var text = line.GetValue(item)!;
+            var stop = new StopRequest { Transport = line.GetValue(transport), Force = line.GetValue(force) };
+            if (IsId(text, "--backend", out var id))
+            {
+                control.Execute(Operations.StopBackend, stop with { Id = id }).ThrowIfStopping();
+                return;
+            }
+
+            var path = StartBackendOptions.IsDiskScheme(text) ? text : PathText.FromCaller(text);
+            var served = control.Execute(Operations.ListTransports, new ControlRequest()).Any(t => t.TransportId == stop.Transport)
+                ? [.. control.Execute(Operations.ListBackends, new ListRequest { Transport = stop.Transport }).Where(b => b.Path == path)]
+                : Array.Empty<BackendDescription>();
+            if (served.Length > 1)
+                throw Rules.Invalid($"'{path}' is served as backends {string.Join(" and ", served.Select(b => b.BackendId))}: give the id of one");
+            if (served.Length == 1)
+                control.Execute(Operations.StopBackend, stop with { Id = served[0].BackendId }).ThrowIfStopping();
+            else
+                control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = path });
+        });
+    }
+
+    /// <summary>A number is always an id.</summary>
+    public static bool IsId(string text, string option, out int id)
+    {
+        id = 0;
+        if (text.Length == 0 || !text.AsSpan(text[0] == '-' ? 1 : 0).ContainsAnyExceptInRange('0', '9'))
+        {
+            if (!int.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out id))
+                throw Rules.Invalid($"{option} is '{text}'; give a number or a name");
+            return true;
+        }
+
+        return false;
     }
 
     /// <summary>The device of this host with a name; null if none is there.</summary>

@@ -28,6 +28,6 @@ internal sealed partial record LoopOwner(string Name, OwnerProcess Process)
         return new LoopOwner(match.Groups[1].Value, new OwnerProcess(process, start, space));
     }
 
-    [GeneratedRegex(@"^/?(cbd[0-9.]*[0-9])\.cbdd-([0-9]+)-([0-9]+)-([0-9]+)$")]
+    [GeneratedRegex(@"^/?([A-Za-z][A-Za-z0-9._-]{0,30})\.cbdd-([0-9]+)-([0-9]+)-([0-9]+)$")]
     private static partial Regex Pattern();
 }

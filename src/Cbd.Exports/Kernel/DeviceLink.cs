@@ -58,9 +58,10 @@ internal sealed class DeviceLink : IDisposable
         try
         {
             _held.Record(kernelName);
-            File.WriteAllText(_places.EntryOf(kernelName), $"{_name} {_region:D}\n");
+            File.WriteAllText(_places.EntryOf(kernelName), $"{AttachPlaces.RelativeLinkOf(_name)} {_region:D}\n");
             if (new FileInfo(Path).LinkTarget is { } there && System.IO.Path.GetFileName(there) == kernelName)
                 return;
+            Directory.CreateDirectory(System.IO.Path.GetDirectoryName(Path)!);
             File.CreateSymbolicLink(Path, node);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)

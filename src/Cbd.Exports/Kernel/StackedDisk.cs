@@ -49,6 +49,6 @@ internal static class StackedDisk
     private static string? NameOf(string kernelName, Guid region, AttachPlaces places)
     {
         string[] words = places.EntryAt(kernelName);
-        return words.Length == 2 && Guid.TryParse(words[1], out Guid its) && its == region ? words[0] : null;
+        return words.Length == 2 && Guid.TryParse(words[1], out Guid its) && its == region ? Path.GetFileName(words[0]) : null;
     }
 }

@@ -148,7 +148,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
             else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, nowMs, out BackendClaim<TMemory, TPolicy>? claim) == StepResult.Done)
                 Claim = claim!;
             else if (nowMs > _limitMs)
-                throw new CbdException(CbdErrorKind.TimedOut, $"backend {wanted}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced");
+                throw new CbdException(CbdErrorKind.TimedOut, $"backend {wanted}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced") { MayPass = true };
             else
                 _life.Go(LifeState.Waiting, $"the old session of backend {wanted} is not proven over yet", nowMs);
         }

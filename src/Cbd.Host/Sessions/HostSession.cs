@@ -23,6 +23,7 @@ internal sealed class HostSession<TMemory, TPolicy>
     private readonly IReadOnlyList<DeviceLife<TMemory, TPolicy>> _lostDevices;
     private readonly string _name;
     private readonly ulong[] _seenChanges;
+    private ulong _announcements;
 
     /// <param name="name">What messages call it: "transport 0".</param>
     /// <param name="lostDevices">Devices of earlier sessions, whose ids are in use here still.</param>
@@ -138,6 +139,21 @@ internal sealed class HostSession<TMemory, TPolicy>
         }
 
         return false;
+    }
+
+    /// <summary>Whether another host has announced anything since the last call.</summary>
+    public bool TakeAnnouncements()
+    {
+        ulong sum = 0;
+        for (int host = 0; host < Geometry.HostCount; host++)
+        {
+            if (host != Claim.Host)
+                sum += Memory.ReadAcquire(Geometry.HostOffset(host) + HostEntry.ChangeCounterOffset);
+        }
+
+        bool isNew = sum != _announcements;
+        _announcements = sum;
+        return isNew;
     }
 
     /// <summary>Tells the other hosts to look at this host's channels and entries, and wakes those of this kernel. Any thread.</summary>

@@ -108,6 +108,8 @@ internal sealed class Housekeeping
                     nextSampleMs = now + sampleMs;
                 if (!condition.IsFenced)
                     Look(sample);
+                if (_transport.Node.Moved is { } moved && Session.TakeAnnouncements())
+                    moved();
                 FinishStops();
                 if (_stopping || condition.IsFenced)
                     return;

@@ -260,6 +260,7 @@ internal sealed class BackendVerbs(Transport transport)
         BackendServer? server = null;
         try
         {
+            CheckIdentity(options, disk);
             lock (transport.StateLock)
                 life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds, disk.IsIdentityCertain);
             AwaitClaim(life);
@@ -281,6 +282,12 @@ internal sealed class BackendVerbs(Transport transport)
             Drop(life);
             throw;
         }
+    }
+
+    private static void CheckIdentity(StartBackendOptions options, Disk disk)
+    {
+        if (options.DiskIdentity is { } wanted && wanted != disk.Identity)
+            throw new CbdException(CbdErrorKind.Invalid, $"'{options.Path}' is another disk ({disk.Identity}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
     }
 
     private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life)

@@ -41,6 +41,7 @@ internal sealed class DeviceVerbs(Transport transport)
             life = new DeviceLife<MappedMemory, SafePolicy>(transport.Session, new DeviceWish
             {
                 Backend = options.Backend,
+                Identity = options.DiskIdentity,
                 ReadOnly = options.ReadOnly,
                 Queues = queues,
                 Loss = new LossPolicy(options.OnBackendLoss, options.LossTimeoutSeconds * 1000L),
@@ -78,10 +79,15 @@ internal sealed class DeviceVerbs(Transport transport)
     /// Stops a device of this host. Refused while it is used, unless forced. A stop that was accepted and is not done in time goes
     /// on by itself: the answer says so.
     /// </summary>
-    public StopAnswer Stop(int device, bool force)
+    /// <param name="device">Its id.</param>
+    /// <param name="force">Even if clients are connected.</param>
+    /// <param name="name">What it must be called; null: whatever.</param>
+    public StopAnswer Stop(int device, bool force, string? name = null)
     {
         using IDisposable operation = transport.Begin();
         DeviceServer server = Find(device);
+        if (name is not null && server.Name != name)
+            throw new CbdException(CbdErrorKind.NotFound, $"device {device} is called '{server.Name}' now, and not '{name}': see dev-list");
         if (!force && server.Life.Stage == DeviceStage.Serving && server.DescribeUse() is { } use)
             throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
         Step(() => server.Life.BeginStop(force, MonotonicClock.Milliseconds));
@@ -215,7 +221,7 @@ internal sealed class DeviceVerbs(Transport transport)
                 if (life.Stage == DeviceStage.Attached)
                     return;
                 if (life.StartTrouble is { Length: > 0 } why)
-                    throw new CbdException(CbdErrorKind.TimedOut, $"device {life.Blkdev} not started: {why}");
+                    throw new CbdException(CbdErrorKind.TimedOut, $"device {life.Blkdev} not started: {why}") { MayPass = true };
             }
 
             transport.CheckGoesOn();

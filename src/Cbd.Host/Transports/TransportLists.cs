@@ -168,6 +168,7 @@ internal sealed class TransportLists(Transport transport)
             BackendId = listing.Backend,
             HostId = listing.Body?.HostId ?? listing.Word.Host,
             Path = listing.Body?.Path ?? "",
+            DiskIdentity = listing.Body?.Identity ?? "",
             Alive = LivenessText.Of(listing.Liveness),
             State = LivenessText.Of(listing.Word.State),
             Reason = status?.Reason ?? "",

@@ -40,15 +40,17 @@ internal static class TransportOpening
     {
         if (options.Coherence is not (null or "hardware"))
             throw new CbdException(CbdErrorKind.Unsupported, $"coherence '{options.Coherence}' is not supported: this version knows only 'hardware'");
-        if (!options.Format && (options.SizeBytes ?? options.ChannelSizeBytes ?? options.Hosts ?? options.Backends ?? options.Blkdevs ?? options.Channels ?? options.RingSlots) is not null)
-            throw new CbdException(CbdErrorKind.Invalid, "size and geometry are chosen when a region is formatted: add --format, or leave these options out");
+        if (!options.Format && !options.FormatIfEmpty && (options.SizeBytes ?? options.ChannelSizeBytes ?? options.Hosts ?? options.Backends ?? options.Blkdevs ?? options.Channels ?? options.RingSlots) is not null)
+            throw new CbdException(CbdErrorKind.Invalid, "size and geometry are chosen when a region is formatted: add --format or --format-if-empty, or leave these options out");
         CheckName(options, node);
-        RegionSource source = RegionSource.Open(options.Path, options.Format ? options.SizeBytes : null);
+        RegionSource source = RegionSource.Open(options.Path, options.Format || options.FormatIfEmpty ? options.SizeBytes : null);
         RegionMapping? region = null;
         try
         {
             if (isTaken(source.Device, source.Inode))
                 throw new CbdException(CbdErrorKind.Busy, $"region '{options.Path}' is registered by this daemon already: see tp-list");
+            if (options.FormatIfEmpty)
+                options = options with { Format = IsEmpty(source), Force = false };
             if (options.Format)
                 Prepare(options, source);
             region = source.Map();
@@ -61,6 +63,18 @@ internal static class TransportOpening
             source.Dispose();
             throw;
         }
+    }
+
+    /// <summary>
+    /// Nothing is there: no file, none of its bytes, zeros alone, or formatting that has not ended.
+    /// </summary>
+    private static bool IsEmpty(RegionSource source)
+    {
+        if (source.SizeBytes < TransportInfo.SizeBytes)
+            return true;
+        using RegionMapping region = source.Map();
+        // What an interrupted formatter left is taken over.
+        return TransportInfo.IsFormatting(region.Memory.ReadAcquire(TransportInfo.MagicOffset)) || RegionContents.Describe(region.Memory).IsZero;
     }
 
     private static void CheckName(RegisterTransportOptions options, NodeOptions node) => Identify(options, node, 0, 0).Validate();
@@ -113,12 +127,14 @@ internal static class TransportOpening
                 Coherence = RegionCoherence.Hardware,
             };
             var formatter = new Formatter<MappedMemory, SafePolicy>(memory, info, identity, locks, options.Force);
-            Drive(formatter.Step, node, options.Path, "formatted");
+            Format(formatter, options, node, memory);
         }
 
         TransportInfo read = ReadInfo(memory, region, options.Path);
         // The claim looks again; before it, nothing has been stored.
         read.CheckWritable();
+        if (options.RegionUuid is { } recorded && recorded != read.Geometry.RegionId)
+            throw new OtherRegionException($"region '{options.Path}' has the uuid {read.Geometry.RegionId}, and this host wants the one with {recorded}: bring that back, or confirm this one with tp-reg -H {options.Host} -p {options.Path}");
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
         var membership = new Membership<MappedMemory, SafePolicy>(
@@ -136,6 +152,22 @@ internal static class TransportOpening
         return new OpenedTransport(source, region, read, membership);
     }
 
+    /// <summary>Of several hosts that find a region empty, one formats it, and the others register on what it made.</summary>
+    private static void Format(Formatter<MappedMemory, SafePolicy> formatter, RegisterTransportOptions options, NodeOptions node, MappedMemory memory)
+    {
+        try
+        {
+            Drive(formatter.Step, node, options.Path, "formatted");
+        }
+        catch (CbdException e) when (options.FormatIfEmpty && e.Kind == CbdErrorKind.Busy)
+        {
+            ulong seen = memory.ReadAcquire(TransportInfo.MagicOffset);
+            if (seen != TransportInfo.Magic && !TransportInfo.IsFormatting(seen))
+                throw;
+            Drive(_ => TransportInfo.IsFormatting(memory.ReadAcquire(TransportInfo.MagicOffset)) ? StepResult.Again : StepResult.Done, node, options.Path, "registered on");
+        }
+    }
+
     private static TransportInfo ReadInfo(in MappedMemory memory, RegionMapping region, string path)
     {
         try
@@ -144,7 +176,7 @@ internal static class TransportOpening
         }
         catch (CbdException e)
         {
-            throw new CbdException(e.Kind, $"region '{path}': {e.Message}", e);
+            throw new CbdException(e.Kind, $"region '{path}': {e.Message}", e) { MayPass = e.MayPass };
         }
     }
 
@@ -155,7 +187,7 @@ internal static class TransportOpening
         while (step(MonotonicClock.Milliseconds) == StepResult.Again)
         {
             if (MonotonicClock.Milliseconds > limit)
-                throw new CbdException(CbdErrorKind.TimedOut, $"region '{path}' could not be {what}: another host there does not decide: see host-list, and clear it with host-clear");
+                throw new CbdException(CbdErrorKind.TimedOut, $"region '{path}' could not be {what}: another host there does not decide: see host-list, and clear it with host-clear") { MayPass = true };
             Thread.Sleep(StepIntervalMs);
         }
     }

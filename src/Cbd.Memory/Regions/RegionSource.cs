@@ -146,7 +146,7 @@ public sealed class RegionSource : IDisposable
     private static RegionSource Create(string path, long? createSizeBytes)
     {
         if (createSizeBytes is not { } sizeBytes)
-            throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist: check the path, or create it with --format --size SIZE");
+            throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist: check the path, or create it with --format --size SIZE") { MayPass = true };
         if (sizeBytes <= 0)
             throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' cannot be created with {sizeBytes} bytes: give a --size above 0");
         FileDescriptor descriptor = FileDescriptor.Open(path, OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.Exclusive, 0x180);
@@ -216,9 +216,9 @@ public sealed class RegionSource : IDisposable
     {
         EACCES or EPERM => new CbdException(CbdErrorKind.Denied, $"region '{path}': no permission to read and write it: run as its owner or as root", e),
         EROFS => new CbdException(CbdErrorKind.Denied, $"region '{path}' is on a read-only file system: mount it writable, or give another path", e),
-        ENOENT => new CbdException(CbdErrorKind.NotFound, $"region '{path}': its directory does not exist: create it first", e),
+        ENOENT => new CbdException(CbdErrorKind.NotFound, $"region '{path}': its directory does not exist: create it first", e) { MayPass = true },
         ENOTDIR => new CbdException(CbdErrorKind.Invalid, $"region '{path}': a part of the path is not a directory: check the path", e),
-        EEXIST => new CbdException(CbdErrorKind.Busy, $"region '{path}' was created by somebody else at the same time: try again", e),
+        EEXIST => new CbdException(CbdErrorKind.Busy, $"region '{path}' was created by somebody else at the same time: try again", e) { MayPass = true },
         _ => new CbdException(e.Kind, $"region '{path}' cannot be opened: {Marshal.GetPInvokeErrorMessage(e.Errno)}: check the path", e),
     };
 

@@ -214,12 +214,12 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             return true;
         string name = (uint)word.Host < (uint)_geometry.HostCount ? _tracker.Get(word.Host).Name : "?";
         if (liveness == Liveness.Alive)
-            throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by host {word.Host} ('{name}'), which is alive: stop it there with backend-stop first");
+            throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by host {word.Host} ('{name}'), which is alive: stop it there with backend-stop first") { MayPass = true };
         if (word.State != ClaimState.Quarantined && (uint)word.Host < (uint)_geometry.HostCount && !_tracker.Get(word.Host).Settled)
             return false;
         if (fenced || !TPolicy.TakeOverNeedsProof)
             return true;
-        throw new CbdException(CbdErrorKind.Busy, $"backend {backend} belongs to host {word.Host} ('{name}'), and nothing proves that it is dead: if its machine is off or cut off, start with --fenced");
+        throw new CbdException(CbdErrorKind.Busy, $"backend {backend} belongs to host {word.Host} ('{name}'), and nothing proves that it is dead: if its machine is off or cut off, start with --fenced") { MayPass = true };
     }
 
     private static void CheckRecord(int backend, BackendBody record, BackendBody disk)

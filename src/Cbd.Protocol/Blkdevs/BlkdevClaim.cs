@@ -64,7 +64,7 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
             throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the device");
         // Whoever ends the backend takes its word out of ACTIVE before looking for blkdevs; we are one since the swap.
         if (TPolicy.LookAtBackendAfterActive && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != _backendWord)
-            throw new CbdException(CbdErrorKind.Busy, $"backend {Body.BackendId} was stopped or restarted meanwhile: start the device again");
+            throw new CbdException(CbdErrorKind.Busy, $"backend {Body.BackendId} was stopped or restarted meanwhile: start the device again") { MayPass = true };
     }
 
     /// <summary>Publishes the body again, with every heartbeat of the host. False if the entry is not ours any more.</summary>

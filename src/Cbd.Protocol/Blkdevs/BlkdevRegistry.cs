@@ -97,13 +97,13 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
         switch (word.State)
         {
             case ClaimState.Free or ClaimState.Claiming:
-                throw new CbdException(CbdErrorKind.NotFound, $"backend {backend} does not exist: see backend-list --all");
+                throw new CbdException(CbdErrorKind.NotFound, $"backend {backend} does not exist: see backend-list --all") { MayPass = true };
             case ClaimState.Active:
                 break;
             case ClaimState.Quarantined:
-                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is quarantined: clear its host with host-clear --fenced if that machine is off");
+                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is quarantined: clear its host with host-clear --fenced if that machine is off") { MayPass = true };
             default:
-                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is not served now ({word.State}): start it again with backend-start -b {backend}");
+                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is not served now ({word.State}): start it again with backend-start -b {backend}") { MayPass = true };
         }
 
         if (EntryBodies<TMemory>.TryReadBackend(_memory, _geometry, backend, word.Epoch, out BackendBody body, out string error))
@@ -137,7 +137,7 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
             ClaimWord seen = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
             var holder = new WriterWord(seen.Raw);
             if (TPolicy.OneWriter && seen.Raw != WriterWord.None.Raw && !IsOver(holder))
-                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is writable and in use by blkdev {holder.Blkdev}: stop that first, or start the backend with --read-only to share it");
+                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is writable and in use by blkdev {holder.Blkdev}: stop that first, or start the backend with --read-only to share it") { MayPass = true };
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, seen, own))
                 return;
         }

@@ -204,7 +204,10 @@ internal sealed record TransportInfo
         IsFormatting(magic)
             ? "transport info: formatting was interrupted, or goes on right now: format the region again with --format"
             : $"transport info: magic is 0x{magic:x16}, not 0x{Magic:x16}: {contents.Found} is there: " +
-              (contents.IsZero ? "format it with --format" : "check the path, or format over it with --format --force"));
+              (contents.IsZero ? "format it with --format" : "check the path, or format over it with --format --force"))
+    {
+        MayPass = IsFormatting(magic) || contents.IsZero,
+    };
 
     private static CbdException Refused(string field, string value, string why) =>
         new(CbdErrorKind.Corrupt, $"transport info: {field} is {value}: {why}");

@@ -6,8 +6,8 @@ namespace Cbd.Protocol.Hosts;
 /// <summary>
 /// Registers this host on a formatted region: a state machine that is stepped until it is done. It takes the lock byte
 /// of a free entry first, claims the entry, looks at the magic again (a formatter may be at work), publishes its name as
-/// REGISTERING, and looks at all other names before it becomes ACTIVE: an active host of the same name wins, of two
-/// registering ones the lower id. One thread at a time.
+/// REGISTERING, and looks at all other names and uuids before it becomes ACTIVE: an active host of the same name wins, or
+/// one that beats with the same uuid on another machine, and of two registering ones the lower id. One thread at a time.
 /// </summary>
 internal sealed class HostRegistration<TMemory, TPolicy>
     where TMemory : struct, ISharedMemory
@@ -140,7 +140,7 @@ internal sealed class HostRegistration<TMemory, TPolicy>
         if (magic == TransportInfo.Magic)
             info = TransportInfo.Read(_memory, _memory.SizeBytes);
         if (info is null || info.Geometry.RegionId != _geometry.RegionId)
-            throw new CbdException(CbdErrorKind.Busy, $"region {_geometry.RegionId} is being formatted anew: register again when that is done");
+            throw new CbdException(CbdErrorKind.Busy, $"region {_geometry.RegionId} is being formatted anew: register again when that is done") { MayPass = true };
         info.CheckWritable();
     }
 
@@ -155,7 +155,7 @@ internal sealed class HostRegistration<TMemory, TPolicy>
         }
 
         bool clear = true;
-        for (int host = 0; host < _geometry.HostCount && TPolicy.LookAtNames; host++)
+        for (int host = 0; host < _geometry.HostCount; host++)
         {
             if (host != claim.Host)
                 clear &= IsNameClear(claim, host, nowMs);
@@ -179,7 +179,9 @@ internal sealed class HostRegistration<TMemory, TPolicy>
             return false;
         }
 
-        if (other.Name != _identity.Name)
+        bool isNamesake = TPolicy.LookAtNames && other.Name == _identity.Name;
+        bool isTwin = other.Body.HostUuid == _identity.HostUuid && other.Body.BootId != _identity.BootId;
+        if (!isNamesake && !isTwin)
             return true;
         if (other.Liveness == Liveness.Dead)
         {
@@ -191,13 +193,17 @@ internal sealed class HostRegistration<TMemory, TPolicy>
         if (other.Word.State == ClaimState.Registering)
         {
             // Not both may wait for the other, and not both may go on.
+            if (claim.Host > host && isTwin)
+                throw Twin(other);
             if (claim.Host > host)
-                throw new CbdException(CbdErrorKind.Busy, $"host name '{_identity.Name}' is being registered as host {host} right now: choose another --host name");
+                throw new CbdException(CbdErrorKind.Busy, $"host name '{_identity.Name}' is being registered as host {host} right now: choose another --host name") { MayPass = true };
             return false;
         }
 
         if (!other.Settled)
             return false;
+        if (isTwin)
+            throw Twin(other);
         throw new CbdException(
             CbdErrorKind.Busy,
             other.Liveness == Liveness.Alive
@@ -205,6 +211,14 @@ internal sealed class HostRegistration<TMemory, TPolicy>
                 : $"host name '{_identity.Name}' is taken: nothing proves that host {host} is dead: choose another --host name, or clear it with host-clear (--fenced if its machine is off)");
     }
 
+    /// <summary>
+    /// What stands still under our own uuid counts as an earlier life of ours, and so as dead. That holds as long as nobody else
+    /// has the uuid: one that beats under another boot id is somebody else.
+    /// </summary>
+    private CbdException Twin(HostSighting other) => new(
+        CbdErrorKind.Busy,
+        $"host uuid {_identity.HostUuid} is in use: host {other.Host} ('{other.Name}') beats with it on another machine, so the state directory of one is a copy of the other's: remove 'host-uuid' from this one's, if this is the copy, and start cbdd again");
+
     private CbdException Lost() =>
-        new(CbdErrorKind.Failed, $"host '{_identity.Name}' lost its entry while it registered: another host took it for dead: register again");
+        new(CbdErrorKind.Failed, $"host '{_identity.Name}' lost its entry while it registered: another host took it for dead: register again") { MayPass = true };
 }

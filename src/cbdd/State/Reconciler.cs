@@ -1,3 +1,5 @@
+using Cbd.Host.Transports;
+using Cbd.Memory;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon.State;
@@ -20,7 +22,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     private Thread? _thread;
     private volatile bool _isEnding;
 
-    /// <summary>Goes on in a thread of its own until there is nothing left to start.</summary>
+    /// <summary>Goes on in a thread of its own until <see cref="End"/>.</summary>
     public void Start()
     {
         _thread = new Thread(Run) { Name = "cbd-wanted", IsBackground = true };
@@ -40,14 +42,11 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             var isFirst = !_attempts.TryGetValue(number, out var before);
             if (before?.IsCompleted == false)
                 continue;
-            // What came before may have changed it: a backend has another id now, say.
-            if (record.Entries.FirstOrDefault(e => e.Number == number && IsDue(e)) is not { } entry)
-                continue;
             if (isFirst)
                 record.BeginRestore(number);
             try
             {
-                var attempt = Task.Factory.StartNew(() => Try(entry), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+                var attempt = Task.Factory.StartNew(() => Try(number), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
                 _attempts[number] = attempt;
                 // One that waits for others is not what the daemon may die of.
                 if (!attempt.Wait(PatienceMs))
@@ -64,7 +63,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         return record.Entries.Count(IsDue);
     }
 
-    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, IsHeld: false, Failed: null };
+    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, Held: null, Failed: null };
 
     /// <summary>Nothing more is begun.</summary>
     public void End()
@@ -79,6 +78,39 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         End();
         _thread?.Join();
         Task.WaitAll([.. _attempts.Values]);
+    }
+
+    /// <summary>The request for a recorded transport: on the region that it had, unless that cannot be there any more.</summary>
+    internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded)
+    {
+        // What lies in memory is gone with a boot, and another region in its place is what has to be there.
+        var mayDiffer = recorded.BootId != ProcessIdentity.BootId && IsVolatile(recorded.Region);
+        return options with { RegionUuid = mayDiffer ? null : recorded.Uuid };
+    }
+
+    /// <summary>A transport as it is recorded once it is registered.</summary>
+    internal static StateEntry Confirmed(IControl control, StateEntry wanted, int id) => wanted with
+    {
+        Transport = wanted.Transport! with
+        {
+            Uuid = control.Execute(Operations.GetTransport, new TransportTarget { Transport = id }).Uuid,
+            BootId = ProcessIdentity.BootId,
+        },
+    };
+
+    /// <summary>The identity of a disk that outlives its backend's life; null of one that begins anew with each.</summary>
+    internal static string? Lasting(string? identity) => identity is { Length: > 0 } && !StartBackendOptions.IsDiskScheme(identity) ? identity : null;
+
+    private static bool IsVolatile(string region)
+    {
+        try
+        {
+            return new DriveInfo(Path.GetDirectoryName(region)!).DriveFormat is "tmpfs" or "ramfs" or "hugetlbfs";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            return false;
+        }
     }
 
     private void Run()
@@ -96,6 +128,23 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         }
     }
 
+    private void Try(int number)
+    {
+        // A verb that asks for the same is at it already, or this waits for its next turn.
+        if (!record.TryBeginAttempt(number, timeoutMs: 0))
+            return;
+        try
+        {
+            // What came before may have changed it: a backend has another id now, say.
+            if (record.Find(number) is { } entry && IsDue(entry))
+                Try(entry);
+        }
+        finally
+        {
+            record.EndAttempt(number);
+        }
+    }
+
     private void Try(StateEntry entry)
     {
         try
@@ -106,16 +155,22 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             else
                 takeBack();
         }
+        catch (FailedThingException e) when (entry.Device?.Name is { } name)
+        {
+            record.EndRestore(entry.Number);
+            record.SetFailed(name, e.Message);
+            logger.LogError("not restored: {What}: {Reason}", entry, e.Message);
+        }
         catch (CbdException e)
         {
             record.EndRestore(entry.Number);
-            if (record.SetReason(entry.Number, e.Message))
-                logger.LogError("not restored: {What}: {Reason}", Describe(entry), e.Message);
+            if (record.SetReason(entry.Number, e.Message, isBlocked: e is OtherRegionException))
+                logger.LogError("not restored: {What}: {Reason}", entry, e.Message);
         }
         catch (Exception e)
         {
             // A bug of ours, or no thread: the rest goes on.
-            logger.LogError(e, "not restored: {What}", Describe(entry));
+            logger.LogError(e, "not restored: {What}", entry);
             record.EndRestore(entry.Number);
             record.SetReason(entry.Number, e.Message);
         }
@@ -124,28 +179,26 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
     private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
     {
-        var confirmed = entry with { IsPending = false, IsHeld = false, Reason = null, Deaths = null };
+        var confirmed = entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
         if (entry.Transport is { } wanted)
         {
-            var id = control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
-            {
-                Host = wanted.Host,
-                Path = wanted.Region,
-                Coherence = wanted.Coherence,
-            }).TransportId;
-            return (confirmed, $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
+            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence };
+            var id = control.Execute(Operations.RegisterTransport, Expecting(wanted.FormatIfEmpty?.AddTo(options) ?? options, wanted)).TransportId;
+            return (Confirmed(control, confirmed, id), $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
         }
 
         var transport = TransportOf(entry.Region);
         if (entry.Backend is { } backend)
         {
             var (id, path) = StartBackend(transport, backend);
-            return (confirmed with { Backend = backend with { BackendId = id, Path = path } }, $"backend {id} on {path}",
+            return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = backend.DiskIdentity ?? Lasting(FindBackend(transport, id)?.DiskIdentity) } },
+                $"backend {id} on {path}",
                 () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
         }
 
-        var device = StartDevice(transport, entry.Device!);
-        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name } },
+        var on = BackendOf(transport, entry.Device!);
+        var device = StartDevice(transport, entry.Device!, on);
+        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.BackendId, BackendPath = on.Path, DiskIdentity = on.DiskIdentity } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
             () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Force = true }));
     }
@@ -161,6 +214,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         {
             Transport = transport,
             Path = path,
+            DiskIdentity = backend.DiskIdentity,
             Handlers = backend.Handlers,
             Backend = takesOver ? backend.BackendId : null,
             ReadOnly = backend.ReadOnly,
@@ -171,37 +225,57 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         return (id, path);
     }
 
-    private StartedDevice StartDevice(int transport, DeviceEntry device)
+    /// <summary>The backend that has the device's disk now, under whichever id. Throws if none has for certain.</summary>
+    private BackendDescription BackendOf(int transport, DeviceEntry device)
     {
-        var backend = FindBackend(transport, device.BackendId)
-            ?? throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId} yet: start '{device.BackendPath}' on its host");
-        if (!StateRecord.IsSameDisk(backend.Path, device.BackendPath))
+        var all = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true });
+        var known = all.FirstOrDefault(b => b.BackendId == device.BackendId);
+        if (device.DiskIdentity is not { } identity)
         {
-            throw new CbdException(CbdErrorKind.Invalid,
-                $"backend {device.BackendId} is '{backend.Path}' now and was '{device.BackendPath}': stop this device with dev-stop{(device.Name is null ? "" : $" -d {device.Name}")}, then start it on the right one");
+            // Written by a version that did not look: the path is all there is.
+            if (known is not null && SameThing.IsSamePath(known.Path, device.BackendPath))
+                return known;
+        }
+        else if (known?.DiskIdentity == identity)
+        {
+            return known;
+        }
+        else if (all.FirstOrDefault(b => b.DiskIdentity == identity) is { } moved)
+        {
+            return moved;
+        }
+        else if (known is not null && StartBackendOptions.IsDiskScheme(identity) && SameThing.IsSamePath(known.Path, device.BackendPath))
+        {
+            throw new FailedThingException($"its disk, backend {known.BackendId} ('{known.Path}'), was in memory and began anew: what was written is gone");
         }
 
-        return control.Execute(Operations.StartDevice, new StartDeviceOptions
-        {
-            Transport = transport,
-            Backend = device.BackendId,
-            Name = device.Name,
-            Queues = device.Queues,
-            Attach = device.Attach,
-            Nbd = device.Nbd,
-            Tls = device.Tls?.ToOptions(),
-            NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,
-            NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
-            Insecure = device.Insecure,
-            ReadOnly = device.ReadOnly,
-            Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
-            OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
-            LossTimeoutSeconds = device.LossTimeout ?? 0,
-        });
+        throw known is null
+            ? new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId} yet: start '{device.BackendPath}' on its host")
+            : new CbdException(CbdErrorKind.Invalid,
+                $"backend {device.BackendId} is '{known.Path}' ({known.DiskIdentity}) now and was '{device.BackendPath}'{(device.DiskIdentity is null ? "" : $" ({device.DiskIdentity})")}: start that disk on its host, or confirm the other one: dev-stop{(device.Name is null ? "" : $" -d {device.Name}")}, then dev-start");
     }
 
+    private StartedDevice StartDevice(int transport, DeviceEntry device, BackendDescription on) => control.Execute(Operations.StartDevice, new StartDeviceOptions
+    {
+        Transport = transport,
+        Backend = on.BackendId,
+        DiskIdentity = on.DiskIdentity.Length > 0 ? on.DiskIdentity : null,
+        Name = device.Name,
+        Queues = device.Queues,
+        Attach = device.Attach,
+        Nbd = device.Nbd,
+        Tls = device.Tls?.ToOptions(),
+        NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,
+        NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
+        Insecure = device.Insecure,
+        ReadOnly = device.ReadOnly,
+        Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
+        OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
+        LossTimeoutSeconds = device.LossTimeout ?? 0,
+    });
+
     /// <summary>A backend that nobody serves, on that disk.</summary>
-    public static bool IsLeft(BackendDescription backend, string path) => StateRecord.IsSameDisk(backend.Path, path) && backend.Alive != "alive";
+    public static bool IsLeft(BackendDescription backend, string path) => SameThing.IsSamePath(backend.Path, path) && backend.Alive != "alive";
 
     private BackendDescription? FindBackend(int transport, int backend) =>
         control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);
@@ -209,12 +283,4 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     private int TransportOf(string region) =>
         control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == region)?.TransportId
         ?? throw new CbdException(CbdErrorKind.NotFound, $"the transport on '{region}' is not registered");
-
-    private static string Describe(StateEntry entry) => entry switch
-    {
-        { Transport: { } transport } => $"transport on {transport.Region}",
-        { Backend: { } backend } => $"backend {backend.BackendId} ({backend.Path}) on {backend.Region}",
-        { Device: { } device } => $"device {device.Name ?? $"{device.BlkdevId}"} on backend {device.BackendId} ({device.BackendPath}) of {device.Region}",
-        _ => throw new InvalidOperationException("a state entry is nothing"),
-    };
 }

@@ -1,10 +1,19 @@
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>A gate that keeps in a <see cref="StateRecord"/> what was started and stopped behind it.</summary>
-/// <remarks>Faults are not recorded: a fault is an experiment, and must not come back by itself.</remarks>
-internal sealed class RecordingControl(IControl inner, StateRecord record) : IControl
+/// <remarks>
+/// A start of what the record has already, and what is not there yet or what this run has started by itself, is that thing: it gets
+/// its name and id, and no second one is made. Faults are not recorded: a fault is an experiment, and must not come back by itself.
+/// </remarks>
+internal sealed class RecordingControl(IControl inner, StateRecord record, bool isRun = false) : IControl
 {
+    /// <summary>How long a start waits for another attempt at the same thing.</summary>
+    private const int JoinMs = 10_000;
+
     private readonly WantedList _wanted = new(inner, record);
+
+    /// <summary>Entries that a line of this run has asked for.</summary>
+    private readonly HashSet<int> _claimed = [];
     private volatile bool _isStarting;
 
     private static readonly HashSet<Operation> s_recorded =
@@ -20,6 +29,9 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         set => _isStarting = value;
     }
 
+    /// <summary>The line of this run that waits, and why; null while none does.</summary>
+    public WantedThing? WaitingLine { get; set; }
+
     /// <summary>Called after each verb that changed something.</summary>
     public Action? Moved { get; init; }
 
@@ -28,10 +40,14 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         where TAnswer : class
     {
         if (operation == (Operation)Operations.ListWanted)
-            return (TAnswer)(object)new WantedThings { Starting = IsStarting, Things = _wanted.Describe() };
+        {
+            IReadOnlyList<WantedThing> things = _wanted.Describe();
+            return (TAnswer)(object)new WantedThings { Starting = IsStarting, Things = WaitingLine is { } line ? [.. things, line] : things };
+        }
+
         if (request is ForgetRequest forget)
         {
-            Forget(forget.Name);
+            Forget(forget);
             return (TAnswer)(object)Done.Instance;
         }
 
@@ -39,23 +55,59 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
             return inner.Execute(operation, request);
         // After tp-unreg nobody knows any more which region it was.
         var region = RegionOf(request);
-        // A verb that is repeated means the device that is wanted already.
-        if (request is StartDeviceOptions device && record.CheckStart(region, device, BackendPath(device.Transport, device.Backend)) is { } known)
-            request = (TRequest)(object)(device with { Name = known });
-        if (request is StartBackendOptions { Backend: null } start && FindLeft(region, start) is { } left)
-            request = (TRequest)(object)(start with { Backend = left });
+        if (operation == (Operation)Operations.UnregisterTransport)
+            record.CheckLeave(region);
         var answer = Wanted(region, request) is { } wanted ? Start(operation, request, region, wanted)
             : Ended(region, operation, request) is { } ended ? Stop(operation, request, region, ended)
             : inner.Execute(operation, request);
         // The path of a disk without a file says its size.
         if (request is ResizeRequest resize)
-            record.SetBackendPath(region, resize.Id, BackendPath(resize.Transport, resize.Id));
+            record.SetBackendPath(region, resize.Id, Backend(resize.Transport, resize.Id)?.Path ?? "");
         Moved?.Invoke();
         return answer;
     }
 
-    /// <summary>Intent, effect, confirmation: whatever of it fails, nothing of it is left.</summary>
     private TAnswer Start<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, StateEntry wanted)
+        where TRequest : ControlRequest
+        where TAnswer : class
+    {
+        while (record.Match(wanted, isRun, _claimed.Contains) is { } known)
+        {
+            if (!known.IsPending && AnswerOf(known) is TAnswer there)
+            {
+                record.Claim(known.Number, wanted, isRun);
+                _claimed.Add(known.Number);
+                return there;
+            }
+
+            if (!record.TryBeginAttempt(known.Number, JoinMs))
+                throw new CbdException(CbdErrorKind.TimedOut, $"{known} is being started: {known.Reason ?? "it takes its time"}: see cbdctrl wait") { MayPass = true };
+            try
+            {
+                // While this waited, it may have been started, or given up.
+                if (record.Find(known.Number) is not { IsPending: true } entry)
+                    continue;
+                var answer = inner.Execute(operation, As(request, entry));
+                if (!record.Confirm(entry.Number, Confirmed(region, request, answer) with { FromRun = isRun && entry.FromRun == true ? true : null }))
+                {
+                    TakeBack(request, answer);
+                    throw new CbdException(CbdErrorKind.Failed, $"{entry} was stopped while it was started");
+                }
+
+                _claimed.Add(entry.Number);
+                return answer;
+            }
+            finally
+            {
+                record.EndAttempt(known.Number);
+            }
+        }
+
+        return StartNew(operation, request, region, wanted);
+    }
+
+    /// <summary>Intent, effect, confirmation: whatever of it fails, nothing of it is left.</summary>
+    private TAnswer StartNew<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, StateEntry wanted)
         where TRequest : ControlRequest
         where TAnswer : class
     {
@@ -82,7 +134,34 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
             throw;
         }
 
+        _claimed.Add(number);
         return answer;
+    }
+
+    /// <summary>The request, for the thing that the record has.</summary>
+    private TRequest As<TRequest>(TRequest request, StateEntry entry)
+        where TRequest : ControlRequest => request switch
+        {
+            // A verb confirms whatever is there; a line of this run was written before.
+            RegisterTransportOptions options when isRun => (TRequest)(object)Reconciler.Expecting(options, entry.Transport!),
+            StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name }),
+            StartBackendOptions { Backend: null } options when FindLeft(options, entry.Backend!) is { } left => (TRequest)(object)(options with { Backend = left }),
+            _ => request,
+        };
+
+    /// <summary>What a start of a thing that is there answers; null if it is not there after all.</summary>
+    private object? AnswerOf(StateEntry entry)
+    {
+        var transport = inner.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == entry.Region);
+        if (transport is null)
+            return null;
+        if (entry.Transport is not null)
+            return new TransportStarted { TransportId = transport.TransportId };
+        if (entry.Backend is { } backend)
+            return new BackendStarted { BackendId = backend.BackendId };
+        return inner.Execute(Operations.ListDevices, new ListRequest { Transport = transport.TransportId }).FirstOrDefault(d => d.Name == entry.Device!.Name) is { } device
+            ? new StartedDevice(device.BlkdevId, device.Address, Name: device.Name)
+            : null;
     }
 
     private TAnswer Stop<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, Predicate<StateEntry> ended)
@@ -109,27 +188,35 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
             throw;
         }
 
-        // A thing that is still stopping is not wanted any more either.
+        // A thing that is still stopping is not wanted any more either; a transport is left without anything on it.
         if (operation == (Operation)Operations.UnregisterTransport)
-            record.EndStopOfRegion(region, numbers);
-        else
-            record.EndStop(numbers);
+            numbers = [.. numbers, .. record.Entries.Where(entry => !entry.IsPending && entry.Region == region).Select(entry => entry.Number)];
+        record.EndStop(numbers);
         return answer;
     }
 
     /// <summary>What a start verb wants; null if it is none.</summary>
     private StateEntry? Wanted(string region, ControlRequest request) => request switch
     {
-        RegisterTransportOptions options => new StateEntry { Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence } },
-        StartBackendOptions options => new StateEntry { Backend = Entry(region, options, options.Backend ?? -1) },
-        StartDeviceOptions options => new StateEntry { Device = Entry(region, options, -1, options.Name) },
+        RegisterTransportOptions options => Marked(new StateEntry
+        {
+            Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence, FormatIfEmpty = FormatEntry.From(options) },
+        }),
+        StartBackendOptions options => Marked(new StateEntry { Backend = Entry(region, options, options.Backend ?? -1, null) }),
+        StartDeviceOptions options => Marked(new StateEntry { Device = Entry(region, options, -1, options.Name) }),
         _ => null,
     };
 
+    private StateEntry Marked(StateEntry entry) => entry with { FromRun = isRun ? true : null };
+
     private StateEntry Confirmed(string region, ControlRequest request, object answer) => (request, answer) switch
     {
-        (StartBackendOptions options, BackendStarted started) => new StateEntry { Backend = Entry(region, options, started.BackendId) },
-        (StartDeviceOptions options, StartedDevice started) => new StateEntry { Device = Entry(region, options, started.Device, started.Name) },
+        (RegisterTransportOptions, TransportStarted started) => Reconciler.Confirmed(inner, Wanted(region, request)!, started.TransportId),
+        (StartBackendOptions options, BackendStarted started) => Marked(new StateEntry
+        {
+            Backend = Entry(region, options, started.BackendId, Reconciler.Lasting(Backend(options.Transport, started.BackendId)?.DiskIdentity)),
+        }),
+        (StartDeviceOptions options, StartedDevice started) => Marked(new StateEntry { Device = Entry(region, options, started.Device, started.Name) }),
         _ => Wanted(region, request)!,
     };
 
@@ -170,28 +257,29 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
     /// The id under which the record has this disk, if its entry in the region is there and nobody serves it: blkdevs that wait for
     /// it go on.
     /// </summary>
-    private int? FindLeft(string region, StartBackendOptions start)
+    private int? FindLeft(StartBackendOptions start, BackendEntry wanted)
     {
         // Of a file or a block device the region itself knows whether it is the same.
         if (!StartBackendOptions.IsDiskScheme(start.Path))
-            return null;
-        if (record.Entries.FirstOrDefault(e => e.IsPending && e.Backend is { } b && b.Region == region && b.Path == start.Path)?.Backend is not { } wanted)
             return null;
         return inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })
             .Any(b => b.BackendId == wanted.BackendId && Reconciler.IsLeft(b, start.Path)) ? wanted.BackendId : null;
     }
 
-    private void Forget(string name)
+    private void Forget(ForgetRequest request)
     {
-        if (!record.Forget(entry => entry.Device?.Name == name))
-            throw new CbdException(CbdErrorKind.NotFound, $"there is no device '{name}': see dev-list, and cbdctrl wait");
+        if (request.Kind == WantedThing.Transport)
+            record.CheckLeave(request.Name);
+        if (!record.Forget(entry => WantedList.KindOf(entry) == request.Kind && WantedList.NameOf(entry) == request.Name))
+            throw new CbdException(CbdErrorKind.NotFound, $"no {request.Kind} '{request.Name}' is wanted and away: see {(request.Kind switch { WantedThing.Transport => "tp-list", WantedThing.Backend => "backend-list", _ => "dev-list" })}, and cbdctrl wait");
     }
 
-    private static BackendEntry Entry(string region, StartBackendOptions options, int id) => new()
+    private static BackendEntry Entry(string region, StartBackendOptions options, int id, string? identity) => new()
     {
         Region = region,
         BackendId = id,
         Path = options.Path,
+        DiskIdentity = identity,
         Handlers = options.Handlers,
         ReadOnly = options.ReadOnly,
         Engine = options.Engine,
@@ -199,13 +287,17 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         Mode = PollModeText.OfOther(options.Mode),
     };
 
-    private DeviceEntry Entry(string region, StartDeviceOptions options, int id, string? name) => new()
+    private DeviceEntry Entry(string region, StartDeviceOptions options, int id, string? name) => Entry(region, options, id, name, Backend(options.Transport, options.Backend));
+
+    // Without the backend, which went in this moment, a restore refuses the device rather than guess.
+    private static DeviceEntry Entry(string region, StartDeviceOptions options, int id, string? name, BackendDescription? backend) => new()
     {
         Region = region,
         BlkdevId = id,
         Name = name,
         BackendId = options.Backend,
-        BackendPath = BackendPath(options.Transport, options.Backend),
+        BackendPath = backend?.Path ?? "",
+        DiskIdentity = backend?.DiskIdentity is { Length: > 0 } identity ? identity : null,
         Queues = options.Queues,
         Attach = options.Attach,
         Nbd = options.Nbd,
@@ -228,17 +320,15 @@ internal sealed class RecordingControl(IControl inner, StateRecord record) : ICo
         _ => throw new InvalidOperationException($"{request} is about no transport and is recorded"),
     };
 
-    /// <summary>Empty if the backend went in this moment; a restore then refuses the device rather than guess.</summary>
-    private string BackendPath(int transport, int backend)
+    private BackendDescription? Backend(int transport, int backend)
     {
         try
         {
-            return inner.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })
-                .FirstOrDefault(b => b.BackendId == backend)?.Path ?? "";
+            return inner.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);
         }
         catch (CbdException)
         {
-            return "";
+            return null;
         }
     }
 }

@@ -9,6 +9,9 @@ internal sealed record StateDocument
     public const int CurrentVersion = 2;
 
     public required int Version { get; init; }
+
+    /// <summary>The machine that wrote it; left out by versions that did not look.</summary>
+    public MachineIdentity? Machine { get; init; }
     public required IReadOnlyList<StateEntry> Entries { get; init; }
 }
 
@@ -41,13 +44,24 @@ internal sealed record StateEntry
     /// <summary>How often the daemon died while it was started, one time after the other; left out: 0.</summary>
     public int? Deaths { get; init; }
 
+    /// <summary>A <c>--run</c> line wanted it; without that line it is held. Left out: a verb did.</summary>
+    public bool? FromRun { get; init; }
+
     /// <summary>Read from the file and not started in this run (yet).</summary>
     [JsonIgnore]
     public bool IsPending { get; init; }
 
-    /// <summary>It is pending, and not tried: this run was not told to restore.</summary>
+    /// <summary>Why it is pending and not tried; null: it is tried.</summary>
     [JsonIgnore]
-    public bool IsHeld { get; init; }
+    public string? Held { get; init; }
+
+    /// <summary>This run started it from the record, and no verb has asked for it since: one that does gets this one.</summary>
+    [JsonIgnore]
+    public bool IsUnclaimed { get; init; }
+
+    /// <summary>What <see cref="Reason"/> says does not pass by itself: a verb has to confirm it.</summary>
+    [JsonIgnore]
+    public bool IsBlocked { get; init; }
 
     /// <summary>Why it is pending; null before it was tried.</summary>
     [JsonIgnore]
@@ -60,14 +74,70 @@ internal sealed record StateEntry
     /// <summary>The region that it is on.</summary>
     [JsonIgnore]
     public string Region => Transport?.Region ?? Backend?.Region ?? Device!.Region;
+
+    /// <summary>As an operator knows it.</summary>
+    public override string ToString() => this switch
+    {
+        { Transport: { } transport } => $"transport on {transport.Region}",
+        { Backend: { } backend } => $"backend on {backend.Path}",
+        { Device: { } device } => $"device {device.Name ?? $"{device.BlkdevId}"}",
+        _ => throw new InvalidOperationException("a state entry is nothing"),
+    };
 }
 
-/// <summary>Format options are left out on purpose: a restore must never format.</summary>
+/// <summary>A restore formats only what <c>--format-if-empty</c> asked for, and only if it is empty.</summary>
 internal sealed record TransportEntry
 {
     public required string Region { get; init; }
     public required string Host { get; init; }
     public string? Coherence { get; init; }
+
+    /// <summary>The region's; left out by versions that did not look.</summary>
+    public Guid? Uuid { get; init; }
+
+    /// <summary>The boot of this machine in which it had that uuid. Memory that is gone with a boot may have another one after it.</summary>
+    public Guid? BootId { get; init; }
+
+    /// <summary>Left out: it is never formatted.</summary>
+    public FormatEntry? FormatIfEmpty { get; init; }
+}
+
+/// <summary>The geometry of <c>--format-if-empty</c>, as it was given.</summary>
+internal sealed record FormatEntry
+{
+    public long? SizeBytes { get; init; }
+    public int? Hosts { get; init; }
+    public int? Backends { get; init; }
+    public int? Blkdevs { get; init; }
+    public int? Channels { get; init; }
+    public long? ChannelSizeBytes { get; init; }
+    public int? RingSlots { get; init; }
+    public required bool PayloadCrc { get; init; }
+
+    public static FormatEntry? From(RegisterTransportOptions options) => !options.FormatIfEmpty ? null : new()
+    {
+        SizeBytes = options.SizeBytes,
+        Hosts = options.Hosts,
+        Backends = options.Backends,
+        Blkdevs = options.Blkdevs,
+        Channels = options.Channels,
+        ChannelSizeBytes = options.ChannelSizeBytes,
+        RingSlots = options.RingSlots,
+        PayloadCrc = options.PayloadCrc,
+    };
+
+    public RegisterTransportOptions AddTo(RegisterTransportOptions options) => options with
+    {
+        FormatIfEmpty = true,
+        SizeBytes = SizeBytes,
+        Hosts = Hosts,
+        Backends = Backends,
+        Blkdevs = Blkdevs,
+        Channels = Channels,
+        ChannelSizeBytes = ChannelSizeBytes,
+        RingSlots = RingSlots,
+        PayloadCrc = PayloadCrc,
+    };
 }
 
 internal sealed record BackendEntry
@@ -75,6 +145,9 @@ internal sealed record BackendEntry
     public required string Region { get; init; }
     public required int BackendId { get; init; }
     public required string Path { get; init; }
+
+    /// <summary>Which disk it is; left out by versions that did not look, and of disks that begin anew with each life.</summary>
+    public string? DiskIdentity { get; init; }
     public required int Handlers { get; init; }
     public required bool ReadOnly { get; init; }
     public required string Engine { get; init; }
@@ -95,6 +168,9 @@ internal sealed record DeviceEntry
 
     /// <summary>The disk behind the backend, so that a restore does not take another one under the same id.</summary>
     public required string BackendPath { get; init; }
+
+    /// <summary>Which disk that is: the device is found by it, whatever id the backend has. Left out by versions that did not look.</summary>
+    public string? DiskIdentity { get; init; }
     public int? Queues { get; init; }
     public string? Attach { get; init; }
     public string? Nbd { get; init; }
@@ -133,6 +209,9 @@ internal sealed record TlsEntry
         VerifyPeer = options.VerifyPeer,
         Allow = options.Allow,
     };
+
+    /// <summary>All of it, in one line; equal texts are equal options.</summary>
+    public string Describe() => $"{(Require ? "required" : "on")} with {Certificates}{(VerifyPeer ? $", peers {string.Join(' ', Allow.DefaultIfEmpty("verified"))}" : "")}";
 
     public TlsOptions ToOptions() => new() { Require = Require, Certificates = Certificates, VerifyPeer = VerifyPeer, Allow = Allow };
 }

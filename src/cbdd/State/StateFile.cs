@@ -8,7 +8,7 @@ namespace Cbd.Programs.Daemon.State;
 /// <c>&lt;state-dir&gt;/wanted.json</c>: replaced as a whole, durably, with every change. Versions before kept
 /// <c>state.json</c>, which is read if there is nothing newer, and set aside by the first change.
 /// </summary>
-internal sealed class StateFile(string stateDirectory)
+internal sealed class StateFile(string stateDirectory, MachineIdentity? machine = null)
 {
     /// <summary>Largest record taken, bytes.</summary>
     private const long MaxBytes = 64 << 20;
@@ -25,7 +25,7 @@ internal sealed class StateFile(string stateDirectory)
 
     public void Write(IReadOnlyList<StateEntry> entries)
     {
-        var document = new StateDocument { Version = StateDocument.CurrentVersion, Entries = entries };
+        var document = new StateDocument { Version = StateDocument.CurrentVersion, Machine = machine, Entries = entries };
         byte[] bytes = [.. JsonSerializer.SerializeToUtf8Bytes(document, StateJson.Default.StateDocument), (byte)'\n'];
         try
         {
@@ -56,7 +56,10 @@ internal sealed class StateFile(string stateDirectory)
         }
     }
 
-    /// <summary>The record; empty if there is none. Throws if it is there and not right.</summary>
+    /// <summary>The machine that wrote the record that was read; null if there is none, or it does not say.</summary>
+    public MachineIdentity? Writer { get; private set; }
+
+    /// <summary>The record; empty if there is none. Throws Corrupt, and leaves it as it is, if it is there and cannot be read.</summary>
     public IReadOnlyList<StateEntry> Read() => TryRead(FilePath, StateDocument.CurrentVersion) ?? Named(TryRead(_oldPath, OldVersion)) ?? [];
 
     /// <summary>Versions before did not record what a device was called: its id said it.</summary>
@@ -96,7 +99,7 @@ internal sealed class StateFile(string stateDirectory)
         }
     }
 
-    private static IReadOnlyList<StateEntry>? TryRead(string path, int version)
+    private IReadOnlyList<StateEntry>? TryRead(string path, int version)
     {
         StateDocument document;
         try
@@ -116,13 +119,14 @@ internal sealed class StateFile(string stateDirectory)
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new CbdException(CbdErrorKind.Failed, $"cannot read the record '{path}': {e.Message}", e);
+            throw new CbdException(CbdErrorKind.Corrupt, $"the record '{path}' cannot be read: {e.Message}: make it readable, or move it away", e);
         }
 
         if (document.Version != version)
             throw Bad(path, $"its version is {document.Version} and this cbdd knows {version}");
         for (var i = 0; i < document.Entries.Count; i++)
             Check(path, document.Entries[i], i);
+        Writer = document.Machine;
         return [.. document.Entries.Select(entry => entry with { IsPending = true })];
     }
 
@@ -137,6 +141,8 @@ internal sealed class StateFile(string stateDirectory)
             throw Bad(path, $"entry {index} has the intent {(int)intent}");
         if (entry.Device?.Name is { } name && !ThingName.IsValid(name))
             throw Bad(path, $"entry {index} is called '{name}'");
+        if (entry.Deaths < 0)
+            throw Bad(path, $"entry {index} has {entry.Deaths} deaths");
     }
 
     private static CbdException Bad(string path, string how) => new(CbdErrorKind.Corrupt,

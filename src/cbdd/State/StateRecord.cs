@@ -22,6 +22,7 @@ internal sealed class StateRecord
     private readonly StateFile _file;
     private readonly ILogger _logger;
     private readonly List<StateEntry> _entries = [];
+    private readonly HashSet<int> _beingTried = [];
     private int _lastNumber;
 
     /// <param name="file">Where it is kept.</param>
@@ -47,6 +48,89 @@ internal sealed class StateRecord
         {
             lock (_gate)
                 return [.. _entries];
+        }
+    }
+
+    /// <summary>The entry with a number, as it is now; null if it is wanted no more.</summary>
+    public StateEntry? Find(int number)
+    {
+        lock (_gate)
+            return _entries.Find(entry => entry.Number == number);
+    }
+
+    /// <summary>Writes it down as it is, with the machine that it is on now. What cannot be written is said.</summary>
+    public void Keep()
+    {
+        lock (_gate)
+            TrySave();
+    }
+
+    /// <summary>
+    /// The thing of the record that a start asks for again: one that is not there yet, or one that this run has started by itself.
+    /// Null if there is none. Throws Busy if it is not the same thing under that name, and Failed if it failed for good.
+    /// </summary>
+    /// <param name="wanted">What is asked for.</param>
+    /// <param name="isRun">A <c>--run</c> line asks, which may ask for what is there.</param>
+    /// <param name="isClaimed">Whether such a line has had that entry already.</param>
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed)
+    {
+        lock (_gate)
+        {
+            var named = wanted.Device?.Name is { } name ? _entries.Find(entry => entry.Device?.Name == name) : null;
+            var found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted));
+            if (found is null || !IsFree(found))
+                return null;
+            if (found.Failed is { } failure)
+                throw new FailedThingException($"{found} has failed: {failure}: {(found.Device is null ? "stop it" : $"check the data, forget the device with dev-stop -d {found.Device.Name}")}, then start it");
+            SameThing.Check(found, wanted);
+            return found;
+        }
+
+        bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || (isRun && entry.FromRun == true));
+    }
+
+    /// <summary>What was started from the record is what a start asks for, with its other options from the next start on.</summary>
+    public void Claim(int number, StateEntry wanted, bool isRun)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => entry.Number == number);
+            if (place < 0)
+                return;
+            var before = _entries[place];
+            var now = SameThing.WithOptions(before, wanted);
+            if (now != before)
+                _logger.LogInformation("{What} runs with the options of the record; the ones asked for now hold from its next start on", before);
+            _entries[place] = now with { IsUnclaimed = false, FromRun = before.FromRun == true && isRun ? true : null };
+            if (_entries[place] with { IsUnclaimed = before.IsUnclaimed } != before)
+                TrySave();
+        }
+    }
+
+    /// <summary>Only one tries to start a thing at a time. False after a timeout; with true, <see cref="EndAttempt"/> is called.</summary>
+    public bool TryBeginAttempt(int number, int timeoutMs)
+    {
+        var limit = Environment.TickCount64 + timeoutMs;
+        lock (_beingTried)
+        {
+            while (!_beingTried.Add(number))
+            {
+                var left = limit - Environment.TickCount64;
+                if (left <= 0)
+                    return false;
+                Monitor.Wait(_beingTried, (int)left);
+            }
+
+            return true;
+        }
+    }
+
+    public void EndAttempt(int number)
+    {
+        lock (_beingTried)
+        {
+            _beingTried.Remove(number);
+            Monitor.PulseAll(_beingTried);
         }
     }
 
@@ -83,10 +167,7 @@ internal sealed class StateRecord
         }
     }
 
-    /// <summary>
-    /// It was started. It takes the place of what was pending for the same region or disk. Throws if that cannot be recorded: it is
-    /// to be stopped again then.
-    /// </summary>
+    /// <summary>It was started. Throws if that cannot be recorded: it is to be stopped again then.</summary>
     public void ConfirmStart(int number, StateEntry started)
     {
         lock (_gate)
@@ -95,26 +176,15 @@ internal sealed class StateRecord
             // Left with its transport meanwhile.
             if (own < 0)
                 return;
-            var before = _entries.ToArray();
-            var place = _entries.FindIndex(pending => pending.IsPending && IsSame(pending, started));
-            if (place >= 0)
-            {
-                Replace(place, started);
-                _entries.RemoveAt(own);
-            }
-            else
-            {
-                _entries[own] = started with { Number = number, Failed = _entries[own].Failed };
-            }
-
+            var before = _entries[own];
+            _entries[own] = started with { Number = number, Failed = before.Failed };
             try
             {
                 Save();
             }
             catch (CbdException)
             {
-                _entries.Clear();
-                _entries.AddRange(before);
+                _entries[own] = before;
                 throw;
             }
         }
@@ -136,22 +206,28 @@ internal sealed class StateRecord
             var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
             if (place < 0)
                 return false;
-            Replace(place, started);
+            if (started.Backend is { } now && _entries[place].Backend is { } before)
+                MoveDevices(before, now);
+            _entries[place] = started with { Number = number, Failed = _entries[place].Failed };
             TrySave();
             return true;
         }
     }
 
     /// <summary>Why something that is pending could not be started. True if that is another reason than before.</summary>
-    public bool SetReason(int number, string reason)
+    /// <param name="number">Its number.</param>
+    /// <param name="reason">In one line.</param>
+    /// <param name="isBlocked">It does not pass by itself.</param>
+    public bool SetReason(int number, string reason, bool isBlocked = false)
     {
         lock (_gate)
         {
             var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
-            if (place < 0 || _entries[place].Reason == reason)
+            if (place < 0)
                 return false;
-            _entries[place] = _entries[place] with { Reason = reason };
-            return true;
+            var isNew = _entries[place].Reason != reason;
+            _entries[place] = _entries[place] with { Reason = reason, IsBlocked = isBlocked };
+            return isNew;
         }
     }
 
@@ -199,31 +275,15 @@ internal sealed class StateRecord
     }
 
     /// <summary>
-    /// Throws Busy if a device that is wanted, on another backend, and not there has the name that is asked for; Failed if it is the
-    /// same device, and failed for good.
+    /// Throws Busy, with their names, if something is wanted on a region and is not there: a transport is left after everything on it.
     /// </summary>
-    /// <param name="region">Its region.</param>
-    /// <param name="start">What is asked for.</param>
-    /// <param name="disk">The path of the backend's disk.</param>
-    /// <returns>The name of the device that is wanted and not there, if this is the same one; null if there is none.</returns>
-    public string? CheckStart(string region, StartDeviceOptions start, string disk)
+    public void CheckLeave(string region)
     {
         lock (_gate)
         {
-            string? name = null;
-            foreach (var entry in _entries.Where(entry => entry.IsPending && entry.Device is not null))
-            {
-                var other = entry.Device!;
-                var isSame = other.Region == region && other.BackendId == start.Backend && IsSameDisk(other.BackendPath, disk) && other.Nbd == start.Nbd;
-                if (isSame && (start.Name ?? other.Name) == other.Name)
-                    name ??= other.Name;
-                if (isSame && entry.Failed is { } failure && (start.Name ?? other.Name) == other.Name)
-                    throw new CbdException(CbdErrorKind.Failed, $"device '{other.Name}' has failed: {failure}: check the data, forget the device with dev-stop -d {other.Name}, then start it");
-                if (!isSame && start.Name is { } asked && other.Name == asked)
-                    throw new CbdException(CbdErrorKind.Busy, $"device name '{asked}' belongs to the device on backend {other.BackendId} ('{other.BackendPath}'), which is not there now: stop that with dev-stop -d {asked}, or give another --name");
-            }
-
-            return name;
+            var wanted = _entries.Where(entry => entry.Region == region && entry.Transport is null && entry.IsPending).Select(entry => $"{entry}").ToList();
+            if (wanted.Count > 0)
+                throw new CbdException(CbdErrorKind.Busy, $"{string.Join(", ", wanted)} {(wanted.Count == 1 ? "is" : "are")} wanted on '{region}': stop {(wanted.Count == 1 ? "it" : "them")} first (dev-stop -d NAME, backend-stop -b PATH)");
         }
     }
 
@@ -267,10 +327,6 @@ internal sealed class StateRecord
         }
     }
 
-    /// <summary>The transport was left: everything on its region goes with it.</summary>
-    public void EndStopOfRegion(string region, IReadOnlyList<int> numbers) =>
-        EndStop([.. numbers, .. Entries.Where(entry => entry.Region == region).Select(entry => entry.Number)]);
-
     /// <summary>It was stopped, or stops. Throws if the record keeps it.</summary>
     public void EndStop(IReadOnlyList<int> numbers)
     {
@@ -284,7 +340,7 @@ internal sealed class StateRecord
             }
             catch (CbdException e)
             {
-                throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd --restore starts it again, unless another change is recorded first", e);
+                throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
             }
         }
     }
@@ -299,44 +355,18 @@ internal sealed class StateRecord
                 return;
             var before = _entries[place].Backend!;
             _entries[place] = _entries[place] with { Backend = before with { Path = path } };
-            for (var i = 0; i < _entries.Count; i++)
-            {
-                if (_entries[i].Device is { } device && device.Region == region && device.BackendId == backend && device.BackendPath == before.Path)
-                    _entries[i] = _entries[i] with { Device = device with { BackendPath = path } };
-            }
-
+            MoveDevices(before, _entries[place].Backend!);
             TrySave();
         }
     }
 
-    /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
-    public static bool IsSameDisk(string a, string b) =>
-        a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
-
-    private static bool IsSame(StateEntry pending, StateEntry started) => (pending, started) switch
-    {
-        ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
-        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (a.Path == b.Path || (a.BackendId == b.BackendId && IsSameDisk(a.Path, b.Path))),
-        ({ Device: { } a }, { Device: { } b }) =>
-            a.Region == b.Region && a.BackendId == b.BackendId && a.BackendPath == b.BackendPath && a.Nbd == b.Nbd && (a.Name is null || a.Name == b.Name),
-        _ => false,
-    };
-
-    private void Replace(int place, StateEntry started)
-    {
-        if (started.Backend is { } now && _entries[place].Backend is { } before)
-            MoveDevices(before, now.BackendId);
-        _entries[place] = started with { Number = _entries[place].Number, Failed = _entries[place].Failed };
-    }
-
-    /// <summary>Pending devices follow their backend to its new id.</summary>
-    private void MoveDevices(BackendEntry before, int nowId)
+    /// <summary>Devices on a backend of this host follow it to its new id or path.</summary>
+    private void MoveDevices(BackendEntry before, BackendEntry now)
     {
         for (var i = 0; i < _entries.Count; i++)
         {
-            if (_entries[i] is { IsPending: true, Device: { } device }
-                && device.Region == before.Region && device.BackendId == before.BackendId && device.BackendPath == before.Path)
-                _entries[i] = _entries[i] with { Device = device with { BackendId = nowId } };
+            if (_entries[i].Device is { } device && device.Region == before.Region && device.BackendId == before.BackendId && device.BackendPath == before.Path)
+                _entries[i] = _entries[i] with { Device = device with { BackendId = now.BackendId, BackendPath = now.Path } };
         }
     }
 
@@ -367,3 +397,6 @@ internal sealed class StateRecord
         }
     }
 }
+
+/// <summary>A thing of the record failed for good: nothing starts it again but its stop and a new start.</summary>
+internal sealed class FailedThingException(string message) : CbdException(CbdErrorKind.Failed, message);

@@ -19,7 +19,7 @@ internal sealed class WantedList(IControl control, StateRecord record)
         {
             var transport = transports.GetValueOrDefault(entry.Region);
             return entry.Failed is { } failure ? Running(entry, transport, null, WantedThing.Failed, failure)
-                : entry.IsHeld ? Held(entry, transport)
+                : entry.Held is { } held ? Running(entry, transport, null, WantedThing.Held, held)
                 : entry.IsPending || transport is null ? Pending(entry, transport)
                 : entry.Transport is not null ? Running(entry, transport, null, transport.State, transport.Failure)
                 : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])
@@ -43,15 +43,17 @@ internal sealed class WantedList(IControl control, StateRecord record)
     }
 
     private static WantedThing Pending(StateEntry entry, TransportDescription? transport) =>
-        Running(entry, transport, null, WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
+        Running(entry, transport, null, entry.IsBlocked ? WantedThing.Failed : WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
 
-    private static WantedThing Held(StateEntry entry, TransportDescription? transport) =>
-        Running(entry, transport, null, WantedThing.Held, "the record has it, and this daemon was started without --restore");
+    public static string KindOf(StateEntry entry) =>
+        entry.Transport is not null ? WantedThing.Transport : entry.Backend is not null ? WantedThing.Backend : WantedThing.Device;
+
+    public static string NameOf(StateEntry entry) => entry.Transport?.Region ?? entry.Backend?.Path ?? entry.Device!.Name ?? $"{entry.Device!.BlkdevId}";
 
     private static WantedThing Running(StateEntry entry, TransportDescription? transport, int? id, string state, string? reason) => new()
     {
-        Kind = entry.Transport is not null ? WantedThing.Transport : entry.Backend is not null ? WantedThing.Backend : WantedThing.Device,
-        Name = entry.Transport?.Region ?? entry.Backend?.Path ?? entry.Device!.Name ?? $"{entry.Device!.BlkdevId}",
+        Kind = KindOf(entry),
+        Name = NameOf(entry),
         State = state,
         Reason = state == WantedThing.Running ? null : reason,
         TransportId = transport?.TransportId,

@@ -23,20 +23,24 @@ public sealed class LeftoverTests : IDisposable
 
     public void Dispose() => _directory.Dispose();
 
-    [Fact]
-    public void The_link_and_the_entry_are_gone_before_the_node_is_given_back()
+    [Theory]
+    [InlineData("cbd0", "cbd0")]
+    [InlineData("data", "cbd/data")]
+    [InlineData("loop7", "cbd/loop7")]
+    public void The_link_and_the_entry_are_gone_before_the_node_is_given_back(string name, string link)
     {
-        LeaveBehind("cbd0", "loop7");
+        LeaveBehind(name, "loop7");
+        Assert.Equal("/dev/loop7", new FileInfo(Path.Combine(_places.Nodes, link)).LinkTarget);
         bool isRemoved = false;
         CleanUp(new KernelLeftover("/dev/loop7", () =>
         {
-            Assert.Null(LinkOf("cbd0"));
+            Assert.Null(LinkOf(name));
             Assert.False(HasEntry("loop7"));
             isRemoved = true;
             return "removed";
         }));
         Assert.True(isRemoved);
-        Assert.Equal([$"the name {_places.Nodes}/cbd0 was left by a killed cbdd (pid 4194305) and is removed", "removed"], _log);
+        Assert.Equal([$"the name {_places.Nodes}/{link} was left by a killed cbdd (pid 4194305) and is removed", "removed"], _log);
     }
 
     [Fact]
@@ -55,9 +59,12 @@ public sealed class LeftoverTests : IDisposable
     [InlineData("ublkb0")]
     public void A_link_without_a_record_goes_with_its_node(string kernelName)
     {
+        Directory.CreateDirectory(Path.GetDirectoryName(_places.LinkOf("data"))!);
         File.CreateSymbolicLink(_places.LinkOf("cbd1.0"), $"/dev/{kernelName}");
+        File.CreateSymbolicLink(_places.LinkOf("data"), $"/dev/{kernelName}");
         CleanUp(Counted($"/dev/{kernelName}"));
         Assert.Null(LinkOf("cbd1.0"));
+        Assert.Null(LinkOf("data"));
         Assert.Equal([$"/dev/{kernelName} removed"], _log);
     }
 
@@ -103,11 +110,13 @@ public sealed class LeftoverTests : IDisposable
         Directory.CreateDirectory(_places.Entries);
         File.WriteAllText(_places.EntryOf("loop7"), "../../precious 1\n");
         File.WriteAllText(Path.Combine(_places.Registry, "other.lock"), "4194305 loop7\n");
-        File.CreateSymbolicLink(_places.LinkOf("other"), "/dev/loop7");
-        File.CreateSymbolicLink(_places.LinkOf("cbd"), "/dev/loop7");
+        string other = Path.Combine(_places.Nodes, "other"), below = Path.Combine(_places.Nodes, "cbd", "-no-name");
+        File.CreateSymbolicLink(other, "/dev/loop7");
+        Directory.CreateDirectory(Path.GetDirectoryName(below)!);
+        File.CreateSymbolicLink(below, "/dev/loop7");
         File.CreateSymbolicLink(_places.LinkOf("cbd0"), "/dev/loop8");
         CleanUp(Counted("/dev/loop7"));
-        Assert.Equal(("/dev/loop7", "/dev/loop7", "/dev/loop8"), (LinkOf("other"), LinkOf("cbd"), LinkOf("cbd0")));
+        Assert.Equal(("/dev/loop7", "/dev/loop7", "/dev/loop8"), (new FileInfo(other).LinkTarget, new FileInfo(below).LinkTarget, LinkOf("cbd0")));
         Assert.Equal(["/dev/loop7 removed"], _log);
     }
 
@@ -144,7 +153,8 @@ public sealed class LeftoverTests : IDisposable
     {
         Directory.CreateDirectory(_places.Entries);
         File.WriteAllText(_places.LockOf(name), $"4194305 {kernelName}\n");
-        File.WriteAllText(_places.EntryOf(kernelName), $"{name} {Guid.Empty:D}\n");
+        File.WriteAllText(_places.EntryOf(kernelName), $"{AttachPlaces.RelativeLinkOf(name)} {Guid.Empty:D}\n");
+        Directory.CreateDirectory(Path.GetDirectoryName(_places.LinkOf(name))!);
         File.CreateSymbolicLink(_places.LinkOf(name), $"/dev/{kernelName}");
     }
 

@@ -30,7 +30,7 @@ public sealed class JsonOfTheControlApi
         "blkdev_area_off":143360,"bytes_per_blkdev_info":512,"blkdev_num":32,"channel_area_off":262144,
         "bytes_per_channel":4194304,"channel_num":64,"host_id":3,"my_host_id":3,"path":"/dev/shm/r","coherence":"hardware",
         "uuid":"00112233-4455-6677-8899-aabbccddeeff","hostname":"alpha","size_bytes":536870912,"ring_slots":128,
-        "payload_crc":true,"failure":"","quarantined_hosts":0,"quarantined_backends":0,"quarantined_blkdevs":0,
+        "payload_crc":true,"failure":"","state":"running","quarantined_hosts":0,"quarantined_backends":0,"quarantined_blkdevs":0,
         "quarantined_channels":0,"reason":null,"since":null}
         """.ReplaceLineEndings(""),
         Served(Node.Execute(Operations.GetTransport, new TransportTarget())));
@@ -46,7 +46,7 @@ public sealed class JsonOfTheControlApi
     [Fact]
     public void Backends() => Assert.Equal(
         """
-        [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
+        [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","disk_identity":"file:/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
         "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0,
         "session":0,"stopped":false,"cpu_us":null,"allocated_bytes":null,"faults":null,
         "reason":null,"since":null}]
@@ -81,7 +81,7 @@ public sealed class JsonOfTheControlApi
     [Fact]
     public void Devices() => Assert.Equal(
         """
-        [{"blkdev_id":0,"host_id":3,"backend_id":0,"dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","node":"","alive":"alive",
+        [{"blkdev_id":0,"host_id":3,"backend_id":0,"name":"cbd0","dev_name":"nbd+unix:///?socket=/run/cbd/cbd0.nbd","node":"","alive":"alive",
         "state":"running","queues":2,"size_bytes":1073741824,"read_only":false,"loss":"","on_backend_loss":null,"loss_timeout":null,"note":null,
         "reason":null,"since":null}]
         """.ReplaceLineEndings(""),

@@ -1,3 +1,4 @@
+using Cbd.Host.Transports;
 using Cbd.Host;
 
 namespace Cbd.Tests.Control;
@@ -63,9 +64,14 @@ internal sealed class ListedNode : INode
 
     public void Dispose() => Call("dispose");
 
+    /// <summary>Of the regions that are registered from now on.</summary>
+    public Guid Uuid { get; set; } = new("00112233-4455-6677-8899-aabbccddeeff");
+
     private TransportStarted Register(RegisterTransportOptions options)
     {
         Call($"{options}");
+        if (options.RegionUuid is { } wanted && wanted != Uuid)
+            throw new OtherRegionException($"region '{options.Path}' has the uuid {Uuid}, not {wanted}");
         if (_transports.Any(t => t.Path == options.Path))
             throw new CbdException(CbdErrorKind.Busy, $"'{options.Path}' is registered already");
         var id = FreeId(_transports.Select(t => t.TransportId));
@@ -97,7 +103,7 @@ internal sealed class ListedNode : INode
             PayloadCrc = options.PayloadCrc,
             RingSlots = options.RingSlots ?? 128,
             SizeBytes = options.SizeBytes ?? 536870912,
-            Uuid = new Guid("00112233-4455-6677-8899-aabbccddeeff"),
+            Uuid = Uuid,
         });
         return new TransportStarted { TransportId = id };
     }
@@ -116,6 +122,8 @@ internal sealed class ListedNode : INode
     {
         Call($"{options}");
         Transport(options.Transport);
+        if (options.DiskIdentity is { } wanted && wanted != IdentityOf(options.Path))
+            throw new CbdException(CbdErrorKind.Invalid, $"'{options.Path}' is another disk ({IdentityOf(options.Path)}) than the one that is wanted ({wanted})");
         if (options.Backend is { } taken)
             _backends.RemoveAll(b => b.Transport == options.Transport && b.Backend.BackendId == taken);
         var id = options.Backend ?? FreeId(_backends.Where(b => b.Transport == options.Transport).Select(b => b.Backend.BackendId));
@@ -240,11 +248,12 @@ internal sealed class ListedNode : INode
         }
     }
 
-    private static BackendDescription Backend(int id, int host, string path) => new()
+    private BackendDescription Backend(int id, int host, string path) => new()
     {
         BackendId = id,
         HostId = host,
         Path = path,
+        DiskIdentity = StartBackendOptions.IsDiskScheme(path) ? $"{path.Split(':')[0]}:{s_lives++}" : IdentityOf(path),
         Alive = "alive",
         State = "ACTIVE",
         Blkdevs = [],
@@ -255,6 +264,13 @@ internal sealed class ListedNode : INode
         Engine = "io_uring",
         FlushError = 0,
     };
+
+    private static int s_lives;
+
+    /// <summary>What is behind a path, where it is not the file that was always there.</summary>
+    public Dictionary<string, string> Identities { get; } = [];
+
+    private string IdentityOf(string path) => Identities.GetValueOrDefault(path, $"file:{path}");
 
     private static int FreeId(IEnumerable<int> taken)
     {

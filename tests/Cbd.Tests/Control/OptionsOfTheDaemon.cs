@@ -16,13 +16,14 @@ public sealed class OptionsOfTheDaemon
     public void All_options_are_taken()
     {
         var options = Parse(
-            "--run-dir", "/tmp/r/", "--state-dir", "s", "--socket-group", "storage", "--restore", "--run", "tp-reg -H a -p /r",
+            "--run-dir", "/tmp/r/", "--state-dir", "s", "--socket-group", "storage", "--no-restore", "--adopt-record", "--run", "tp-reg -H a -p /r",
             "--run", "backend-start -p /d", "--beat-ms", "50", "--dead-ms", "400", "--fence-ms", "200", "--max-transports", "3",
             "--log-format", "json");
         Assert.Equal("/tmp/r", options.RunDirectory);
         Assert.Equal(Path.GetFullPath("s"), options.StateDirectory);
         Assert.Equal("storage", options.SocketGroup);
-        Assert.True(options.Restore);
+        Assert.True(options.NoRestore);
+        Assert.True(options.AdoptRecord);
         Assert.Equal(["tp-reg -H a -p /r", "backend-start -p /d"], options.RunLines);
         Assert.Equal((50, 400, 200, 3), (options.BeatMs, options.DeadMs, options.FenceMs, options.MaxTransports));
         Assert.True(options.LogsAsJson);
@@ -37,6 +38,7 @@ public sealed class OptionsOfTheDaemon
     [InlineData("--max-transports is 0", "--max-transports", "0")]
     [InlineData("--log-format is 'xml'; use text or json", "--log-format", "xml")]
     [InlineData("--run-dir is ''", "--run-dir", "")]
+    [InlineData("--restore and --no-restore", "--restore", "--no-restore")]
     [InlineData("Unrecognized command or argument 'more'", "more")]
     [InlineData("Unrecognized command or argument '--bogus'", "--bogus")]
     public void A_wrong_option_is_refused_with_its_value(string reason, params string[] words)

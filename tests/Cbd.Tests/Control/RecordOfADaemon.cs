@@ -29,7 +29,7 @@ public sealed class RecordOfADaemon : IDisposable
     {
         node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r", Format = true, Force = true, Coherence = "hardware" });
         node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 });
-        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "memory:64M" });
+        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdc" });
         node.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 });
         node.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 });
     }
@@ -43,11 +43,11 @@ public sealed class RecordOfADaemon : IDisposable
         Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(
             [
-                $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware" }}",
-                $"{new StartBackendOptions { Path = "/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
-                $"{new StartBackendOptions { Path = "memory:64M" }}",
-                $"{new StartDeviceOptions { Backend = 1, Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 }}",
-                $"{new StartDeviceOptions { Backend = 0, ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 }}",
+                $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware", RegionUuid = node.Uuid }}",
+                $"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
+                $"{new StartBackendOptions { Path = "/dev/sdc", DiskIdentity = "file:/dev/sdc" }}",
+                $"{new StartDeviceOptions { Backend = 1, DiskIdentity = "file:/dev/sdc", Name = "cbd0", Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 }}",
+                $"{new StartDeviceOptions { Backend = 0, DiskIdentity = "file:/dev/sdb", Name = "cbd1", ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 }}",
             ],
             node.Calls);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
@@ -99,7 +99,7 @@ public sealed class RecordOfADaemon : IDisposable
         var lines = _log.ToString().TrimEnd('\n').Split('\n');
         Assert.Equal(5, lines.Length);
         Assert.EndsWith("error cbdd: not restored: transport on /r: region '/r' is missing", lines[0]);
-        Assert.EndsWith("error cbdd: not restored: backend 0 (/dev/sdb) on /r: the transport on '/r' is not registered", lines[1]);
+        Assert.EndsWith("error cbdd: not restored: backend on /dev/sdb: the transport on '/r' is not registered", lines[1]);
         Assert.Equal(5, File.Read().Count);
     }
 
@@ -112,7 +112,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = Recorded(inner, record);
         new Reconciler(inner, record, _logger).Pass(() => false);
         node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "beta", Path = "/r" });
-        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
+        node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", ReadOnly = true, BlockBytes = 4096 });
         Assert.Equal(5, record.Entries.Count);
         Assert.Equal("beta", record.Entries[0].Transport!.Host);
         Assert.Equal(1, record.Entries[1].Backend!.Handlers);
@@ -144,7 +144,7 @@ public sealed class RecordOfADaemon : IDisposable
         node.AddForeignBackend(0, 5, "/dev/other", "alive");
         var record = NewRecord(restore: true);
         Assert.Equal(1, new Reconciler(node, record, _logger).Pass(() => false));
-        Assert.Contains("backend 5 is '/dev/other' now and was '/dev/sdq'", _log.ToString());
+        Assert.Contains("backend 5 is '/dev/other' (file:/dev/other) now and was '/dev/sdq' (file:/dev/sdq): start that disk", _log.ToString());
         Assert.Empty(node.Execute(Operations.ListDevices, new ListRequest { All = true }));
     }
 
@@ -161,11 +161,11 @@ public sealed class RecordOfADaemon : IDisposable
         node.AddForeignBackend(0, 0, "/dev/sdb", alive);
         var record = NewRecord(restore: true);
         new Reconciler(node, record, _logger).Pass(() => false);
-        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", Backend = taken }}", node.Calls);
+        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", Backend = taken }}", node.Calls);
     }
 
     [Fact]
-    public void A_disk_without_a_file_is_restored_with_its_last_size_and_devices_follow()
+    public void A_disk_without_a_file_is_restored_with_its_last_size_and_its_devices_fail_because_its_data_is_gone()
     {
         var recorded = Recorded(new ListedNode(), NewRecord());
         recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
@@ -179,8 +179,11 @@ public sealed class RecordOfADaemon : IDisposable
         var record = NewRecord(restore: true);
         Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(["memory:134217728", "/dev/sdb"], node.Execute(Operations.ListBackends, new ListRequest { All = true }).Select(b => b.Path));
-        Assert.Equal(["memory:134217728"], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendPath));
-        Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
+        StateEntry device = Assert.Single(record.Entries, e => e.Device is not null);
+        Assert.Equal("memory:134217728", device.Device!.BackendPath);
+        Assert.Contains("backend 0 ('memory:134217728'), was in memory and began anew", device.Failed);
+        Assert.Contains("was in memory and began anew", NewRecord(restore: true).Entries.Single(e => e.Device is not null).Failed);
+        Assert.Single(record.Entries, entry => entry.IsPending);
     }
 
     [Fact]
@@ -221,6 +224,7 @@ public sealed class RecordOfADaemon : IDisposable
     [InlineData("""{"version":2,"entries":[{"transport":{"region":"/r"}}]}""", "host")]
     [InlineData("""{"version":2,"entries":[{"transport":{"region":"/r","host":"a"},"backend":{"region":"/r","backend_id":0,"path":"/d","handlers":1,"read_only":false,"engine":"auto"}}]}""", "entry 0 is 2 things")]
     [InlineData("""{"version":2,"entries":[],"more":1}""", "more")]
+    [InlineData("""{"version":2,"entries":[{"deaths":-1,"transport":{"region":"/r","host":"a"}}]}""", "entry 0 has -1 deaths")]
     [InlineData("""{"version":2,"version":2,"entries":[]}""", "is not right")]
     public void A_state_file_that_is_not_right_is_refused_by_name(string text, string reason)
     {

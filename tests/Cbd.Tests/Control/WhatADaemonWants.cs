@@ -20,10 +20,10 @@ public sealed class WhatADaemonWants : IDisposable
     private StateRecord NextRecord(bool restore = true)
     {
         var file = new StateFile(_directory.Path);
-        return new StateRecord(file, _logger, [.. file.Read().Select(entry => entry with { IsHeld = !restore })]);
+        return new StateRecord(file, _logger, [.. file.Read().Select(entry => entry with { Held = restore ? null : "not now" })]);
     }
 
-    private static void StartTwoDevices(IControl daemon)
+    private static void StartTwoDevices(RecordingControl daemon)
     {
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
@@ -32,7 +32,7 @@ public sealed class WhatADaemonWants : IDisposable
         daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1 });
     }
 
-    private static IEnumerable<string> Names(IControl node) =>
+    private static IEnumerable<string> Names(ListedNode node) =>
         node.Execute(Operations.ListDevices, new ListRequest()).Select(d => $"{d.Name} on {d.BackendId}");
 
     [Fact]
@@ -146,10 +146,10 @@ public sealed class WhatADaemonWants : IDisposable
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdx" });
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "cbd1" }));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
-        Assert.Contains("'cbd1' belongs to the device on backend 1 ('/dev/sdb')", refused.Message);
-        daemon.Execute(Operations.ForgetDevice, new ForgetRequest { Name = "cbd1" });
+        Assert.Contains("device cbd1 is wanted already, and not the same: it is on backend 1 ('/dev/sdb'), and backend 0 ('/dev/sdx') is asked for", refused.Message);
+        daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = "cbd1" });
         Assert.Equal("cbd1", daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "cbd1" }).Name);
-        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => daemon.Execute(Operations.ForgetDevice, new ForgetRequest { Name = "cbd7" })).Kind);
+        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = "cbd7" })).Kind);
     }
 
     [Fact]
@@ -259,9 +259,9 @@ public sealed class WhatADaemonWants : IDisposable
         Assert.Equal(("cbd1", "acknowledged writes may be lost"), (failed.Name, failed.Reason));
         // Not even by a verb that asks for the same: it is stopped first.
         var daemon = new RecordingControl(node, record);
-        var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1 }));
-        Assert.Contains("device 'cbd1' has failed: acknowledged writes may be lost", refused.Message);
-        daemon.Execute(Operations.ForgetDevice, new ForgetRequest { Name = "cbd1" });
+        var refused = Assert.Throws<FailedThingException>(() => daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1 }));
+        Assert.Contains("device cbd1 has failed: acknowledged writes may be lost", refused.Message);
+        daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = "cbd1" });
         Assert.Equal(4, NextRecord().Entries.Count);
     }
 
@@ -332,5 +332,257 @@ public sealed class WhatADaemonWants : IDisposable
             Operations.StartDevice.Check(start);
         else
             Assert.Contains($"'{name}'", Assert.Throws<CbdException>(() => Operations.StartDevice.Check(start)).Message);
+    }
+
+    [Fact]
+    public void Is_found_by_its_disk_under_whichever_id_and_path_that_is_served_now()
+    {
+        var first = new ListedNode();
+        first.AddForeignBackend(0, 5, "/dev/sdq", "alive");
+        var recorded = new RecordingControl(first, NextRecord());
+        recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        recorded.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 5 });
+
+        var node = new ListedNode();
+        node.Identities["/dev/disk/by-id/q"] = "file:/dev/sdq";
+        node.AddForeignBackend(0, 5, "/dev/other", "alive");
+        node.AddForeignBackend(0, 7, "/dev/disk/by-id/q", "alive");
+        var record = NextRecord();
+        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Equal(["cbd0 on 7"], Names(node));
+        Assert.Equal((7, "/dev/disk/by-id/q"), (record.Entries[1].Device!.BackendId, record.Entries[1].Device!.BackendPath));
+    }
+
+    [Fact]
+    public void Waits_while_another_file_is_in_its_disks_place_and_names_the_verb_that_confirms_it()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        node.Identities["/dev/sda"] = "file:another";
+        var record = NextRecord();
+        using var reconciler = new Reconciler(node, record, _logger);
+        Assert.Equal(2, reconciler.Pass(() => false));
+        Assert.Equal(["cbd1 on 0"], Names(node));
+        WantedThing waiting = new WantedList(node, record).Describe().Single(t => t.Kind == WantedThing.Backend && t.Name == "/dev/sda");
+        Assert.Equal(WantedThing.Waiting, waiting.State);
+        Assert.Contains("'/dev/sda' is another disk (file:another) than the one that is wanted (file:/dev/sda)", waiting.Reason);
+        // The disk is back: so is the device.
+        node.Identities.Clear();
+        Assert.Equal(0, reconciler.Pass(() => false));
+        Assert.Equal(["cbd0 on 1", "cbd1 on 0"], Names(node).Order());
+    }
+
+    [Fact]
+    public void Does_not_go_on_another_region_until_a_verb_confirms_it()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode { Uuid = Guid.NewGuid() };
+        var record = NextRecord();
+        using var reconciler = new Reconciler(node, record, _logger);
+        Assert.Equal(5, reconciler.Pass(() => false));
+        WantedThing transport = new WantedList(node, record).Describe()[0];
+        Assert.Equal(WantedThing.Failed, transport.State);
+        Assert.Contains($"has the uuid {node.Uuid}", transport.Reason);
+        Assert.Empty(node.Execute(Operations.ListTransports, new ControlRequest()));
+
+        new RecordingControl(node, record).Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        Assert.Equal(node.Uuid, record.Entries[0].Transport!.Uuid);
+        Assert.Equal(0, reconciler.Pass(() => false));
+        Assert.Equal(node.Uuid, NextRecord().Entries[0].Transport!.Uuid);
+    }
+
+    [Theory]
+    [InlineData("/r", false)]
+    [InlineData("/dev/shm/cbd-no-such-region", true)]
+    public void Takes_another_region_after_a_boot_where_memory_cannot_survive_one(string region, bool mayDiffer)
+    {
+        var recorded = new TransportEntry { Region = region, Host = "alpha", Uuid = Guid.NewGuid(), BootId = Guid.NewGuid() };
+        var options = new RegisterTransportOptions { Host = "alpha", Path = region };
+        Assert.Equal(mayDiffer ? null : recorded.Uuid, Reconciler.Expecting(options, recorded).RegionUuid);
+        // In the same boot nothing can have taken its place.
+        Assert.Equal(recorded.Uuid, Reconciler.Expecting(options, recorded with { BootId = Cbd.Memory.ProcessIdentity.BootId }).RegionUuid);
+    }
+
+    [Fact]
+    public void Formats_an_empty_region_again_only_if_it_was_told_to_and_with_the_same_geometry()
+    {
+        var options = new RegisterTransportOptions { Host = "alpha", Path = "/r", FormatIfEmpty = true, SizeBytes = 64 << 20, Hosts = 4, PayloadCrc = false };
+        new RecordingControl(new ListedNode(), NextRecord()).Execute(Operations.RegisterTransport, options);
+        var node = new ListedNode();
+        new Reconciler(node, NextRecord(), _logger).Pass(() => false);
+        Assert.Equal([$"{options with { RegionUuid = node.Uuid }}"], node.Calls);
+    }
+
+    [Fact]
+    public void Is_what_an_operator_gets_who_repeats_the_verbs_after_a_restart()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
+        var daemon = new RecordingControl(node, record);
+        var calls = node.Calls.Count;
+        StartTwoDevices(daemon);
+        Assert.Equal(calls, node.Calls.Count);
+        Assert.Equal(5, record.Entries.Count);
+        // Once: another start is another device.
+        Assert.Equal("cbd2", daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0 }).Name);
+    }
+
+    [Fact]
+    public void Keeps_its_options_until_its_next_start_when_a_verb_asks_for_others()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        new Reconciler(node, record, _logger).Pass(() => false);
+        var daemon = new RecordingControl(node, record);
+        Assert.Equal(0, daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Handlers = 4 }).BackendId);
+        Assert.Contains("backend on /dev/sda runs with the options of the record", _log.ToString());
+        Assert.Equal(4, NextRecord().Entries[1].Backend!.Handlers);
+        Assert.Equal("file:/dev/sda", NextRecord().Entries[1].Backend!.DiskIdentity);
+    }
+
+    public static TheoryData<string> Others => ["read-only", "address", "backend"];
+
+    [Theory]
+    [MemberData(nameof(Others))]
+    public void Is_not_another_thing_of_the_same_name(string what)
+    {
+        var before = new RecordingControl(new ListedNode(), NextRecord());
+        StartTwoDevices(before);
+        before.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "data" });
+        var node = new ListedNode();
+        var record = NextRecord();
+        new Reconciler(node, record, _logger).Pass(() => false);
+        var daemon = new RecordingControl(node, record);
+        var start = new StartDeviceOptions { Backend = what == "backend" ? 1 : 0, Name = "data", ReadOnly = what == "read-only", Nbd = what == "address" ? "tcp:127.0.0.1:9" : null };
+        var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartDevice, start));
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.StartsWith($"device data is wanted already, and not the same: {(what == "backend" ? "it is on backend 0" : what == "address" ? "the address" : what)}", refused.Message);
+        Assert.Equal(3, node.Execute(Operations.ListDevices, new ListRequest()).Count);
+    }
+
+    [Fact]
+    public void Of_a_run_line_is_held_without_the_line_and_joined_with_it()
+    {
+        var first = new RecordingControl(new ListedNode(), NextRecord(), isRun: true);
+        StartTwoDevices(first);
+        Assert.All(NextRecord().Entries, entry => Assert.True(entry.FromRun));
+
+        // As a container starts again with all lines but that of the second device.
+        var node = new ListedNode();
+        var file = new StateFile(_directory.Path);
+        var record = new StateRecord(file, _logger, [.. file.Read().Select(e => e with { Held = "not a line now" })]);
+        using var reconciler = new Reconciler(node, record, _logger);
+        Assert.Equal(0, reconciler.Pass(() => false));
+        Assert.Empty(node.Calls);
+        var run = new RecordingControl(node, record, isRun: true);
+        run.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        Assert.Equal(0, run.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }).BackendId);
+        Assert.Equal("cbd0", run.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0 }).Name);
+        Assert.Equal(["cbd0 on 0"], Names(node));
+        Assert.Equal([WantedThing.Running, WantedThing.Running, WantedThing.Held, WantedThing.Running, WantedThing.Held], new WantedList(node, record).Describe().Select(t => t.State));
+        Assert.Equal(5, NextRecord().Entries.Count(e => e.FromRun == true));
+        // A verb that asks for it makes it its own.
+        new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" });
+        Assert.Equal(4, NextRecord().Entries.Count(e => e.FromRun == true));
+    }
+
+    [Fact]
+    public void Is_not_left_with_its_transport_while_it_is_away()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        var daemon = new RecordingControl(node, record);
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.UnregisterTransport, new TransportTarget()));
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.StartsWith("backend on /dev/sda, backend on /dev/sdb, device cbd0, device cbd1 are wanted on '/r'", refused.Message);
+        foreach (string name in (string[])["cbd0", "cbd1"])
+            daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = name });
+        foreach (string disk in (string[])["/dev/sda", "/dev/sdb"])
+            daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = disk });
+        daemon.Execute(Operations.UnregisterTransport, new TransportTarget());
+        Assert.Empty(NextRecord().Entries);
+    }
+
+    [Fact]
+    public void Can_be_given_up_when_its_region_is_missing()
+    {
+        new RecordingControl(new ListedNode(), NextRecord()).Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = "/other" })).Kind);
+        daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = "/r" });
+        Assert.Empty(NextRecord().Entries);
+    }
+
+    [Fact]
+    public async Task Is_started_once_when_a_verb_asks_for_what_is_being_started()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        using var begun = new ManualResetEventSlim();
+        using var goOn = new ManualResetEventSlim();
+        using var reconciler = new Reconciler(
+            new InterceptedControl(node, request =>
+            {
+                if (request is StartBackendOptions { Path: "/dev/sda" })
+                {
+                    begun.Set();
+                    goOn.Wait();
+                }
+
+                return request;
+            }), record, _logger);
+        reconciler.Start();
+        begun.Wait(TestContext.Current.CancellationToken);
+        var verb = Task.Run(() => new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }).BackendId, TestContext.Current.CancellationToken);
+        await Task.Delay(50, TestContext.Current.CancellationToken);
+        Assert.False(verb.IsCompleted);
+        goOn.Set();
+        int id = await verb;
+        Assert.Equal("/dev/sda", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest()), b => b.BackendId == id).Path);
+        Assert.Single(node.Execute(Operations.ListBackends, new ListRequest()), b => b.Path == "/dev/sda");
+    }
+
+    [Theory]
+    [InlineData("same", "same", null)]
+    [InlineData("id", "same", "its machine id is ")]
+    [InlineData("same", "uuid", "its hardware has the uuid ")]
+    [InlineData("none", "same", null)]
+    [InlineData("uninitialized", "none", null)]
+    public void Is_another_machines_if_a_value_that_is_known_of_both_differs(string id, string uuid, string? difference)
+    {
+        const string Same = "0123456789abcdef0123456789abcdef", Other = "ffffffff89abcdef0123456789abcdef";
+        Write("here/etc/machine-id", Same + "\n");
+        Write("here/sys/class/dmi/id/product_uuid", "01234567-89ab-cdef-0123-456789abcdef\n");
+        if (id != "none")
+            Write("there/etc/machine-id", id == "same" ? Same : id == "id" ? Other : "uninitialized\n");
+        if (uuid != "none")
+            Write("there/sys/class/dmi/id/product_uuid", uuid == "same" ? "01234567-89AB-CDEF-0123-456789ABCDEF\n" : "ffffffff-89ab-cdef-0123-456789abcdef\n");
+        string? found = MachineIdentity.Read(_directory.File("here")).FindDifference(MachineIdentity.Read(_directory.File("there")));
+        if (difference is null)
+            Assert.Null(found);
+        else
+            Assert.StartsWith(difference, found);
+
+        void Write(string path, string text)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(_directory.File(path))!);
+            File.WriteAllText(_directory.File(path), text);
+        }
+    }
+
+    [Fact]
+    public void Says_which_machine_wrote_it()
+    {
+        var machine = new MachineIdentity { MachineId = "0123456789abcdef0123456789abcdef" };
+        new StateFile(_directory.Path, machine).Write([]);
+        var file = new StateFile(_directory.Path);
+        Assert.Empty(file.Read());
+        Assert.Equal(machine, file.Writer);
     }
 }

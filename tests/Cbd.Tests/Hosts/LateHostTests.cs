@@ -80,7 +80,7 @@ public sealed class A_host_that_wakes_up_late
         _late.Tracker.OwnHost = -1;
         _late.Tracker.OwnHostHasStopped = false;
         var again = new HostRegistration<ArrayMemory, SafePolicy>(
-            _late.Memory, _region.Geometry, TestRegion.Identity("late") with { BootId = TestRegion.OtherBootId }, _late.Locks, _late.Tracker, _late.Clearing);
+            _late.Memory, _region.Geometry, TestRegion.Identity("late") with { BootId = TestRegion.OtherBootId, HostUuid = Guid.NewGuid() }, _late.Locks, _late.Tracker, _late.Clearing);
         _late.StepUntil(now => again.Step(now) == StepResult.Done);
         Assert.True(again.Claim!.Epoch > oldEpoch || again.Claim.Host != oldId);
         var backends = new BackendRegistry<ArrayMemory, SafePolicy>(_late.Memory, again.Claim, _late.Tracker);

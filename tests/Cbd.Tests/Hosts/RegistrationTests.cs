@@ -71,6 +71,72 @@ public sealed class Registering_a_host
         Assert.InRange(again.NowMs, HostIdentity.DefaultDeadMs, 2 * HostIdentity.DefaultDeadMs);
     }
 
+    /// <summary>Two machines with one state directory: what stands still under the own uuid would count as dead.</summary>
+    [Fact]
+    public void Refuses_its_own_uuid_while_it_beats_on_another_machine()
+    {
+        var region = new TestRegion();
+        TestHost twin = region.Host(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId }).Register();
+        TestHost second = region.Host("b");
+        string refused = "";
+        for (int beat = 0; refused.Length == 0 && beat < 100; beat++)
+        {
+            Assert.True(twin.Claim.Beat());
+            try
+            {
+                Assert.Equal(StepResult.Again, second.Registration.Step(second.NowMs += HostIdentity.DefaultBeatMs));
+            }
+            catch (CbdException e)
+            {
+                refused = e.Message;
+            }
+        }
+
+        Assert.Equal($"host uuid {TestRegion.OwnUuid} is in use: host 0 ('a') beats with it on another machine, so the state directory of one is a copy of the other's: remove 'host-uuid' from this one's, if this is the copy, and start cbdd again", refused);
+        Assert.Equal(ClaimState.Free, region.HostWord(1).State);
+        Assert.Equal(ClaimState.Active, region.HostWord(0).State);
+    }
+
+    [Fact]
+    public void Of_two_that_register_with_one_uuid_on_two_machines_one_becomes_active()
+    {
+        var region = new TestRegion();
+        TestHost a = region.Host("a"), b = region.Host(TestRegion.Identity("b") with { BootId = TestRegion.OtherBootId });
+        int refused = 0;
+        bool isDone = false;
+        for (int step = 0; step < 200 && !(isDone && refused == 1); step++)
+        {
+            foreach (TestHost host in (TestHost[])[a, b])
+            {
+                try
+                {
+                    if (host.Registration.Claim is { } claim)
+                        Assert.True(claim.Beat());
+                    else
+                        isDone |= host.Registration.Step(host.NowMs += HostIdentity.DefaultBeatMs / 2) == StepResult.Done;
+                }
+                catch (CbdException e)
+                {
+                    Assert.Contains("host uuid", e.Message, StringComparison.Ordinal);
+                    refused++;
+                }
+            }
+        }
+
+        Assert.True(isDone);
+        Assert.InRange(refused, 1, 200);
+        Assert.Single((ClaimState[])[region.HostWord(0).State, region.HostWord(1).State], ClaimState.Active);
+    }
+
+    [Fact]
+    public void Waits_a_dead_time_for_its_own_uuid_after_a_reboot_under_another_name()
+    {
+        var region = new TestRegion();
+        region.Host(TestRegion.Identity("before") with { BootId = TestRegion.OtherBootId }).Register();
+        TestHost again = region.Host("after").Register();
+        Assert.InRange(again.NowMs, HostIdentity.DefaultDeadMs, 2 * HostIdentity.DefaultDeadMs);
+    }
+
     [Fact]
     public void Refuses_a_name_whose_host_is_not_proven_dead()
     {
@@ -215,6 +281,13 @@ public sealed class Judging_who_lives
         return (region.Host("me").Register(), observed);
     }
 
+    /// <summary>An earlier life of the observer, which only looks: it does not register while that life may be one.</summary>
+    private static (TestHost Observer, TestHost Other) Lives()
+    {
+        var region = new TestRegion();
+        return (region.Host("me"), region.Host(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId }).Register());
+    }
+
     private static Liveness Watch(TestHost observer, TestHost other, int beats, bool beating, int gapMs = 1000)
     {
         for (int beat = 0; beat < beats; beat++)
@@ -264,7 +337,7 @@ public sealed class Judging_who_lives
         // Ids come from the region.
         Assert.False(observer.Tracker.IsSilent(ushort.MaxValue, epoch));
         Assert.False(observer.Tracker.IsSilent(-1, epoch));
-        (observer, other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });
+        (observer, other) = Lives();
         Watch(observer, other, 11, beating: false);
         Assert.False(observer.Tracker.IsSilent(other.Id, other.Claim.Epoch), "proven dead");
     }
@@ -272,7 +345,7 @@ public sealed class Judging_who_lives
     [Fact]
     public void Our_own_uuid_under_another_boot_is_dead_after_a_dead_time()
     {
-        (TestHost observer, TestHost other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });
+        (TestHost observer, TestHost other) = Lives();
         Assert.NotEqual(Liveness.Dead, Watch(observer, other, 9, beating: false));
         Assert.Equal(Liveness.Dead, Watch(observer, other, 2, beating: false));
     }
@@ -280,7 +353,7 @@ public sealed class Judging_who_lives
     [Fact]
     public void A_clone_with_our_uuid_that_beats_is_alive()
     {
-        (TestHost observer, TestHost other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });
+        (TestHost observer, TestHost other) = Lives();
         Assert.Equal(Liveness.Alive, Watch(observer, other, 30, beating: true));
     }
 
@@ -295,7 +368,7 @@ public sealed class Judging_who_lives
     [Fact]
     public void An_observer_that_slept_accuses_nobody()
     {
-        (TestHost observer, TestHost other) = Pair(TestRegion.Identity("a") with { BootId = TestRegion.OtherBootId });
+        (TestHost observer, TestHost other) = Lives();
         Watch(observer, other, 3, beating: true);
         Assert.Equal(Liveness.Alive, Watch(observer, other, 50, beating: false, gapMs: 60_000));
         Assert.Equal(Liveness.Dead, Watch(observer, other, 10, beating: false, gapMs: 1000));

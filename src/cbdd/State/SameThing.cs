@@ -1,0 +1,60 @@
+namespace Cbd.Programs.Daemon.State;
+
+/// <summary>Whether two entries of a record are of one thing: what makes it that thing, and what is only an option of it.</summary>
+internal static class SameThing
+{
+    /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
+    public static bool IsSamePath(string a, string b) =>
+        a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
+
+    /// <summary>What is asked for without a name, or with one that nothing has, is this thing.</summary>
+    public static bool Matches(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    {
+        ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
+        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && IsSamePath(a.Path, b.Path),
+        ({ Device: { } a }, { Device: { } b }) => (b.Name is null || b.Name == a.Name) && FindDifference(a, b) is null,
+        _ => false,
+    };
+
+    /// <summary>Throws Busy, with both, if what has the name that is asked for is another thing.</summary>
+    public static void Check(StateEntry entry, StateEntry wanted)
+    {
+        var difference = (entry, wanted) switch
+        {
+            ({ Backend: { } a }, { Backend: { } b }) => Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
+            ({ Device: { } a }, { Device: { } b }) => FindDifference(a, b),
+            _ => null,
+        };
+        if (difference is not null)
+            throw new CbdException(CbdErrorKind.Busy, $"{entry} is wanted already, and not the same: {difference}: stop it first ({(entry.Device is null ? $"backend-stop -b {entry.Backend!.Path}" : $"dev-stop -d {entry.Device.Name}")}){(entry.Device is null ? "" : ", or give another --name")}");
+    }
+
+    /// <summary>The entry with the options of what is asked for; what makes it this thing stays.</summary>
+    public static StateEntry WithOptions(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    {
+        ({ Transport: { } a }, { Transport: { } b }) => entry with { Transport = b with { Uuid = a.Uuid, BootId = a.BootId } },
+        ({ Backend: { } a }, { Backend: { } b }) => entry with { Backend = b with { BackendId = a.BackendId, DiskIdentity = a.DiskIdentity } },
+        ({ Device: { } a }, { Device: { } b }) => entry with { Device = b with { BlkdevId = a.BlkdevId, Name = a.Name, BackendId = a.BackendId, BackendPath = a.BackendPath, DiskIdentity = a.DiskIdentity } },
+        _ => entry,
+    };
+
+    private static string? FindDifference(DeviceEntry a, DeviceEntry b) =>
+        Differ("the region", a.Region, b.Region)
+        ?? (a.BackendId == b.BackendId && IsSamePath(a.BackendPath, b.BackendPath) ? null
+            : $"it is on backend {a.BackendId} ('{a.BackendPath}'), and backend {b.BackendId} ('{b.BackendPath}') is asked for")
+        ?? Differ("read-only", a.ReadOnly, b.ReadOnly)
+        ?? Differ("the address", a.Nbd, b.Nbd)
+        ?? Differ("the attachment", a.Attach, b.Attach)
+        ?? Differ("TLS", a.Tls?.Describe(), b.Tls?.Describe());
+
+    private static string? Differ<T>(string what, T a, T b) =>
+        Equals(a, b) ? null : $"{what} is {Word(a)} there, and {Word(b)} is asked for";
+
+    private static string Word<T>(T value) => value switch
+    {
+        null => "the default",
+        true => "on",
+        false => "off",
+        _ => $"'{value}'",
+    };
+}
