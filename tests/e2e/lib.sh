@@ -45,10 +45,10 @@ remove_loops() {
     local file pid link
     for pid in "${others[@]}" "${pids[@]}" "${murdered[@]}"; do
         for file in /sys/block/loop*/loop/backing_file; do
-            if [ -n "$pid" ] && grep -q "^/cbd.*\.cbdd-$pid-" "$file" 2>/dev/null; then
+            if [ -n "$pid" ] && grep -q "^/.*\.cbdd-$pid-" "$file" 2>/dev/null; then
                 file=${file%/loop/backing_file}
                 losetup -d "/dev/${file##*/}"
-                for link in /dev/cbd*; do [ "$(readlink "$link")" != "/dev/${file##*/}" ] || rm -f "$link"; done
+                for link in /dev/cbd* /dev/cbd/*; do [ "$(readlink "$link")" != "/dev/${file##*/}" ] || rm -f "$link"; done
             fi
         done
     done
