@@ -12,6 +12,12 @@ internal interface INode : IControl, IDisposable
     /// </summary>
     void LeaveBackend(int transport, int backend);
 
+    /// <summary>Whether a disk is, or lies on, that node of this machine's kernel.</summary>
+    bool LiesOn(string disk, string node);
+
+    /// <summary>Devices with these names, and no others, are wanted as devices of this machine's kernel, running or not.</summary>
+    void KeepNames(IReadOnlyCollection<string> names);
+
     IReadOnlyList<TransportDescription> ListTransports() => Execute(Operations.ListTransports, new ControlRequest());
 
     /// <summary>The last events of the channels of which this host has a side.</summary>

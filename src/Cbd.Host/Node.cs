@@ -123,6 +123,10 @@ internal sealed class Node : INode
 
     public void LeaveBackend(int transport, int backend) => Find(transport).Backends.Stop(backend, force: true, leaves: true);
 
+    public bool LiesOn(string disk, string node) => _kernel?.LiesOn(disk, node) ?? false;
+
+    public void KeepNames(IReadOnlyCollection<string> names) => _kernel?.KeepNames(names, _options.StateDirectory);
+
     /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).Backends.Clear(backend, force, fenced);
 
@@ -163,8 +167,11 @@ internal sealed class Node : INode
         }
 
         _kernel.CleanUp(Log);
-        return transport.Devices.Start(request with { Nbd = null }, name.Of, device => _kernel.Open(
-            kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Log = Log }));
+        return transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
+        {
+            _kernel.ReserveName(device!, _options.StateDirectory);
+            return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Log = Log });
+        });
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
@@ -230,7 +237,8 @@ internal sealed class Node : INode
             }
         }
 
-        private bool TryTakeDefault(string name) => !(_node._options.IsNameReserved?.Invoke(name) ?? false) && TryTake(name);
+        private bool TryTakeDefault(string name) =>
+            !(_node._options.IsNameReserved?.Invoke(name) ?? false) && !(_node._kernel?.IsNameWanted(name, _node._options.StateDirectory) ?? false) && TryTake(name);
 
         public void Dispose()
         {

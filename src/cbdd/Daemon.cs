@@ -64,7 +64,16 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             context.Cancel = true;
             reconciler.Wake();
         });
-        var recording = new RecordingControl(node, record) { IsStarting = true, Moved = reconciler.Wake };
+        node.KeepNames(record.KernelNames());
+        var recording = new RecordingControl(node, record)
+        {
+            IsStarting = true,
+            Moved = () =>
+            {
+                reconciler.Wake();
+                node.KeepNames(record.KernelNames());
+            },
+        };
         var gate = new CheckedControl(recording);
         try
         {
@@ -85,11 +94,11 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         catch (CbdException)
         {
             reconciler.End();
-            Drain(node);
+            Draining.Drain(node, _logger);
             throw;
         }
 
-        return Drain(node) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+        return Draining.Drain(node, _logger) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
     }
 
     /// <summary>
@@ -135,53 +144,6 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         if (options.NoRestore && entries.Count > 0)
             _logger.LogWarning("the record '{Record}' has {Count} things of an earlier run, which are kept and not started, because of --no-restore: see cbdctrl wait", file.FilePath, entries.Count);
         return record;
-    }
-
-    /// <summary>
-    /// Stops devices, then backends, then leaves the transports, so that every entry is free again. The record keeps
-    /// them: they are what --restore starts again. True if all of it went.
-    /// </summary>
-    private bool Drain(INode node)
-    {
-        var isClean = true;
-        foreach (var transport in node.ListTransports())
-        {
-            var id = transport.TransportId;
-            var own = new ListRequest { Transport = id };
-            foreach (var device in Try(() => node.Execute(Operations.ListDevices, own), ref isClean) ?? [])
-            {
-                var stop = new StopRequest { Transport = id, Id = device.BlkdevId, Force = true };
-                isClean &= Try($"device {device.BlkdevId}", () => node.Execute(Operations.StopDevice, stop).ThrowIfStopping());
-            }
-
-            foreach (var backend in Try(() => node.Execute(Operations.ListBackends, own), ref isClean) ?? [])
-                isClean &= Try($"backend {backend.BackendId}", () => node.LeaveBackend(id, backend.BackendId));
-            isClean &= Try($"transport {id}", () => node.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
-        }
-
-        return isClean;
-    }
-
-    private bool Try(string what, Action stop)
-    {
-        try
-        {
-            stop();
-            return true;
-        }
-        catch (CbdException e)
-        {
-            _logger.LogError("{What} is not stopped: {Reason}", what, e.Message);
-            return false;
-        }
-    }
-
-    private T? Try<T>(Func<T> list, ref bool isClean)
-        where T : class
-    {
-        T? items = null;
-        isClean &= Try("a list", () => items = list());
-        return items;
     }
 
     private static SocketGroup FindGroup(string name)

@@ -62,11 +62,12 @@ class Host:
     def run_dir(self):
         return os.path.join(self.home, "run")
 
-    def launch(self, *options):
-        """Starts the daemon and does not wait."""
+    def launch(self, *options, boot=None):
+        """Starts the daemon and does not wait. With a boot id's file, it takes that for its system's."""
+        elsewhere = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"', "sh", boot] if boot else []
         with open(os.path.join(self.home, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"), *options],
+                [*elsewhere, CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"), *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
         self.pids.append(self.process.pid)
 
@@ -83,8 +84,7 @@ class Host:
         self.launch(*options)
         self.ready()
         # What the record wants comes back while the daemon answers already; what cannot, the caller looks for itself.
-        if "--restore" in options:
-            self.try_ctl("wait", "--timeout", "20")
+        self.try_ctl("wait", "--timeout", "20")
 
     def try_ctl(self, *words):
         """(exit code, stdout, stderr) of a verb."""
@@ -223,7 +223,7 @@ class World:
             process.wait()
         for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids]):
             subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL, check=False)
-            for link in glob.glob("/dev/cbd*"):
+            for link in glob.glob("/dev/cbd*") + glob.glob("/dev/cbd/*"):
                 if os.path.islink(link) and os.readlink(link) == loop:
                     os.unlink(link)
         if kind is not None and not issubclass(kind, KeyboardInterrupt):

@@ -3,6 +3,7 @@
 torture backend-kills --cycles N      kill -9 of the disk's daemon under load on ext4
 torture device-kills --cycles N       kill -9 of the device's daemon
 torture power-cuts-bare --cuts N      the same disk and load without CBD, to compare with
+torture boots --boots N               three hosts killed and started in any order: names lead to their disks
 torture mixed --minutes N             random faults of all kinds
 torture power-cuts --cuts N           the disk's writes recorded, and cut anywhere
 torture hostile --minutes N           a peer that rewrites the region
@@ -18,6 +19,7 @@ import sys
 import time
 
 import backend_kills
+import boots
 import device_kills
 import hostile
 import hosts
@@ -29,6 +31,7 @@ MINUTES = ("mixed", "hostile")
 MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
+    "boots": ("boots", 26, "boots", boots.run),
     "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
     "mixed": ("minutes", 10, "minutes", mixed.run),
     "hostile": ("minutes", 10, "minutes", hostile.run),

@@ -64,6 +64,18 @@ internal sealed class KernelExports : IKernelExports
     /// <inheritdoc/>
     public void RefuseStacked(string path, Guid region) => StackedDisk.Refuse(path, region, _places);
 
+    /// <inheritdoc/>
+    public bool LiesOn(string path, string node) => StackedDisk.LiesOn(path, node);
+
+    /// <inheritdoc/>
+    public bool IsNameWanted(string name, string owner) => new NameReservations(_places, owner).OtherOwnerOf(name) is not null;
+
+    /// <inheritdoc/>
+    public void ReserveName(string name, string owner) => new NameReservations(_places, owner).Reserve(name);
+
+    /// <inheritdoc/>
+    public void KeepNames(IReadOnlyCollection<string> names, string owner) => new NameReservations(_places, owner).Keep(names);
+
     private IAttachKind? Find(string name) => _kinds.FirstOrDefault(kind => kind.Name == name);
 
     private string Best() => _kinds.FirstOrDefault(kind => kind.IsAvailable(out _)) is { } best ? best.Name : "NBD over a socket";

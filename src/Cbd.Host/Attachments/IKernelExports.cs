@@ -25,6 +25,20 @@ internal interface IKernelExports
 
     /// <summary>Throws Invalid if the path is, or lies on, a device of that region on this machine.</summary>
     void RefuseStacked(string path, Guid region);
+
+    /// <summary>Whether a disk is, or lies on, that node of the kernel.</summary>
+    bool LiesOn(string path, string node);
+
+    /// <summary>Whether another daemon of this machine wants a device of that name, running or not.</summary>
+    /// <param name="name">The name.</param>
+    /// <param name="owner">State directory of this daemon.</param>
+    bool IsNameWanted(string name, string owner);
+
+    /// <summary>Wants a name for this daemon, also while it does not run. Throws Busy if another one wants it.</summary>
+    void ReserveName(string name, string owner);
+
+    /// <summary>Wants these names and no others.</summary>
+    void KeepNames(IReadOnlyCollection<string> names, string owner);
 }
 
 /// <summary>What a device is attached with.</summary>

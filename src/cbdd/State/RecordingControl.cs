@@ -51,6 +51,8 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             return (TAnswer)(object)Done.Instance;
         }
 
+        if (isRun)
+            RefuseWordsOfTheMoment(request);
         if (!s_recorded.Contains(operation))
             return inner.Execute(operation, request);
         // After tp-unreg nobody knows any more which region it was.
@@ -143,11 +145,35 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         where TRequest : ControlRequest => request switch
         {
             // A verb confirms whatever is there; a line of this run was written before.
-            RegisterTransportOptions options when isRun => (TRequest)(object)Reconciler.Expecting(options, entry.Transport!),
+            RegisterTransportOptions options when isRun => (TRequest)(object)Again(options, entry.Transport!),
             StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name }),
             StartBackendOptions { Backend: null } options when FindLeft(options, entry.Backend!) is { } left => (TRequest)(object)(options with { Backend = left }),
             _ => request,
         };
+
+    /// <summary>
+    /// A line that formats did so when the record got its region: it is not formatted again, unless it was in memory and a boot took it.
+    /// </summary>
+    private static RegisterTransportOptions Again(RegisterTransportOptions options, TransportEntry recorded)
+    {
+        var expecting = Reconciler.Expecting(options, recorded);
+        return !options.Format || recorded.Uuid is null ? expecting
+            : expecting.RegionUuid is null ? expecting with { Format = false, FormatIfEmpty = true }
+            : new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = expecting.RegionUuid };
+    }
+
+    /// <summary>Words of the moment: said again at each start of a daemon, nobody would stand behind them.</summary>
+    private static void RefuseWordsOfTheMoment(ControlRequest request)
+    {
+        var word = request switch
+        {
+            RegisterTransportOptions { Force: true } or StopRequest { Force: true } or ClearRequest { Force: true } => "--force",
+            StartBackendOptions { Fenced: true } or ClearRequest { Fenced: true } => "--fenced",
+            _ => null,
+        };
+        if (word is not null)
+            throw Rules.Invalid($"{word} cannot be in a --run line, which is done again at each start: leave it out, and do that verb with cbdctrl");
+    }
 
     /// <summary>What a start of a thing that is there answers; null if it is not there after all.</summary>
     private object? AnswerOf(StateEntry entry)

@@ -267,6 +267,13 @@ internal sealed class StateRecord
         }
     }
 
+    /// <summary>Names of the devices that this machine's kernel gets, or may get.</summary>
+    public IReadOnlyCollection<string> KernelNames()
+    {
+        lock (_gate)
+            return [.. _entries.Where(e => e.Device is { Nbd: null, Attach: not AttachWords.None, Name: not null }).Select(e => e.Device!.Name!)];
+    }
+
     /// <summary>A device that is wanted and not there keeps its name.</summary>
     public bool IsNameReserved(string name)
     {

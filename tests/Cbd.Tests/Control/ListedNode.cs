@@ -62,6 +62,18 @@ internal sealed class ListedNode : INode
 
     public void LeaveBackend(int transport, int backend) => Call($"leave backend {transport} {backend}");
 
+    /// <summary>Disks that lie on nodes.</summary>
+    public HashSet<(string Disk, string Node)> Stacked { get; } = [];
+
+    /// <summary>Devices get nodes of the kernel, <c>/dev/loop</c> and their name.</summary>
+    public bool HasNodes { get; set; }
+
+    public bool LiesOn(string disk, string node) => Stacked.Contains((disk, node));
+
+    public void KeepNames(IReadOnlyCollection<string> names)
+    {
+    }
+
     public void Dispose() => Call("dispose");
 
     /// <summary>Of the regions that are registered from now on.</summary>
@@ -178,7 +190,7 @@ internal sealed class ListedNode : INode
             BackendId = options.Backend,
             Name = given,
             Address = name,
-            Node = "",
+            Node = HasNodes ? $"/dev/loop-{given}" : "",
             Alive = "alive",
             State = "running",
             Queues = options.Queues ?? 2,

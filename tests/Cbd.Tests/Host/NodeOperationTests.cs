@@ -139,5 +139,22 @@ public sealed class A_node : IDisposable
             if (Stacked is { } error)
                 throw error;
         }
+
+        public bool LiesOn(string path, string node) => false;
+
+        /// <summary>Names that other daemons want.</summary>
+        public HashSet<string> Wanted { get; } = [];
+
+        public bool IsNameWanted(string name, string owner) => Wanted.Contains(name);
+
+        public void ReserveName(string name, string owner)
+        {
+            if (Wanted.Contains(name))
+                throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' is wanted by another cbdd");
+        }
+
+        public void KeepNames(IReadOnlyCollection<string> names, string owner)
+        {
+        }
     }
 }

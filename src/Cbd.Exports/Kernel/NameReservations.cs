@@ -1,0 +1,96 @@
+using System.Text;
+using Cbd.Memory;
+using Microsoft.Win32.SafeHandles;
+
+namespace Cbd.Exports.Kernel;
+
+/// <summary>
+/// Names of devices that a daemon wants although it does not run, or has not attached them yet: <c>NAME.wanted</c> in the registry,
+/// with the state directory of that daemon. No other daemon of the machine gets such a name. A state directory that is gone wants
+/// nothing. Thread-safe.
+/// </summary>
+/// <param name="places">Where the registry is.</param>
+/// <param name="owner">State directory of this daemon.</param>
+internal sealed class NameReservations(AttachPlaces places, string owner)
+{
+    private const string Suffix = ".wanted";
+
+    /// <summary>Longest path of a state directory that is believed, bytes.</summary>
+    private const int MaxBytes = 4096;
+
+    /// <summary>Of all objects of this process: each lives for a moment.</summary>
+    private static readonly Lock s_gate = new();
+
+    /// <summary>The state directory of another daemon that wants the name; null if none does.</summary>
+    public string? OtherOwnerOf(string name) =>
+        OwnerIn(PathOf(name)) is { } found && found != owner && Directory.Exists(found) ? found : null;
+
+    /// <summary>Wants a name. Throws Busy if another daemon does. Without a registry to write to, nothing is reserved.</summary>
+    public void Reserve(string name)
+    {
+        lock (s_gate)
+        {
+            if (OtherOwnerOf(name) is { } other)
+                throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' is wanted by another cbdd of this machine, with the state directory '{other}': give another --name, or stop it there with dev-stop -d {name}");
+            Write(name);
+        }
+    }
+
+    /// <summary>Wants these names and no others.</summary>
+    public void Keep(IReadOnlyCollection<string> names)
+    {
+        lock (s_gate)
+        {
+            foreach (string file in KernelFiles.Entries(places.Registry).Where(file => file.EndsWith(Suffix, StringComparison.Ordinal)))
+            {
+                if (!names.Contains(file[..^Suffix.Length]) && OwnerIn(Path.Combine(places.Registry, file)) == owner)
+                    Try(() => File.Delete(Path.Combine(places.Registry, file)));
+            }
+
+            foreach (string name in names.Where(name => OtherOwnerOf(name) is null))
+                Write(name);
+        }
+    }
+
+    private void Write(string name)
+    {
+        if (OwnerIn(PathOf(name)) == owner)
+            return;
+        Try(() =>
+        {
+            Directory.CreateDirectory(places.Entries);
+            string draft = $"{PathOf(name)}.{Environment.ProcessId}";
+            File.WriteAllText(draft, owner + "\n");
+            File.Move(draft, PathOf(name), overwrite: true);
+        });
+    }
+
+    private string PathOf(string name) => Path.Combine(places.Registry, name + Suffix);
+
+    private static string? OwnerIn(string path)
+    {
+        // A FIFO or a link that somebody put there is no reservation.
+        if (FileStatus.TryGet(path, out FileStatus status) != 0 || status.Type != FileType.Regular || status.SizeBytes > MaxBytes)
+            return null;
+        string? found = null;
+        Try(() =>
+        {
+            using SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            var bytes = new byte[MaxBytes];
+            found = Encoding.UTF8.GetString(bytes, 0, RandomAccess.Read(file, bytes, 0)).TrimEnd('\n');
+        });
+        return string.IsNullOrEmpty(found) ? null : found;
+    }
+
+    private static void Try(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // A daemon that may not write there attaches nothing either.
+        }
+    }
+}
