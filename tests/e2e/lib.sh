@@ -48,7 +48,7 @@ remove_loops() {
             if [ -n "$pid" ] && grep -q "^/.*\.cbdd-$pid-" "$file" 2>/dev/null; then
                 file=${file%/loop/backing_file}
                 losetup -d "/dev/${file##*/}"
-                for link in /dev/cbd* /dev/cbd/*; do [ "$(readlink "$link")" != "/dev/${file##*/}" ] || rm -f "$link"; done
+                for link in /dev/cbd[0-9]* /dev/cbd/*; do [ "$(readlink "$link")" != "/dev/${file##*/}" ] || rm -f "$link"; done
             fi
         done
     done

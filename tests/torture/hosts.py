@@ -223,7 +223,7 @@ class World:
             process.wait()
         for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids]):
             subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL, check=False)
-            for link in glob.glob("/dev/cbd*") + glob.glob("/dev/cbd/*"):
+            for link in glob.glob("/dev/cbd[0-9]*") + glob.glob("/dev/cbd/*"):
                 if os.path.islink(link) and os.readlink(link) == loop:
                     os.unlink(link)
         if kind is not None and not issubclass(kind, KeyboardInterrupt):

@@ -34,6 +34,36 @@ internal sealed partial record AttachPlaces
     /// <summary>The link as udev names it, from <see cref="Nodes"/> on.</summary>
     internal static string RelativeLinkOf(string name) => DefaultPattern().IsMatch(name) ? name : $"{Given}/{name}";
 
+    /// <summary>Makes the link of a name. Another daemon may remove the directory, as an empty one, just before.</summary>
+    internal void MakeLink(string name, string node)
+    {
+        for (int tries = 0; ; tries++)
+        {
+            Directory.CreateDirectory(Path.GetDirectoryName(LinkOf(name))!);
+            try
+            {
+                File.CreateSymbolicLink(LinkOf(name), node);
+                return;
+            }
+            catch (DirectoryNotFoundException) when (tries < 10)
+            {
+            }
+        }
+    }
+
+    /// <summary>Removes the directory of names that users give, if none is left.</summary>
+    internal void RemoveEmpty()
+    {
+        try
+        {
+            Directory.Delete(Path.Combine(Nodes, Given));
+        }
+        catch (IOException)
+        {
+            // It is not there, or not empty.
+        }
+    }
+
     internal string LockOf(string name) => Path.Combine(Registry, $"{name}.lock");
 
     internal string EntryOf(string kernelName) => Path.Combine(Entries, kernelName);

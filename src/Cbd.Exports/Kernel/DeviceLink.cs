@@ -61,8 +61,7 @@ internal sealed class DeviceLink : IDisposable
             File.WriteAllText(_places.EntryOf(kernelName), $"{AttachPlaces.RelativeLinkOf(_name)} {_region:D}\n");
             if (new FileInfo(Path).LinkTarget is { } there && System.IO.Path.GetFileName(there) == kernelName)
                 return;
-            Directory.CreateDirectory(System.IO.Path.GetDirectoryName(Path)!);
-            File.CreateSymbolicLink(Path, node);
+            _places.MakeLink(_name, node);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

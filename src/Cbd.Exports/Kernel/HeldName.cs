@@ -92,6 +92,7 @@ internal sealed class HeldName : IDisposable
         if (new FileInfo(Link).LinkTarget is { } target && Path.GetFileName(target) == kernelName)
         {
             File.Delete(Link);
+            _places.RemoveEmpty();
             found = true;
         }
 
