@@ -40,12 +40,17 @@ internal static class SameThing
 
     private static string? FindDifference(DeviceEntry a, DeviceEntry b) =>
         Differ("the region", a.Region, b.Region)
-        ?? (a.BackendId == b.BackendId && IsSamePath(a.BackendPath, b.BackendPath) ? null
+        ?? (IsSameDisk(a, b) ? null
             : $"it is on backend {a.BackendId} ('{a.BackendPath}'), and backend {b.BackendId} ('{b.BackendPath}') is asked for")
         ?? Differ("read-only", a.ReadOnly, b.ReadOnly)
         ?? Differ("the address", a.Nbd, b.Nbd)
         ?? Differ("the attachment", a.Attach, b.Attach)
         ?? Differ("TLS", a.Tls?.Describe(), b.Tls?.Describe());
+
+    /// <summary>A backend that is not there now says nothing of its disk: its id has to do.</summary>
+    private static bool IsSameDisk(DeviceEntry a, DeviceEntry b) =>
+        a.DiskIdentity is { } known && b.DiskIdentity is { } asked ? known == asked
+        : a.BackendId == b.BackendId && (b.BackendPath.Length == 0 || IsSamePath(a.BackendPath, b.BackendPath));
 
     private static string? Differ<T>(string what, T a, T b) =>
         Equals(a, b) ? null : $"{what} is {Word(a)} there, and {Word(b)} is asked for";

@@ -490,6 +490,19 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
+    public void Is_the_same_device_also_while_its_backend_is_away()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var run = new RecordingControl(node, NextRecord(), isRun: true);
+        run.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        node.Failure = new CbdException(CbdErrorKind.NotFound, "backend 0 does not exist") { MayPass = true };
+        Assert.True(Assert.Throws<CbdException>(() => run.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "cbd0" })).MayPass);
+        Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => run.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1, Name = "cbd0" })).Kind);
+        Assert.Equal(5, NextRecord().Entries.Count);
+    }
+
+    [Fact]
     public void Is_not_left_with_its_transport_while_it_is_away()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
