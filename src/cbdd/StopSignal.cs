@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace Cbd.Programs.Daemon;
 
-/// <summary>SIGTERM, SIGINT or SIGHUP: the first asks for a clean end, the second ends at once. SIGPIPE is ignored.</summary>
+/// <summary>SIGTERM or SIGINT: the first asks for a clean end, the second ends at once. SIGPIPE is ignored.</summary>
 internal sealed class StopSignal : IDisposable
 {
     private const PosixSignal SigPipe = (PosixSignal)13;
@@ -14,7 +14,6 @@ internal sealed class StopSignal : IDisposable
     [
         PosixSignalRegistration.Create(PosixSignal.SIGTERM, Handle),
         PosixSignalRegistration.Create(PosixSignal.SIGINT, Handle),
-        PosixSignalRegistration.Create(PosixSignal.SIGHUP, Handle),
         PosixSignalRegistration.Create(SigPipe, static signal => signal.Cancel = true),
     ];
 
