@@ -9,6 +9,9 @@ public sealed record StartBackendOptions : TransportTarget
     /// <summary>A file, a block device, <c>memory:SIZE</c> or <c>null:SIZE</c>.</summary>
     public required string Path { get; init; }
 
+    /// <summary>What the backend is called (<see cref="ThingName"/>), alone among those of its host; null: nothing.</summary>
+    public string? Name { get; set; }
+
     /// <summary>The disk that must be there, as <see cref="BackendDescription.DiskIdentity"/> has it; null: whichever is.</summary>
     public string? DiskIdentity { get; set; }
 
@@ -49,6 +52,7 @@ public sealed record StartBackendOptions : TransportTarget
         if (!IsDiskScheme(Path))
             Rules.CheckAbsolute(Path, "disk");
         Rules.CheckRange(Handlers, "the number of handlers", 1, Rules.MaxThreads);
+        Rules.CheckName(Name, "backend");
         Rules.CheckId(Backend, "backend");
         if (Engine is not ("auto" or "io_uring" or "pread"))
             throw Rules.Invalid($"engine '{Engine}' is not known; use auto, io_uring or pread");
@@ -96,6 +100,9 @@ public sealed record BackendDescription
 {
     public required int BackendId { get; init; }
     public required int HostId { get; init; }
+
+    /// <summary>What it is called; null if nothing.</summary>
+    public string? Name { get; init; }
 
     [JsonPropertyName("backend_path")]
     public required string Path { get; init; }

@@ -13,6 +13,7 @@ internal static class BackendVerbs
         var path = VerbOptions.Text("--path", "-p", "the disk: a file, a block device, memory:SIZE or null:SIZE", "PATH", required: true);
         var handlers = VerbOptions.NumberOr("--handlers", "-n", "handler threads, 1 to 128", 1);
         var startDevice = VerbOptions.Flag("--start-dev", "-D", "start a device on it here, too; prints the device");
+        var name = VerbOptions.Text("--name", null, "what the backend is called, alone on this host: a letter, then letters, digits, '.', '_' or '-'", "NAME");
         var backend = VerbOptions.Number("--backend", "-b", "take over this backend, whose session is gone; without it, the one that the disk is already, or a new one");
         var readOnly = VerbOptions.Flag("--read-only", null, "offer it read-only");
         var engine = VerbOptions.Choice("--engine", null, "how the disk is driven", "auto", "auto", "io_uring", "pread");
@@ -23,7 +24,7 @@ internal static class BackendVerbs
         var faults = VerbOptions.Texts("--fault", "a fault that strikes its requests, as error,op=write,rate=0.01; off: to be switched later. May be repeated", "SPEC");
         var command = new Command(Operations.StartBackend.Name, "Offer a disk on a transport; prints the backend id")
         {
-            transport, path, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
+            transport, path, name, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
         };
         return new Verb(command, (line, control, output) =>
         {
@@ -33,6 +34,7 @@ internal static class BackendVerbs
             {
                 Transport = line.GetValue(transport),
                 Path = PathText.FromCaller(line.GetValue(path)!),
+                Name = line.GetValue(name),
                 Handlers = line.GetValue(handlers),
                 Backend = line.GetValue(backend),
                 ReadOnly = line.GetValue(readOnly),
@@ -78,11 +80,23 @@ internal static class BackendVerbs
         }
     }
 
-    private static Verb Clear() => Verb.Clear(
-        Operations.ClearBackend, "Clear a backend whose owner is gone, or a flush failure of this host's", Backend(),
-        "without proof that its owner is dead");
+    private static Verb Clear()
+    {
+        var transport = CommonOptions.Transport();
+        var backend = Backend();
+        var force = CommonOptions.Force("without proof that its owner is dead");
+        var fenced = CommonOptions.Fenced();
+        var command = new Command(Operations.ClearBackend.Name, "Clear a backend whose owner is gone, or a flush failure of this host's") { transport, backend, force, fenced };
+        return new Verb(command, (line, control, output) => control.Execute(Operations.ClearBackend, new ClearRequest
+        {
+            Transport = line.GetValue(transport),
+            Id = BackendArgument.Resolve(control, line.GetValue(transport), line.GetValue(backend)!),
+            Force = line.GetValue(force),
+            Fenced = line.GetValue(fenced),
+        }));
+    }
 
-    private static Option<int?> Backend() => VerbOptions.Number("--backend", "-b", "the backend", required: true);
+    private static Option<string?> Backend() => BackendArgument.Option();
 
     private static Verb Resize()
     {
@@ -98,7 +112,7 @@ internal static class BackendVerbs
             var resized = control.Execute(Operations.ResizeBackend, new ResizeRequest
             {
                 Transport = line.GetValue(transport),
-                Id = line.GetValue(backend)!.Value,
+                Id = BackendArgument.Resolve(control, line.GetValue(transport), line.GetValue(backend)!),
                 SizeBytes = line.GetValue(size),
             });
             output.Line(resized.SizeBytes);
@@ -118,7 +132,7 @@ internal static class BackendVerbs
         var command = new Command(Operations.SetFaults.Name, "Switch the faults of a backend of this host that was started with --fault") { transport, backend, specs };
         return new Verb(command, (line, control, output) =>
         {
-            int id = line.GetValue(backend)!.Value;
+            int id = BackendArgument.Resolve(control, line.GetValue(transport), line.GetValue(backend)!);
             if (line.GetValue(specs) is { Length: > 0 } given)
                 control.Execute(Operations.SetFaults, new FaultsRequest { Transport = line.GetValue(transport), Id = id, Faults = given });
             else
@@ -142,6 +156,7 @@ internal static class BackendVerbs
         ("HOST", b => $"{b.HostId}"),
         ("PATH", b => b.Path),
         ("ALIVE", b => b.Alive),
+        ("NAME", b => b.Name ?? ""),
         ("STATE", b => b.IsStopped ? $"{b.State}, stopped" : b.State),
         ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
         ("SIZE", b => VerbOutput.Size(b.SizeBytes)),

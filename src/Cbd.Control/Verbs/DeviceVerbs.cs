@@ -10,7 +10,7 @@ internal static class DeviceVerbs
     private static Verb Start()
     {
         var transport = CommonOptions.Transport();
-        var backend = VerbOptions.Number("--backend", "-b", "the backend", required: true);
+        var backend = BackendArgument.Option();
         var name = VerbOptions.Text("--name", null, "what the device, its node and its socket are called: a letter, then letters, digits, '.', '_' or '-'; by default cbdN", "NAME");
         var queues = VerbOptions.Number("--queues", null, "queues, 1 to 128; by default one per CPU, at most 4");
         var attach = VerbOptions.Text("--attach", null, "auto: the best that this kernel has of ublk, nbd, fuse, else NBD over a socket; one of these by name; none: NBD over a socket. By default auto, and none with --nbd, --tls and other options of a socket", "KIND");
@@ -31,7 +31,7 @@ internal static class DeviceVerbs
         return new Verb(command, (line, control, output) => output.Device(control.Execute(Operations.StartDevice, new StartDeviceOptions
         {
             Transport = line.GetValue(transport),
-            Backend = line.GetValue(backend)!.Value,
+            Backend = BackendArgument.Resolve(control, line.GetValue(transport), line.GetValue(backend)!),
             Name = line.GetValue(name),
             Queues = line.GetValue(queues),
             Attach = line.GetValue(attach),

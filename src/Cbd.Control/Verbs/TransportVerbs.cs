@@ -131,7 +131,7 @@ internal static class TransportVerbs
     {
         var transport = CommonOptions.Transport();
         var device = VerbOptions.Number("--dev", "-d", "only channels of this device of this host");
-        var backend = VerbOptions.Number("--backend", "-b", "only channels to this backend");
+        var backend = BackendArgument.Option("only channels to this backend: its id, or its name", required: false);
         var channel = VerbOptions.Number("--channel", null, "only this channel");
         var format = VerbOptions.Choice("--output", "-o", "text or json", "text", "text", "json");
         var command = new Command(Operations.ReadFlights.Name, "Print the last events of the channels of which this host has a side") { transport, device, backend, channel, format };
@@ -141,7 +141,7 @@ internal static class TransportVerbs
             {
                 Transport = line.GetValue(transport),
                 Device = line.GetValue(device),
-                Backend = line.GetValue(backend),
+                Backend = line.GetValue(backend) is { } text ? BackendArgument.Resolve(control, line.GetValue(transport), text) : null,
                 Channel = line.GetValue(channel),
             });
             output.Format = line.GetValue(format);

@@ -57,33 +57,37 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
         });
     }
 
-    /// <summary>backend-stop: by id, or by the path of a disk that is wanted and away.</summary>
+    /// <summary>backend-stop: by id or name, or by the path of its disk, also of one that is wanted and away.</summary>
     public static Verb StopBackend()
     {
         var transport = CommonOptions.Transport();
-        var item = VerbOptions.Text("--backend", "-b", "the backend: its id, or the disk's path", "N|PATH", required: true);
+        var item = BackendArgument.Option("the backend: its id, its name, or the disk's path from / or ./ on");
         var force = CommonOptions.Force("even if blkdevs use it: they answer with EIO until it is started again");
         return new Verb(new Command(Operations.StopBackend.Name, "Stop a backend of this host") { transport, item, force }, (line, control, _) =>
         {
             var text = line.GetValue(item)!;
             var stop = new StopRequest { Transport = line.GetValue(transport), Force = line.GetValue(force) };
-            if (IsId(text, "--backend", out var id))
-            {
+            if (IsId(text, "--backend", out var id) || FindServed(control, stop.Transport, ref text) is { } found && (id = found) >= 0)
                 control.Execute(Operations.StopBackend, stop with { Id = id }).ThrowIfStopping();
-                return;
-            }
-
-            var path = StartBackendOptions.IsDiskScheme(text) ? text : PathText.FromCaller(text);
-            var served = control.Execute(Operations.ListTransports, new ControlRequest()).Any(t => t.TransportId == stop.Transport)
-                ? [.. control.Execute(Operations.ListBackends, new ListRequest { Transport = stop.Transport }).Where(b => b.Path == path)]
-                : Array.Empty<BackendDescription>();
-            if (served.Length > 1)
-                throw Rules.Invalid($"'{path}' is served as backends {string.Join(" and ", served.Select(b => b.BackendId))}: give the id of one");
-            if (served.Length == 1)
-                control.Execute(Operations.StopBackend, stop with { Id = served[0].BackendId }).ThrowIfStopping();
             else
-                control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = path });
+                control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = text });
         });
+    }
+
+    /// <summary>The backend of this host with that name or path, which is made absolute; null if none is served.</summary>
+    private static int? FindServed(IControl control, int transport, ref string text)
+    {
+        var isPath = text.StartsWith('/') || text.StartsWith('.') || StartBackendOptions.IsDiskScheme(text);
+        if (isPath)
+            text = PathText.FromCaller(text);
+        if (control.Execute(Operations.ListTransports, new ControlRequest()).All(t => t.TransportId != transport))
+            return null;
+        if (!isPath)
+            return BackendArgument.TryFind(control, transport, text);
+        var path = text;
+        var served = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport }).Where(b => b.Path == path).ToList();
+        return served.Count < 2 ? served.FirstOrDefault()?.BackendId
+            : throw Rules.Invalid($"'{path}' is served as backends {string.Join(" and ", served.Select(b => b.BackendId))}: give the id of one");
     }
 
     /// <summary>A number is always an id.</summary>

@@ -36,14 +36,15 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         }
     }
 
-    /// <summary>Wants these names and no others.</summary>
+    /// <summary>Wants these names and no others, and forgets those of daemons whose state directories are gone.</summary>
     public void Keep(IReadOnlyCollection<string> names)
     {
         lock (s_gate)
         {
             foreach (string file in KernelFiles.Entries(places.Registry).Where(file => file.EndsWith(Suffix, StringComparison.Ordinal)))
             {
-                if (!names.Contains(file[..^Suffix.Length]) && OwnerIn(Path.Combine(places.Registry, file)) == owner)
+                if (OwnerIn(Path.Combine(places.Registry, file)) is { } found &&
+                    (found == owner ? !names.Contains(file[..^Suffix.Length]) : !Directory.Exists(found)))
                     Try(() => File.Delete(Path.Combine(places.Registry, file)));
             }
 

@@ -18,6 +18,9 @@ internal sealed class BackendServer : IGrowingDisk
     /// </summary>
     private static readonly ConcurrentBag<BackendServer> s_abandoned = [];
 
+    /// <summary>What users call it; empty if nothing.</summary>
+    public string Name { get; }
+
     private readonly Disk _disk;
     private readonly HandlerThread[] _threads;
     private readonly ILogger _logger;
@@ -40,6 +43,7 @@ internal sealed class BackendServer : IGrowingDisk
         _disk = disk;
         _logger = logger;
         BackendBody body = life.Claim!.Body;
+        Name = body.Name;
         // After a take-over that is the recorded size, which the disk has at least.
         disk.Serve(body.SizeBytes);
         Served = life.MakeServed(disk.Faulty);

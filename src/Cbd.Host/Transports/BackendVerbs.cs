@@ -14,6 +14,9 @@ internal sealed class BackendVerbs(Transport transport)
 {
     private const int JoinIntervalMs = 100;
 
+    /// <summary>Names of backends that are being started.</summary>
+    private readonly HashSet<string> _startingNames = [];
+
     private ILogger Logger => transport.Logger;
 
     private int StopWaitMs => transport.Node.DiskWaitMs;
@@ -33,9 +36,27 @@ internal sealed class BackendVerbs(Transport transport)
             transport.CheckGoesOn();
             if (options.Backend is { } wanted)
                 CheckTakeOver(wanted);
+            if (options.Name is { } name && (transport.BackendServers.Exists(b => b.Name == name) || !_startingNames.Add(name)))
+                throw new CbdException(CbdErrorKind.Busy, $"backend name '{name}' is taken on this host: stop that backend with backend-stop -b {name}, or give another --name");
             life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced), MonotonicClock.Milliseconds);
         }
 
+        try
+        {
+            return Start(life, options, regions, describeHolder);
+        }
+        finally
+        {
+            if (options.Name is { } name)
+            {
+                lock (transport.StateLock)
+                    _startingNames.Remove(name);
+            }
+        }
+    }
+
+    private int Start(BackendLife<MappedMemory, SafePolicy> life, StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder)
+    {
         var waiting = new DiskLockWait(options, regions, describeHolder);
         Disk disk;
         try
@@ -251,6 +272,7 @@ internal sealed class BackendVerbs(Transport transport)
             Engine = disk.Engine switch { "io_uring" => BackendEngine.IoUring, "pread" => BackendEngine.Pread, _ => BackendEngine.Direct },
             Identity = disk.Identity,
             Path = options.Path,
+            Name = options.Name ?? "",
         };
     }
 

@@ -167,6 +167,7 @@ internal sealed class TransportLists(Transport transport)
         {
             BackendId = listing.Backend,
             HostId = listing.Body?.HostId ?? listing.Word.Host,
+            Name = listing.Body?.Name is { Length: > 0 } name ? name : null,
             Path = listing.Body?.Path ?? "",
             DiskIdentity = listing.Body?.Identity ?? "",
             Alive = LivenessText.Of(listing.Liveness),

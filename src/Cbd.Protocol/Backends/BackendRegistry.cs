@@ -95,6 +95,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         BackendBody served = own.InSession(claimed.Epoch, record) with
         {
             SizeBytes = record.SizeBytes,
+            Name = own.Name.Length > 0 ? own.Name : record.Name,
             FlushError = record.FlushError != 0 ? record.FlushError : own.FlushError,
         };
         claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1));

@@ -55,11 +55,17 @@ internal enum BackendEngine : byte
 /// <item><term>70, 2</term><description>length of the path, bytes, 1 to 511</description></item>
 /// <item><term>72, 128</term><description>identity of the disk, UTF-8, zero-padded; equal texts are the same disk</description></item>
 /// <item><term>200, 512</term><description>path as it was given, UTF-8, zero-padded</description></item>
+/// <item><term>712, 1</term><description>length of the name, bytes, 0 to 31; from here on it is not there in bodies of older hosts, which have 712 bytes</description></item>
+/// <item><term>713, 31</term><description>what users call it, UTF-8, zero-padded; empty if nothing</description></item>
 /// </list>
 /// </summary>
 internal sealed record BackendBody
 {
-    public const int EncodedSizeBytes = 712;
+    public const int EncodedSizeBytes = 744;
+
+    /// <summary>Of hosts that do not know names.</summary>
+    public const int NamelessSizeBytes = 712;
+    public const int MaxNameBytes = 31;
     public const int MaxPathBytes = 511;
     public const int MaxIdentityBytes = 128;
     public const int MaxHandlers = 128;
@@ -67,7 +73,7 @@ internal sealed record BackendBody
     private const int HostOffset = 0, FlagsOffset = 4, HostEpochOffset = 8, SizeOffset = 16, LogicalOffset = 24,
         PhysicalOffset = 28, DiscardOffset = 32, TransferOffset = 36, DurabilityOffset = 40, HandlersOffset = 56,
         EngineOffset = 60, FlushErrorOffset = 64, IdentityLengthOffset = 68, PathLengthOffset = 70, IdentityOffset = 72,
-        PathOffset = 200;
+        PathOffset = 200, NameLengthOffset = 712, NameOffset = 713;
 
     public static IReadOnlyList<FieldLayout> Layout { get; } =
     [
@@ -77,6 +83,7 @@ internal sealed record BackendBody
         new("durability_id", DurabilityOffset, 16), new("handlers", HandlersOffset, 4), new("engine", EngineOffset, 4),
         new("flush_errno", FlushErrorOffset, 4), new("identity_length", IdentityLengthOffset, 2),
         new("path_length", PathLengthOffset, 2), new("identity", IdentityOffset, MaxIdentityBytes), new("path", PathOffset, 512),
+        new("name_length", NameLengthOffset, 1), new("name", NameOffset, MaxNameBytes),
     ];
 
     public int HostId { get; init; }
@@ -95,6 +102,9 @@ internal sealed record BackendBody
     public int FlushError { get; init; }
     public required string Identity { get; init; }
     public required string Path { get; init; }
+
+    /// <summary>What users call it; empty if nothing.</summary>
+    public string Name { get; init; } = "";
 
     public bool ReadOnly => (Flags & BackendFlags.ReadOnly) != 0;
 
@@ -149,23 +159,25 @@ internal sealed record BackendBody
         BinaryPrimitives.WriteInt32LittleEndian(payload[FlushErrorOffset..], FlushError);
         BinaryPrimitives.WriteUInt16LittleEndian(payload[IdentityLengthOffset..], (ushort)StoredText.Write(Identity, payload.Slice(IdentityOffset, MaxIdentityBytes), "disk identity"));
         BinaryPrimitives.WriteUInt16LittleEndian(payload[PathLengthOffset..], (ushort)StoredText.Write(Path, payload.Slice(PathOffset, 512), "path"));
+        payload[NameLengthOffset] = (byte)StoredText.Write(Name, payload.Slice(NameOffset, MaxNameBytes), "name");
     }
 
     /// <summary>Reads a private copy; false, with the field and its value, if something cannot be.</summary>
     public static bool TryDecode(ReadOnlySpan<byte> payload, out BackendBody body, out string error)
     {
         body = null!;
-        if (payload.Length < EncodedSizeBytes)
+        if (payload.Length < NamelessSizeBytes)
         {
-            error = $"length is {payload.Length}, not {EncodedSizeBytes} or more";
+            error = $"length is {payload.Length}, not {NamelessSizeBytes} or more";
             return false;
         }
 
         string? identity = StoredText.Read(payload.Slice(IdentityOffset, MaxIdentityBytes), BinaryPrimitives.ReadUInt16LittleEndian(payload[IdentityLengthOffset..]));
         string? path = StoredText.Read(payload.Slice(PathOffset, 512), BinaryPrimitives.ReadUInt16LittleEndian(payload[PathLengthOffset..]));
-        if (identity is null || path is null)
+        string? name = payload.Length < EncodedSizeBytes ? "" : StoredText.Read(payload.Slice(NameOffset, MaxNameBytes), payload[NameLengthOffset]);
+        if (identity is null || path is null || name is null)
         {
-            error = identity is null ? "identity is not text" : "path is not text";
+            error = identity is null ? "identity is not text" : path is null ? "path is not text" : "name is not text";
             return false;
         }
 
@@ -185,6 +197,7 @@ internal sealed record BackendBody
             FlushError = BinaryPrimitives.ReadInt32LittleEndian(payload[FlushErrorOffset..]),
             Identity = identity,
             Path = path,
+            Name = name,
         };
         error = read.FindError();
         if (error.Length != 0)
@@ -205,5 +218,6 @@ internal sealed record BackendBody
         : FlushError is < 0 or > 4095 ? $"flush_errno is {FlushError}, not an errno"
         : StoredText.CountBytes(Identity) is < 1 or > MaxIdentityBytes || Identity.Any(char.IsControl) ? $"identity is not 1 to {MaxIdentityBytes} bytes of printable text"
         : StoredText.CountBytes(Path) is < 1 or > MaxPathBytes || Path.Any(char.IsControl) ? $"path is not 1 to {MaxPathBytes} bytes of printable text"
+        : StoredText.CountBytes(Name) is < 0 or > MaxNameBytes || Name.Any(char.IsControl) ? $"name is not 0 to {MaxNameBytes} bytes of printable text"
         : "";
 }

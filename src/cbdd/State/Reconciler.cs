@@ -214,6 +214,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         {
             Transport = transport,
             Path = path,
+            Name = backend.Name,
             DiskIdentity = backend.DiskIdentity,
             Handlers = backend.Handlers,
             Backend = takesOver ? backend.BackendId : null,

@@ -89,8 +89,9 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
                 // While this waited, it may have been started, or given up.
                 if (record.Find(known.Number) is not { IsPending: true } entry)
                     continue;
-                var answer = inner.Execute(operation, As(request, entry));
-                if (!record.Confirm(entry.Number, Confirmed(region, request, answer) with { FromRun = isRun && entry.FromRun == true ? true : null }))
+                var asked = As(request, entry);
+                var answer = inner.Execute(operation, asked);
+                if (!record.Confirm(entry.Number, Confirmed(region, entry.Transport is null ? asked : request, answer) with { FromRun = isRun && entry.FromRun == true ? true : null }))
                 {
                     TakeBack(request, answer);
                     throw new CbdException(CbdErrorKind.Failed, $"{entry} was stopped while it was started");
@@ -147,7 +148,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             // A verb confirms whatever is there; a line of this run was written before.
             RegisterTransportOptions options when isRun => (TRequest)(object)Again(options, entry.Transport!),
             StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name }),
-            StartBackendOptions { Backend: null } options when FindLeft(options, entry.Backend!) is { } left => (TRequest)(object)(options with { Backend = left }),
+            StartBackendOptions options => (TRequest)(object)(options with { Name = options.Name ?? entry.Backend!.Name, Backend = options.Backend ?? FindLeft(options, entry.Backend!) }),
             _ => request,
         };
 
@@ -296,7 +297,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
     {
         if (request.Kind == WantedThing.Transport)
             record.CheckLeave(request.Name);
-        if (!record.Forget(entry => WantedList.KindOf(entry) == request.Kind && WantedList.NameOf(entry) == request.Name))
+        if (!record.Forget(entry => WantedList.KindOf(entry) == request.Kind && (WantedList.NameOf(entry) == request.Name || entry.Backend?.Name == request.Name)))
             throw new CbdException(CbdErrorKind.NotFound, $"no {request.Kind} '{request.Name}' is wanted and away: see {(request.Kind switch { WantedThing.Transport => "tp-list", WantedThing.Backend => "backend-list", _ => "dev-list" })}, and cbdctrl wait");
     }
 
@@ -304,6 +305,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
     {
         Region = region,
         BackendId = id,
+        Name = options.Name,
         Path = options.Path,
         DiskIdentity = identity,
         Handlers = options.Handlers,

@@ -11,7 +11,7 @@ internal static class SameThing
     public static bool Matches(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
     {
         ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
-        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && IsSamePath(a.Path, b.Path),
+        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (b.Name is null || a.Name is null || a.Name == b.Name) && IsSamePath(a.Path, b.Path),
         ({ Device: { } a }, { Device: { } b }) => (b.Name is null || b.Name == a.Name) && FindDifference(a, b) is null,
         _ => false,
     };
@@ -21,7 +21,7 @@ internal static class SameThing
     {
         var difference = (entry, wanted) switch
         {
-            ({ Backend: { } a }, { Backend: { } b }) => Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
+            ({ Backend: { } a }, { Backend: { } b }) => (IsSamePath(a.Path, b.Path) ? null : $"its disk is '{a.Path}', and '{b.Path}' is asked for") ?? Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
             ({ Device: { } a }, { Device: { } b }) => FindDifference(a, b),
             _ => null,
         };
@@ -33,7 +33,7 @@ internal static class SameThing
     public static StateEntry WithOptions(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
     {
         ({ Transport: { } a }, { Transport: { } b }) => entry with { Transport = b with { Uuid = a.Uuid, BootId = a.BootId } },
-        ({ Backend: { } a }, { Backend: { } b }) => entry with { Backend = b with { BackendId = a.BackendId, DiskIdentity = a.DiskIdentity } },
+        ({ Backend: { } a }, { Backend: { } b }) => entry with { Backend = b with { BackendId = a.BackendId, Name = a.Name ?? b.Name, Path = a.Path, DiskIdentity = a.DiskIdentity } },
         ({ Device: { } a }, { Device: { } b }) => entry with { Device = b with { BlkdevId = a.BlkdevId, Name = a.Name, BackendId = a.BackendId, BackendPath = a.BackendPath, DiskIdentity = a.DiskIdentity } },
         _ => entry,
     };

@@ -79,7 +79,7 @@ internal sealed record StateEntry
     public override string ToString() => this switch
     {
         { Transport: { } transport } => $"transport on {transport.Region}",
-        { Backend: { } backend } => $"backend on {backend.Path}",
+        { Backend: { } backend } => backend.Name is null ? $"backend on {backend.Path}" : $"backend {backend.Name} on {backend.Path}",
         { Device: { } device } => $"device {device.Name ?? $"{device.BlkdevId}"}",
         _ => throw new InvalidOperationException("a state entry is nothing"),
     };
@@ -144,6 +144,9 @@ internal sealed record BackendEntry
 {
     public required string Region { get; init; }
     public required int BackendId { get; init; }
+
+    /// <summary>What the backend is called; left out: nothing.</summary>
+    public string? Name { get; init; }
     public required string Path { get; init; }
 
     /// <summary>Which disk it is; left out by versions that did not look, and of disks that begin anew with each life.</summary>

@@ -76,7 +76,9 @@ internal sealed class StateRecord
     {
         lock (_gate)
         {
-            var named = wanted.Device?.Name is { } name ? _entries.Find(entry => entry.Device?.Name == name) : null;
+            var named = wanted.Device?.Name is { } device ? _entries.Find(entry => entry.Device?.Name == device)
+                : wanted.Backend?.Name is { } backend ? _entries.Find(entry => entry.Backend?.Name == backend && entry.Region == wanted.Region)
+                : null;
             var found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted));
             if (found is null || !IsFree(found))
                 return null;

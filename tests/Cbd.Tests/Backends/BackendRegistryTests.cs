@@ -24,6 +24,20 @@ public sealed class Offering_a_backend
     }
 
     [Fact]
+    public void A_name_stays_with_the_record_until_another_is_given()
+    {
+        var region = new TestRegion();
+        TestHost a = region.Host("a").Register(), b = region.Host("b").Register();
+        a.Backends.Start(TestRegion.Disk() with { Name = "data" });
+        b.StartBlkdev(0);
+        a.Kill();
+        TestHost again = region.Host("c").Register();
+        Assert.Equal("data", TakeOver(again, 0, TestRegion.Disk()).Body.Name);
+        again.Kill();
+        Assert.Equal("more", TakeOver(b, 0, TestRegion.Disk() with { Name = "more" }).Body.Name);
+    }
+
+    [Fact]
     public void Is_seen_by_other_hosts_as_it_was_published()
     {
         TestHost a = _region.Host("a").Register(), b = _region.Host("b").Register();

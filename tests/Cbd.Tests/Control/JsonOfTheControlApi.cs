@@ -46,7 +46,7 @@ public sealed class JsonOfTheControlApi
     [Fact]
     public void Backends() => Assert.Equal(
         """
-        [{"backend_id":0,"host_id":3,"backend_path":"/dev/sdb","disk_identity":"file:/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
+        [{"backend_id":0,"host_id":3,"name":null,"backend_path":"/dev/sdb","disk_identity":"file:/dev/sdb","alive":"alive","blkdevs":[],"state":"ACTIVE",
         "size_bytes":1073741824,"block_size":512,"read_only":false,"handlers":1,"engine":"io_uring","flush_error":0,
         "session":0,"stopped":false,"cpu_us":null,"allocated_bytes":null,"faults":null,
         "reason":null,"since":null}]

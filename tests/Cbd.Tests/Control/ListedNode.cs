@@ -52,8 +52,8 @@ internal sealed class ListedNode : INode
     /// <summary>What stops answer.</summary>
     public StopAnswer StopAnswer { get; set; } = StopAnswer.Gone;
 
-    public void AddForeignBackend(int transport, int backend, string path, string alive) =>
-        _backends.Add((transport, Backend(backend, host: 7, path) with { Alive = alive }));
+    public void AddForeignBackend(int transport, int backend, string path, string alive, string? name = null, int host = 7) =>
+        _backends.Add((transport, Backend(backend, host, path) with { Alive = alive, Name = name }));
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest
@@ -141,6 +141,7 @@ internal sealed class ListedNode : INode
         var id = options.Backend ?? FreeId(_backends.Where(b => b.Transport == options.Transport).Select(b => b.Backend.BackendId));
         _backends.Add((options.Transport, Backend(id, host: 3, options.Path) with
         {
+            Name = options.Name,
             Handlers = options.Handlers,
             ReadOnly = options.ReadOnly,
             BlockBytes = options.BlockBytes ?? 512,

@@ -37,6 +37,38 @@ public sealed class VerbsOnTheCommandLine : IDisposable
         _verbs.Names.Order(StringComparer.Ordinal));
 
     [Fact]
+    public void A_backend_is_said_by_id_by_name_by_host_and_name_or_by_path()
+    {
+        Run("tp-reg -H alpha -p /r");
+        Run("backend-start -p /own --name own");
+        _node.AddForeignBackend(0, 5, "/a", "alive", "data");
+        int On(string words)
+        {
+            Run($"dev-start -b {words} --nbd unix:/s");
+            return _node.Execute(Operations.ListDevices, new ListRequest()).MaxBy(d => d.BlkdevId)!.BackendId;
+        }
+
+        Assert.Equal((0, 5, 0, 0), (On("own"), On("data"), On("0"), On("alpha/own")));
+        _node.AddForeignBackend(0, 6, "/b", "alive", "data", host: 4);
+        var error = Assert.Throws<CbdException>(() => On("data"));
+        Assert.Equal(CbdErrorKind.Busy, error.Kind);
+        Assert.Equal("'data' is more than one backend: ?/data (backend 5), beta/data (backend 6): give HOST/NAME or the id", error.Message);
+        Assert.Equal(6, On("beta/data"));
+        Run("backend-start -p /c --name data");
+        Assert.Equal(1, On("data"));
+        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => On("gamma/data")).Kind);
+        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => On("nothing")).Kind);
+        Assert.Equal(CbdErrorKind.Invalid, Assert.Throws<CbdException>(() => On("7b")).Kind);
+
+        Run("backend-clear -b beta/data --force");
+        Assert.Equal("clear backend 0 6 True False", _node.Calls[^1]);
+        Run("backend-stop -b data");
+        Assert.Equal("stop backend 0 1 False", _node.Calls[^1]);
+        Run("backend-stop -b /own");
+        Assert.Equal("stop backend 0 0 False", _node.Calls[^1]);
+    }
+
+    [Fact]
     public void Tp_reg_takes_the_short_options_of_cbd_utils_and_prints_the_transport_id()
     {
         Assert.Equal("0\n", Run("tp-reg -H alpha -p /dev/shm/r -f -F"));

@@ -503,6 +503,27 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
+    public void Has_its_backends_under_their_names_again()
+    {
+        var before = new RecordingControl(new ListedNode(), NextRecord());
+        before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        before.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Name = "data" });
+        var node = new ListedNode();
+        var record = NextRecord();
+        var daemon = new RecordingControl(node, record);
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        // Not another disk under the name while it is away; the same one without the name is it.
+        var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", Name = "data" }));
+        Assert.StartsWith("backend data on /dev/sda is wanted already, and not the same: its disk is '/dev/sda', and '/dev/sdb' is asked for", refused.Message);
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
+        Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
+        Assert.Equal("data", NextRecord().Entries[1].Backend!.Name);
+        node = new ListedNode();
+        new Reconciler(node, NextRecord(), _logger).Pass(() => false);
+        Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
+    }
+
+    [Fact]
     public void Is_not_left_with_its_transport_while_it_is_away()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));

@@ -190,10 +190,13 @@ public sealed class Decoding_a_body
         Assert.True(HostBody.TryDecode(payload, out HostBody readHost, out _));
         Assert.Equal(host, readHost);
 
-        BackendBody backend = TestRegion.Disk(readOnly: true) with { HostId = 3, HostEpoch = 8, FlushError = 5, Path = new string('p', 511), Identity = new string('i', 128) };
+        BackendBody backend = TestRegion.Disk(readOnly: true) with { HostId = 3, HostEpoch = 8, FlushError = 5, Path = new string('p', 511), Identity = new string('i', 128), Name = new string('n', 31) };
         backend.Encode(payload);
         Assert.True(BackendBody.TryDecode(payload, out BackendBody readBackend, out _));
         Assert.Equal(backend, readBackend);
+        // As hosts write it that know no names, and as they read it.
+        Assert.True(BackendBody.TryDecode(payload.AsSpan(0, BackendBody.NamelessSizeBytes), out readBackend, out _));
+        Assert.Equal(backend with { Name = "" }, readBackend);
 
         BlkdevBody blkdev = Blkdev();
         blkdev.Encode(payload);
@@ -231,6 +234,8 @@ public sealed class Decoding_a_body
     [InlineData(68, 0x02010001, "path is not text")]
     [InlineData(72, 0x00FF4141, "identity is not text")]
     [InlineData(200, 0x0A414141, "path is not text")]
+    [InlineData(712, 0x41414120, "name is not text")]
+    [InlineData(712, 0x410A4103, "name is not text")]
     public void Of_a_backend_names_the_field_and_its_value(int offset, int value, string expected)
     {
         var payload = new byte[BackendBody.EncodedSizeBytes];

@@ -25,7 +25,7 @@ public sealed class The_offset_tables
             "heartbeat 0 8, boot_id 8 16, host_uuid 24 16, device 40 8, inode 48 8, lock_offset 56 8, beat_ms 64 4, dead_ms 68 4, pid 72 4, name_length 76 4, name 80 64"),
         [nameof(BackendBody)] = (BackendBody.Layout, BackendBody.EncodedSizeBytes,
             "host_id 0 4, flags 4 4, host_epoch 8 8, size 16 8, logical_block 24 4, physical_block 28 4, discard_granularity 32 4, max_transfer 36 4, " +
-            "durability_id 40 16, handlers 56 4, engine 60 4, flush_errno 64 4, identity_length 68 2, path_length 70 2, identity 72 128, path 200 512"),
+            "durability_id 40 16, handlers 56 4, engine 60 4, flush_errno 64 4, identity_length 68 2, path_length 70 2, identity 72 128, path 200 512, name_length 712 1, name 713 31"),
         [nameof(BlkdevBody)] = (BlkdevBody.Layout, BlkdevBody.EncodedSizeBytes,
             "host_id 0 4, flags 4 4, host_epoch 8 8, session 16 8, backend_id 24 4, queues 28 2, name_length 30 2, name 32 128, channels 160 256"),
     };

@@ -53,6 +53,19 @@ public sealed class A_host : IDisposable
     }
 
     [Fact]
+    public void Has_each_backend_name_once_and_other_hosts_may_have_it_too()
+    {
+        int first = _disks.Node.StartBackend(new StartBackendOptions { Path = "memory:1M", Name = "data" });
+        var refused = Assert.Throws<CbdException>(() => _disks.Node.StartBackend(new StartBackendOptions { Path = "memory:2M", Name = "data" }));
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.Contains("backend name 'data' is taken on this host", refused.Message);
+        _users.Node.StartBackend(new StartBackendOptions { Path = "memory:3M", Name = "data" });
+        Assert.Equal(["data", "data"], _disks.Node.ListBackends(0, all: true).Select(b => b.Name));
+        _disks.Node.StopBackend(0, first, force: false);
+        _disks.Node.StartBackend(new StartBackendOptions { Path = "memory:2M", Name = "data" });
+    }
+
+    [Fact]
     public void That_cannot_have_a_thread_gives_back_its_entry_its_lock_and_its_mapping()
     {
         bool fails = true;
