@@ -33,7 +33,7 @@ internal sealed class BackendVerbs(Transport transport)
             transport.CheckGoesOn();
             if (options.Backend is { } wanted)
                 CheckTakeOver(wanted);
-            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced), MonotonicClock.Milliseconds);
+            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced, IsConfirmed: !options.IsUnattended), MonotonicClock.Milliseconds);
         }
 
         var waiting = new DiskLockWait(options, regions, describeHolder);
@@ -250,6 +250,7 @@ internal sealed class BackendVerbs(Transport transport)
             Handlers = options.Handlers,
             Engine = disk.Engine switch { "io_uring" => BackendEngine.IoUring, "pread" => BackendEngine.Pread, _ => BackendEngine.Direct },
             Identity = disk.Identity,
+            OldIdentity = disk.OldIdentity,
             Path = options.Path,
         };
     }
@@ -261,7 +262,7 @@ internal sealed class BackendVerbs(Transport transport)
         try
         {
             lock (transport.StateLock)
-                life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds, disk.IsIdentityCertain);
+                life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds);
             AwaitClaim(life);
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
