@@ -43,6 +43,7 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
         {
             RunDirectory = run.Path,
             StateDirectory = state.Path,
+            DisksDirectory = options.DisksDirectory,
             HostUuid = HostIdentity.LoadOrCreate(state.Path),
             Logger = logs.CreateLogger("node"),
             BeatMs = options.BeatMs,

@@ -66,7 +66,8 @@ class Host:
         """Starts the daemon and does not wait."""
         with open(os.path.join(self.home, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"), *options],
+                [CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"),
+                 "--disks-dir", os.path.join(os.path.dirname(self.home), "disks"), *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
         self.pids.append(self.process.pid)
 

@@ -24,6 +24,15 @@ internal readonly record struct DiskIdentity(string Text, string OldText = "", u
     /// <summary>The disk is in memory and replaces another one that was: its contents are gone, and its operator knows.</summary>
     public static bool BeginsAnew(string record, string disk) => KindOf(record) is "memory" or "null" && KindOf(record) == KindOf(disk);
 
+    /// <summary>
+    /// What all identities of the disk that daemons of this machine make in this boot have in common, whoever they run as; null for a disk
+    /// that no other process can open.
+    /// </summary>
+    public static string? KeyOnMachine(string text) =>
+        FileDiskName.TryParse(text, out FileDiskName? file) ? (file with { Machine = DiskTextPart.Unknown }).ToString()
+        : BlockDiskName.TryParse(text, out BlockDiskName? device) ? (device with { Machine = DiskTextPart.Unknown }).ToString()
+        : null;
+
     private static (DiskComparison Comparison, bool IsAlike) Judge(DiskIdentity record, DiskIdentity disk)
     {
         if (KindOf(record.Text) != KindOf(disk.Text))

@@ -14,6 +14,8 @@ internal sealed class BackendVerbs(Transport transport)
 {
     private const int JoinIntervalMs = 100;
 
+    private readonly DiskReservations _reservations = new(transport.Node.DisksDirectory, transport.Node.Logger);
+
     private ILogger Logger => transport.Logger;
 
     private int StopWaitMs => transport.Node.DiskWaitMs;
@@ -96,6 +98,9 @@ internal sealed class BackendVerbs(Transport transport)
             server.Life.BeginStop(force, leaves, MonotonicClock.Milliseconds);
         }
 
+        // While the disk is locked: what another daemon writes there afterwards is its own. Blkdevs wait for a host that leaves.
+        if (!leaves || server.Life.Claim!.Blkdevs.Count == 0)
+            _reservations.Remove(server.Disk, transport.Geometry.RegionId, backend);
         return FinishStop(server, force);
     }
 
@@ -261,9 +266,12 @@ internal sealed class BackendVerbs(Transport transport)
         BackendServer? server = null;
         try
         {
+            _reservations.Check(disk, transport.Geometry.RegionId);
             lock (transport.StateLock)
                 life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds);
             AwaitClaim(life);
+            // Before any blkdev can write to it, and wait for it.
+            _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name));
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
             {

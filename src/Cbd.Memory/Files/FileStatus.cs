@@ -24,6 +24,7 @@ public readonly record struct FileStatus
     {
         Type = (FileType)(raw.Mode >> 12);
         Permissions = raw.Mode & 0xfffu;
+        OwnerId = raw.OwnerId;
         DeviceMajor = raw.DeviceMajor;
         DeviceMinor = raw.DeviceMinor;
         NodeMajor = raw.NodeMajor;
@@ -48,6 +49,9 @@ public readonly record struct FileStatus
 
     /// <summary>The lower twelve bits of st_mode.</summary>
     public uint Permissions { get; }
+
+    /// <summary>The user whose file it is.</summary>
+    public uint OwnerId { get; }
 
     /// <summary>Device of the file system that the file is in.</summary>
     public uint DeviceMajor { get; }

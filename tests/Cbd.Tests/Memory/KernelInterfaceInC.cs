@@ -250,6 +250,7 @@ internal static class KernelInterfaceInC
         ["OpenFlags.NoTerminal"] = "O_NOCTTY",
         ["OpenFlags.NonBlocking"] = "O_NONBLOCK",
         ["OpenFlags.Direct"] = "O_DIRECT",
+        ["OpenFlags.NoFollow"] = "O_NOFOLLOW",
         ["OpenFlags.CloseOnExec"] = "O_CLOEXEC",
     };
 
@@ -261,6 +262,7 @@ internal static class KernelInterfaceInC
             ["Mask"] = "stx_mask",
             ["BlockSize"] = "stx_blksize",
             ["Attributes"] = "stx_attributes",
+            ["OwnerId"] = "stx_uid",
             ["Mode"] = "stx_mode",
             ["Inode"] = "stx_ino",
             ["Size"] = "stx_size",
