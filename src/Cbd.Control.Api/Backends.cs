@@ -33,6 +33,13 @@ public sealed record StartBackendOptions : TransportTarget
     /// <summary>The operator vouches that the machine of the old session is off or cut off.</summary>
     public bool Fenced { get; set; }
 
+    /// <summary>
+    /// Nobody says that the path still leads to the disk of <see cref="Backend"/>: it is taken over only if that is proven. For what is
+    /// done from a record; not in the API.
+    /// </summary>
+    [JsonIgnore]
+    public bool IsUnattended { get; set; }
+
     /// <summary>How the handler threads wait.</summary>
     public PollMode Mode { get; set; }
 

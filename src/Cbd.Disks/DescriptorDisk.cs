@@ -31,7 +31,7 @@ public abstract class DescriptorDisk : Disk
         Engine = ChooseEngine(options);
         Workers = new DiskWorkers(this, PreadThreads);
         Identity = opened.Identity;
-        IsIdentityCertain = opened.IsIdentityCertain;
+        OldIdentity = opened.OldIdentity;
         Info = opened.Info;
     }
 
@@ -41,7 +41,7 @@ public abstract class DescriptorDisk : Disk
     public override string Identity { get; }
 
     /// <inheritdoc/>
-    public override bool IsIdentityCertain { get; }
+    public override string OldIdentity { get; }
 
     public override string Engine { get; }
 

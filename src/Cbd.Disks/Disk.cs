@@ -25,16 +25,13 @@ public abstract class Disk : IBlockDevice
     public string Path { get; }
 
     /// <summary>
-    /// Kind and identity of what is behind the path, the same over restarts of the daemon; a takeover of a backend
-    /// compares it with the record. Printable ASCII without spaces.
+    /// Kind and identity of what is behind the path, the same over restarts of the daemon and, if anything names the disk, over boots;
+    /// starting a backend compares it with the records that there are. Printable ASCII without spaces, at most 128 bytes.
     /// </summary>
     public abstract string Identity { get; }
 
-    /// <summary>
-    /// Nothing else gets the same <see cref="Identity"/> within one boot. False where the file system or kernel does not tell uses of one
-    /// number apart: equal identities may then be of different disks.
-    /// </summary>
-    public virtual bool IsIdentityCertain => true;
+    /// <summary>What the version before called the disk, for comparing it with that version's records; empty if it called it nothing of its own.</summary>
+    public virtual string OldIdentity => "";
 
     /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
     public abstract string Engine { get; }

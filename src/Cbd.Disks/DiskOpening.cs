@@ -13,7 +13,7 @@ internal sealed record OpenedDisk
     public required bool IsDirect { get; init; }
     public required int DirectMemoryAlignmentBytes { get; init; }
     public required string Identity { get; init; }
-    public required bool IsIdentityCertain { get; init; }
+    public required string OldIdentity { get; init; }
     public required BlockDeviceInfo Info { get; init; }
 }
 
@@ -75,7 +75,11 @@ internal static class DiskOpening
                     ? "use a block size of 512"
                     : $"grow it (truncate -s {(info.SizeBytes + 511) / 512 * 512} {options.Path})"));
         }
-        string identity = isBlockDevice ? BlockDisk.Identify(status) : FileDisk.Identify(file, status);
+        string identity = isBlockDevice
+            ? BlockNames.Find(status.NodeMajor, status.NodeMinor, file).ToString()
+            : FileNames.Find(file, status).ToString();
+        // The durability id is made of what it was always made of: another one would say that unflushed writes may be lost.
+        string oldIdentity = isBlockDevice ? BlockDisk.IdentifyAsBefore(status) : FileDisk.IdentifyAsBefore(file, status);
         string life = isBlockDevice ? BlockDisk.IdentifyLife(file) : "";
         bool isDirect = TrySetDirect(file, status, info.LogicalBlockBytes);
         return new OpenedDisk
@@ -85,8 +89,8 @@ internal static class DiskOpening
             IsDirect = isDirect,
             DirectMemoryAlignmentBytes = status.DirectMemoryAlignmentBytes is > 0 and int bytes ? bytes : info.LogicalBlockBytes,
             Identity = identity,
-            IsIdentityCertain = isBlockDevice ? life.Length > 0 : !identity.EndsWith(FileDisk.NoGeneration, StringComparison.Ordinal),
-            Info = info with { CanCache = !isDirect, DurabilityId = DiskIdentity.ForThisBoot($"{identity} {life}") },
+            OldIdentity = oldIdentity,
+            Info = info with { CanCache = !isDirect, DurabilityId = DiskHash.ForThisBoot($"{oldIdentity} {life}") },
         };
     }
 

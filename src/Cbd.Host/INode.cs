@@ -15,8 +15,14 @@ internal interface INode : IControl, IDisposable
     /// <summary>Whether a disk is, or lies on, that node of this machine's kernel.</summary>
     bool LiesOn(string disk, string node);
 
-    /// <summary>Devices with these names, and no others, are wanted as devices of this machine's kernel, running or not.</summary>
-    void KeepNames(IReadOnlyCollection<string> names);
+    /// <summary>
+    /// Devices with these names, those that run, and no others are wanted as devices of this machine's kernel. The names are asked for
+    /// when no other call is at it.
+    /// </summary>
+    void KeepNames(Func<IReadOnlyCollection<string>> names);
+
+    /// <summary>Leaves a transport because this host ends: starts on it give up, and what is still there is stopped.</summary>
+    void LeaveTransport(int transport);
 
     IReadOnlyList<TransportDescription> ListTransports() => Execute(Operations.ListTransports, new ControlRequest());
 

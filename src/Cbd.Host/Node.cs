@@ -15,6 +15,7 @@ internal sealed class Node : INode
     private readonly IKernelExports? _kernel;
     private readonly OperationHandlers _operations;
     private readonly Lock _lock = new();
+    private readonly Lock _keepLock = new();
     private readonly Dictionary<int, Transport> _transports = [];
     private readonly HashSet<string> _startingNames = [];
     private readonly QueuedLog _log;
@@ -125,7 +126,36 @@ internal sealed class Node : INode
 
     public bool LiesOn(string disk, string node) => _kernel?.LiesOn(disk, node) ?? false;
 
-    public void KeepNames(IReadOnlyCollection<string> names) => _kernel?.KeepNames(names, _options.StateDirectory);
+    public void KeepNames(Func<IReadOnlyCollection<string>> names)
+    {
+        if (_kernel is null)
+            return;
+        lock (_keepLock)
+        {
+            // What is being started, or was just started, is not in a record yet.
+            HashSet<string> kept;
+            lock (_lock)
+                kept = [.. _startingNames, .. _transports.Values.SelectMany(t => t.Devices.KernelNames())];
+            kept.UnionWith(names());
+            _kernel.KeepNames(kept, Owner);
+        }
+    }
+
+    /// <summary>Who wants names of devices on this machine: copies of a state directory, and directories of one path in two containers, are others.</summary>
+    private string Owner => $"{_options.HostUuid:D} {_options.StateDirectory}";
+
+    public void LeaveTransport(int transport)
+    {
+        Transport left = Find(transport);
+        left.Close();
+        lock (_lock)
+        {
+            if (_transports.GetValueOrDefault(transport) == left)
+                _transports.Remove(transport);
+        }
+
+        _options.Logger.LogInformation("transport {Transport} unregistered", transport);
+    }
 
     /// <summary>Clears a backend whose owner is gone, or a latched flush failure of our own.</summary>
     public void ClearBackend(int transport, int backend, bool force, bool fenced) => Find(transport).Backends.Clear(backend, force, fenced);
@@ -169,7 +199,7 @@ internal sealed class Node : INode
         _kernel.CleanUp(Log);
         return transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {
-            _kernel.ReserveName(device!, _options.StateDirectory);
+            _kernel.ReserveName(device!, Owner);
             return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Log = Log });
         });
     }
@@ -238,7 +268,7 @@ internal sealed class Node : INode
         }
 
         private bool TryTakeDefault(string name) =>
-            !(_node._options.IsNameReserved?.Invoke(name) ?? false) && !(_node._kernel?.IsNameWanted(name, _node._options.StateDirectory) ?? false) && TryTake(name);
+            !(_node._options.IsNameReserved?.Invoke(name) ?? false) && !(_node._kernel?.IsNameWanted(name, _node.Owner) ?? false) && TryTake(name);
 
         public void Dispose()
         {

@@ -11,6 +11,9 @@ internal sealed record NodeOptions
     /// <summary>Where this host keeps what must outlive a restart; exists.</summary>
     public required string StateDirectory { get; init; }
 
+    /// <summary>Where daemons of this machine reserve writable disks; made if it is not there. Null: nothing is reserved.</summary>
+    public string? DisksDirectory { get; init; }
+
     /// <summary>Random, made once and kept in the state directory: tells this host's earlier lives from strangers.</summary>
     public required Guid HostUuid { get; init; }
 

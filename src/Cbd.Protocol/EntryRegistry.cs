@@ -12,14 +12,12 @@ internal readonly struct EntryRegistry<TMemory, TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
     private readonly TMemory _memory;
-    private readonly long _offset;
-    private readonly long _entryBytes;
+    private readonly Func<int, long> _offsetOf;
 
-    private EntryRegistry(in TMemory memory, long offset, long entryBytes, int count)
+    private EntryRegistry(in TMemory memory, Func<int, long> offsetOf, int count)
     {
         _memory = memory;
-        _offset = offset;
-        _entryBytes = entryBytes;
+        _offsetOf = offsetOf;
         Count = count;
     }
 
@@ -27,19 +25,19 @@ internal readonly struct EntryRegistry<TMemory, TPolicy>
     public int Count { get; }
 
     public static EntryRegistry<TMemory, TPolicy> Hosts(in TMemory memory, RegionGeometry geometry) =>
-        new(memory, geometry.HostAreaOffset, geometry.BytesPerHost, geometry.HostCount);
+        new(memory, geometry.HostOffset, geometry.HostCount);
 
     public static EntryRegistry<TMemory, TPolicy> Backends(in TMemory memory, RegionGeometry geometry) =>
-        new(memory, geometry.BackendAreaOffset, geometry.BytesPerBackend, geometry.BackendCount);
+        new(memory, geometry.BackendOffset, geometry.BackendCount);
 
     public static EntryRegistry<TMemory, TPolicy> Blkdevs(in TMemory memory, RegionGeometry geometry) =>
-        new(memory, geometry.BlkdevAreaOffset, geometry.BytesPerBlkdev, geometry.BlkdevCount);
+        new(memory, geometry.BlkdevOffset, geometry.BlkdevCount);
 
     public static EntryRegistry<TMemory, TPolicy> Channels(in TMemory memory, RegionGeometry geometry) =>
-        new(memory, geometry.ChannelAreaOffset, geometry.BytesPerChannel, geometry.ChannelCount);
+        new(memory, geometry.ChannelOffset, geometry.ChannelCount);
 
     /// <summary>The claim word of an entry. Throws if the id is outside the area.</summary>
-    public ClaimWord Read(int id) => ClaimOperations<TMemory, TPolicy>.Read(_memory, OffsetOf(id));
+    public ClaimWord Read(int id) => ClaimOperations<TMemory, TPolicy>.Read(_memory, _offsetOf(id));
 
     /// <summary>Whether an entry may be claimed: it is free, and has an epoch left.</summary>
     public bool IsClaimable(int id, out ClaimWord word)
@@ -62,7 +60,7 @@ internal readonly struct EntryRegistry<TMemory, TPolicy>
         if (!IsClaimable(id, out ClaimWord word))
             return false;
         claimed = word.Next(state, host);
-        return ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, OffsetOf(id), word, claimed);
+        return ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, _offsetOf(id), word, claimed);
     }
 
     /// <summary>Claims the first free entry; false if there is none.</summary>
@@ -97,8 +95,4 @@ internal readonly struct EntryRegistry<TMemory, TPolicy>
 
         return found;
     }
-
-    private long OffsetOf(int id) => (uint)id < (uint)Count
-        ? _offset + _entryBytes * id
-        : throw new ArgumentOutOfRangeException(nameof(id), id, $"not one of {Count} entries");
 }

@@ -88,6 +88,9 @@ internal interface IProtocolPolicy
     /// <summary>A device fails when its backend has become another disk.</summary>
     static abstract bool RefuseOtherDisk { get; }
 
+    /// <summary>A device fails when the disk of its backend was in memory and began anew.</summary>
+    static abstract bool RefuseMemoryAnew { get; }
+
     /// <summary>A larger size is on the disk's medium before anybody is told of it.</summary>
     static abstract bool GrowDiskFirst { get; }
 
@@ -137,6 +140,7 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool LookAtHostAfterClaim => true;
     public static bool LookAtNames => true;
     public static bool RefuseOtherDisk => true;
+    public static bool RefuseMemoryAnew => true;
     public static bool GrowDiskFirst => true;
     public static bool QuietBeforeRejoin => true;
     public static bool DrainGivenUp => true;

@@ -39,11 +39,12 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             File.Delete(socketPath); // a leftover: the lock is ours
 
         var record = OpenRecord(state.Path);
-        Action moved = static () => { };
+        Action heard = static () => { };
         using var node = createNode(new NodeOptions
         {
             RunDirectory = run.Path,
             StateDirectory = state.Path,
+            DisksDirectory = options.DisksDirectory,
             HostUuid = HostIdentity.LoadOrCreate(state.Path),
             Logger = logs.CreateLogger("node"),
             BeatMs = options.BeatMs,
@@ -51,27 +52,27 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             FenceMs = options.FenceMs,
             MaxTransports = options.MaxTransports,
             IsNameReserved = record.IsNameReserved,
-            Moved = () => moved(),
+            Moved = () => heard(),
             // The disk of the record may be slow.
             DeviceFailed = (name, reason) => ThreadPool.UnsafeQueueUserWorkItem(_ => record.SetFailed(name, reason), null),
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         using var dump = new FlightSignal(flights, _logger);
         using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
-        moved = reconciler.Wake;
+        heard = reconciler.Hear;
         using var hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, context =>
         {
             context.Cancel = true;
             reconciler.Wake();
         });
-        node.KeepNames(record.KernelNames());
+        node.KeepNames(record.KernelNames);
         var recording = new RecordingControl(node, record)
         {
             IsStarting = true,
             Moved = () =>
             {
                 reconciler.Wake();
-                node.KeepNames(record.KernelNames());
+                node.KeepNames(record.KernelNames);
             },
         };
         var gate = new CheckedControl(recording);

@@ -18,6 +18,8 @@ internal sealed class DaemonCommandLine
         "--run-dir", null, "lock, control socket and NBD sockets; by default /run/cbd for root, $XDG_RUNTIME_DIR/cbd for others", "DIR");
     private readonly Option<string?> _stateDirectory = VerbOptions.Text(
         "--state-dir", null, "host uuid and record; by default /var/lib/cbd for root, $XDG_STATE_HOME/cbd for others", "DIR");
+    private readonly Option<string?> _disksDirectory = VerbOptions.Text(
+        "--disks-dir", null, $"where daemons of this machine reserve their writable disks; by default {RunDirectories.DisksDirectory} for all", "DIR");
     private readonly Option<string?> _socketGroup = VerbOptions.Text(
         "--socket-group", null, "members of this group may use the control socket, too", "GROUP");
     private readonly Option<bool> _restore = VerbOptions.Flag(
@@ -52,7 +54,7 @@ internal sealed class DaemonCommandLine
         _root.Directives.Clear();
         foreach (var option in new Option[]
         {
-            _runDirectory, _stateDirectory, _socketGroup, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+            _runDirectory, _stateDirectory, _disksDirectory, _socketGroup, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
         })
             _root.Options.Add(option);
     }
@@ -73,6 +75,7 @@ internal sealed class DaemonCommandLine
         {
             RunDirectory = FullPath(line.GetValue(_runDirectory), "--run-dir") ?? RunDirectories.DefaultRunDirectory(),
             StateDirectory = FullPath(line.GetValue(_stateDirectory), "--state-dir") ?? RunDirectories.DefaultStateDirectory(),
+            DisksDirectory = FullPath(line.GetValue(_disksDirectory), "--disks-dir") ?? RunDirectories.DisksDirectory,
             SocketGroup = line.GetValue(_socketGroup),
             NoRestore = line.GetValue(_noRestore),
             AdoptRecord = line.GetValue(_adoptRecord),

@@ -8,6 +8,8 @@ internal sealed record DaemonOptions
     public required string RunDirectory { get; init; }
     public required string StateDirectory { get; init; }
 
+    public required string DisksDirectory { get; init; }
+
     /// <summary>A group's name or number, or null: only root and the own user may use the socket.</summary>
     public string? SocketGroup { get; init; }
 

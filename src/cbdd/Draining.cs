@@ -46,7 +46,7 @@ internal sealed class Draining(INode node, ILogger logger)
         }
 
         foreach (var id in transports)
-            isClean &= Try($"transport {id}", () => node.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
+            isClean &= Try($"transport {id}", () => node.LeaveTransport(id));
         return isClean;
 
         bool IsFree((int Transport, BackendDescription Backend) b) => !devices.Exists(d => d.Transport == b.Transport && d.Device.BackendId == b.Backend.BackendId);

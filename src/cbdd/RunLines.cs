@@ -2,6 +2,7 @@ using System.Globalization;
 using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Host;
+using Cbd.Host.Transports;
 using Cbd.Programs.Daemon.State;
 using Microsoft.Extensions.Logging;
 
@@ -53,12 +54,13 @@ internal sealed class RunLines
                 _logger.LogError("--run {Verb}: {Reason}", verb.Name, e.Message);
                 break;
             }
-            catch (CbdException e) when (e.MayPass)
+            catch (CbdException e) when (e.MayPass || e is OtherRegionException)
             {
+                // Another region is confirmed by a verb, for which there has to be a daemon.
                 if (said != e.Message)
                     _logger.LogWarning("--run {Verb}: {Reason}; it is tried again until it works", verb.Name, e.Message);
                 said = e.Message;
-                _listed.WaitingLine = new WantedThing { Kind = WantedThing.Line, Name = verb.Name, State = WantedThing.Waiting, Reason = e.Message };
+                _listed.WaitingLine = new WantedThing { Kind = WantedThing.Line, Name = verb.Name, State = e.MayPass ? WantedThing.Waiting : WantedThing.Failed, Reason = e.Message };
             }
             catch (CbdException e)
             {

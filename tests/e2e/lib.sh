@@ -105,7 +105,7 @@ launch() {
     shift
     mkdir -p "$work/$name"
     # A shell script starts its background programs with SIGQUIT ignored.
-    env --default-signal=QUIT "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
+    env --default-signal=QUIT "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" --disks-dir "$work/disks" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
     pids[$name]=$!
 }
 
@@ -118,7 +118,7 @@ launch_elsewhere() {
     [ -e "$work/$name/boot_id" ] || cat /proc/sys/kernel/random/uuid >"$work/$name/boot_id"
     # shellcheck disable=SC2016 # the inner shell's
     unshare -m sh -c 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"' sh "$work/$name/boot_id" \
-        "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
+        "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" --disks-dir "$work/$name/disks" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
     pids[$name]=$!
 }
 

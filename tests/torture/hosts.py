@@ -67,7 +67,8 @@ class Host:
         elsewhere = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"', "sh", boot] if boot else []
         with open(os.path.join(self.home, "log"), "ab") as log:
             self.process = subprocess.Popen(
-                [*elsewhere, CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"), *options],
+                [*elsewhere, CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"),
+                 "--disks-dir", os.path.join(os.path.dirname(self.home), "disks"), *options],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
         self.pids.append(self.process.pid)
 

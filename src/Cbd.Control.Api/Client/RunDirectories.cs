@@ -4,6 +4,9 @@ namespace Cbd.Control.Api.Client;
 internal static class RunDirectories
 {
     public const string SocketName = "cbdd.sock";
+    /// <summary>One for all users of the machine; not in root's run directory, which others cannot pass through.</summary>
+    public const string DisksDirectory = "/run/cbd-disks";
+
     public const string RunDirectoryVariable = "CBD_RUN_DIR";
 
     /// <summary>Root: /run/cbd; others: $XDG_RUNTIME_DIR/cbd, or an error that says what to give.</summary>

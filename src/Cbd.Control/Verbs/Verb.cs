@@ -60,34 +60,40 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
     /// <summary>backend-stop: by id or name, or by the path of its disk, also of one that is wanted and away.</summary>
     public static Verb StopBackend()
     {
-        var transport = CommonOptions.Transport();
+        var transport = VerbOptions.Number("--transport", "-t", "the transport; with an id 0 if it is left out, else all are looked at");
         var item = BackendArgument.Option("the backend: its id, its name, or the disk's path from / or ./ on");
         var force = CommonOptions.Force("even if blkdevs use it: they answer with EIO until it is started again");
         return new Verb(new Command(Operations.StopBackend.Name, "Stop a backend of this host") { transport, item, force }, (line, control, _) =>
         {
             var text = line.GetValue(item)!;
-            var stop = new StopRequest { Transport = line.GetValue(transport), Force = line.GetValue(force) };
-            if (IsId(text, "--backend", out var id) || FindServed(control, stop.Transport, ref text) is { } found && (id = found) >= 0)
+            var stop = new StopRequest { Transport = line.GetValue(transport) ?? 0, Force = line.GetValue(force) };
+            if (IsId(text, "--backend", out var id))
                 control.Execute(Operations.StopBackend, stop with { Id = id }).ThrowIfStopping();
+            else if (FindServed(control, line.GetValue(transport), ref text) is { } found)
+                control.Execute(Operations.StopBackend, stop with { Transport = found.Transport, Id = found.Id }).ThrowIfStopping();
             else
                 control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = text });
         });
     }
 
-    /// <summary>The backend of this host with that name or path, which is made absolute; null if none is served.</summary>
-    private static int? FindServed(IControl control, int transport, ref string text)
+    /// <summary>The backend of this host with that name or path, which is made absolute, on a transport or on all; null if none is served.</summary>
+    private static (int Transport, int Id)? FindServed(IControl control, int? given, ref string text)
     {
         var isPath = text.StartsWith('/') || text.StartsWith('.') || StartBackendOptions.IsDiskScheme(text);
         if (isPath)
             text = PathText.FromCaller(text);
-        if (control.Execute(Operations.ListTransports, new ControlRequest()).All(t => t.TransportId != transport))
-            return null;
-        if (!isPath)
-            return BackendArgument.TryFind(control, transport, text);
-        var path = text;
-        var served = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport }).Where(b => b.Path == path).ToList();
-        return served.Count < 2 ? served.FirstOrDefault()?.BackendId
-            : throw Rules.Invalid($"'{path}' is served as backends {string.Join(" and ", served.Select(b => b.BackendId))}: give the id of one");
+        var found = new List<(int Transport, int Id)>();
+        foreach (var there in control.Execute(Operations.ListTransports, new ControlRequest()).Where(t => given is null || t.TransportId == given))
+        {
+            var path = text;
+            if (!isPath && BackendArgument.TryFind(control, there.TransportId, text) is { } named)
+                found.Add((there.TransportId, named));
+            else if (isPath)
+                found.AddRange(control.Execute(Operations.ListBackends, new ListRequest { Transport = there.TransportId }).Where(b => b.Path == path).Select(b => (there.TransportId, b.BackendId)));
+        }
+
+        return found.Count < 2 ? found.Select(f => ((int, int)?)f).FirstOrDefault()
+            : throw Rules.Invalid($"'{text}' is served as {string.Join(" and ", found.Select(f => $"backend {f.Id} of transport {f.Transport}"))}: give -t and the id of one");
     }
 
     /// <summary>A number is always an id.</summary>

@@ -45,17 +45,17 @@ public sealed class BlockDisk : DescriptorDisk
         };
     }
 
-    /// <summary>Number of the device, and a hash of whatever names the hardware or file behind it.</summary>
-    internal static string Identify(in FileStatus status)
+    /// <summary>What the version before called it: its number, and a hash of whatever names the hardware or file behind it.</summary>
+    internal static string IdentifyAsBefore(in FileStatus status)
     {
-        string? node = ResolveNode(status);
+        string? node = BlockNames.FindNode(status.NodeMajor, status.NodeMinor);
         string? disk = node is not null && System.IO.File.Exists($"{node}/partition") ? Directory.GetParent(node)?.FullName : node;
         string names = string.Join(
             '\n',
-            ReadText(node, "partition"), ReadText(disk, "wwid"), ReadText(disk, "device/wwid"), ReadText(disk, "serial"),
-            ReadText(disk, "device/serial"), ReadText(disk, "dm/uuid"), ReadText(disk, "md/uuid"),
-            ReadText(disk, "loop/backing_file"), ReadText(disk, "loop/offset"));
-        return $"block:{status.NodeMajor}:{status.NodeMinor}:{DiskIdentity.Shorten(names)}";
+            BlockNames.Read(node, "partition"), BlockNames.Read(disk, "wwid"), BlockNames.Read(disk, "device/wwid"), BlockNames.Read(disk, "serial"),
+            BlockNames.Read(disk, "device/serial"), BlockNames.Read(disk, "dm/uuid"), BlockNames.Read(disk, "md/uuid"),
+            BlockNames.Read(disk, "loop/backing_file"), BlockNames.Read(disk, "loop/offset"));
+        return $"block:{status.NodeMajor}:{status.NodeMinor}:{DiskHash.Shorten(names)}";
     }
 
     /// <summary>What changes when another medium is attached under the same number; empty before Linux 5.15.</summary>
@@ -100,35 +100,14 @@ public sealed class BlockDisk : DescriptorDisk
         return mustBeFast ? Errno.EOPNOTSUPP : -File.ZeroBlocks(offset, length);
     }
 
-    private static string? ResolveNode(in FileStatus status)
-    {
-        var link = new DirectoryInfo($"/sys/dev/block/{status.NodeMajor}:{status.NodeMinor}");
-        return link.Exists ? link.ResolveLinkTarget(returnFinalTarget: true)?.FullName : null;
-    }
-
     private static string? FindQueue(in FileStatus status)
     {
-        string? node = ResolveNode(status);
+        string? node = BlockNames.FindNode(status.NodeMajor, status.NodeMinor);
         if (node is null)
             return null;
         return Directory.Exists($"{node}/queue") ? $"{node}/queue" : $"{Directory.GetParent(node)?.FullName}/queue";
     }
 
     private static long ReadNumber(string? folder, string name) =>
-        long.TryParse(ReadText(folder, name), NumberStyles.None, CultureInfo.InvariantCulture, out long number) ? number : 0;
-
-    private static string ReadText(string? folder, string name)
-    {
-        if (folder is null)
-            return "";
-        try
-        {
-            return System.IO.File.ReadAllText($"{folder}/{name}").Trim();
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // The kernel has no such attribute for this kind of device.
-            return "";
-        }
-    }
+        long.TryParse(BlockNames.Read(folder, name), NumberStyles.None, CultureInfo.InvariantCulture, out long number) ? number : 0;
 }

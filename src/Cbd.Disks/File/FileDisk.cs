@@ -33,13 +33,10 @@ public sealed class FileDisk : DescriptorDisk
         };
     }
 
-    /// <summary>End of the identity of a file whose file system has no generations.</summary>
-    internal const string NoGeneration = ":-";
-
-    /// <summary>Device, inode and, where the file system has one, the generation that tells its uses apart.</summary>
-    internal static string Identify(DiskFile file, in FileStatus status)
+    /// <summary>What the version before called it: device, inode and, where the file system has one, the generation that tells its uses apart.</summary>
+    internal static string IdentifyAsBefore(DiskFile file, in FileStatus status)
     {
-        string generation = file.TryGetGeneration(out uint number) == 0 ? $":{number:x8}" : NoGeneration;
+        string generation = file.TryGetGeneration(out uint number) == 0 ? $":{number:x8}" : OldDiskName.NoGeneration;
         return $"file:{status.DeviceMajor}:{status.DeviceMinor}:{status.Inode}{generation}";
     }
 

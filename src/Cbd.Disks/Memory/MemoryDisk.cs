@@ -46,13 +46,11 @@ public sealed class MemoryDisk : Disk
             CanZeroFast = true,
             DurabilityId = life,
         };
+        Identity = $"memory:{life:N}";
     }
 
-    /// <summary>
-    /// Without the size, which may change while it is served. Another life has other contents, but an operator may put an
-    /// empty disk in its place: the durability id tells the two apart.
-    /// </summary>
-    public override string Identity => "memory";
+    /// <summary>Random: each life is another disk. Without the size, which may change while it is served.</summary>
+    public override string Identity { get; }
 
     public override string Engine => "memory";
 

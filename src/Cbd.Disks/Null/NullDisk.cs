@@ -12,6 +12,7 @@ public sealed class NullDisk : Disk
         : base(options)
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
+        var life = Guid.NewGuid();
         Info = new BlockDeviceInfo
         {
             SizeBytes = ParseSize(options, logicalBlockBytes),
@@ -19,13 +20,14 @@ public sealed class NullDisk : Disk
             ReadOnly = options.ReadOnly,
             CanDiscard = true,
             CanZeroFast = true,
-            DurabilityId = Guid.NewGuid(),
+            DurabilityId = life,
         };
+        Identity = $"null:{life:N}";
         _sizeBytes = Info.SizeBytes;
     }
 
-    /// <summary>Without the size, which may change while it is served.</summary>
-    public override string Identity => "null";
+    /// <summary>Random: each life is another disk. Without the size, which may change while it is served.</summary>
+    public override string Identity { get; }
 
     public override string Engine => "null";
 

@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Cbd.Host;
 using Cbd.Host.Attachments;
 using Cbd.Memory;
@@ -5,7 +6,7 @@ using Cbd.Memory;
 namespace Cbd.Exports.Kernel;
 
 /// <summary>The kinds of attachment of a program: which a device gets, and what of killed daemons is removed.</summary>
-internal sealed class KernelExports : IKernelExports
+internal sealed partial class KernelExports : IKernelExports
 {
     private readonly AttachPlaces _places;
     private readonly IReadOnlyList<IAttachKind> _kinds;
@@ -40,8 +41,16 @@ internal sealed class KernelExports : IKernelExports
     }
 
     /// <inheritdoc/>
-    public IExport Open(string kind, KernelExportOptions options) => AttachedExport.Open(
-        Find(kind) ?? throw new ArgumentException($"there is no kind '{kind}'", nameof(kind)), options, _places);
+    public IExport Open(string kind, KernelExportOptions options)
+    {
+        IAttachKind found = Find(kind) ?? throw new ArgumentException($"there is no kind '{kind}'", nameof(kind));
+        if (PartitionPattern().IsMatch(options.Name))
+            throw new CbdException(CbdErrorKind.Invalid, $"device name '{options.Name}' ends as that of a partition does: udev would give /dev/cbd/{options.Name} to a partition of another device, too; give another --name");
+        return AttachedExport.Open(found, options, _places);
+    }
+
+    [GeneratedRegex("p[0-9]+$")]
+    private static partial Regex PartitionPattern();
 
     /// <summary>
     /// Removes what killed daemons left, of all kinds: first the names of their devices, then the devices. A device whose

@@ -98,7 +98,8 @@ internal sealed class NameRegistry(AttachPlaces places)
             log($"the name {held.Link} was left by a killed cbdd (pid {(process.Length > 0 ? process : "unknown")}) and is removed");
     }
 
-    private SafeFileHandle Enter()
+    /// <summary>Locks the registry for a moment.</summary>
+    internal SafeFileHandle Enter()
     {
         Directory.CreateDirectory(places.Entries);
         SafeFileHandle file = ControlSyscalls.OpenLockFile(places.RegistryLock);

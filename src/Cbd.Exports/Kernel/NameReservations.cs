@@ -6,11 +6,11 @@ namespace Cbd.Exports.Kernel;
 
 /// <summary>
 /// Names of devices that a daemon wants although it does not run, or has not attached them yet: <c>NAME.wanted</c> in the registry,
-/// with the state directory of that daemon. No other daemon of the machine gets such a name. A state directory that is gone wants
-/// nothing. Thread-safe.
+/// with the host uuid and the state directory of that daemon, "UUID DIRECTORY". No other daemon of the machine gets such a name. A state
+/// directory that is not there, as this daemon sees it, wants nothing. Thread-safe.
 /// </summary>
 /// <param name="places">Where the registry is.</param>
-/// <param name="owner">State directory of this daemon.</param>
+/// <param name="owner">Who this daemon is, in that form.</param>
 internal sealed class NameReservations(AttachPlaces places, string owner)
 {
     private const string Suffix = ".wanted";
@@ -18,38 +18,59 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
     /// <summary>Longest path of a state directory that is believed, bytes.</summary>
     private const int MaxBytes = 4096;
 
-    /// <summary>Of all objects of this process: each lives for a moment.</summary>
-    private static readonly Lock s_gate = new();
-
     /// <summary>The state directory of another daemon that wants the name; null if none does.</summary>
     public string? OtherOwnerOf(string name) =>
-        OwnerIn(PathOf(name)) is { } found && found != owner && Directory.Exists(found) ? found : null;
+        OwnerIn(PathOf(name)) is { } found && found != owner && DirectoryIn(found) is { } directory && Directory.Exists(directory) ? directory : null;
+
+    private static string? DirectoryIn(string owner) => owner.IndexOf(' ', StringComparison.Ordinal) is >= 0 and var end ? owner[(end + 1)..] : null;
 
     /// <summary>Wants a name. Throws Busy if another daemon does. Without a registry to write to, nothing is reserved.</summary>
     public void Reserve(string name)
     {
-        lock (s_gate)
+        Locked(() =>
         {
             if (OtherOwnerOf(name) is { } other)
                 throw new CbdException(CbdErrorKind.Busy, $"device name '{name}' is wanted by another cbdd of this machine, with the state directory '{other}': give another --name, or stop it there with dev-stop -d {name}");
             Write(name);
+        });
+    }
+
+    /// <summary>Wants these names and no others.</summary>
+    public void Keep(IReadOnlyCollection<string> names)
+    {
+        if (names.Count == 0 && !Directory.Exists(places.Registry))
+            return;
+        try
+        {
+            Locked(() => KeepLocked(names));
+        }
+        catch (CbdException)
+        {
+            // Somebody keeps the registry locked; the next verb does this again.
         }
     }
 
-    /// <summary>Wants these names and no others, and forgets those of daemons whose state directories are gone.</summary>
-    public void Keep(IReadOnlyCollection<string> names)
+    private void KeepLocked(IReadOnlyCollection<string> names)
     {
-        lock (s_gate)
+        foreach (string file in KernelFiles.Entries(places.Registry).Where(file => file.EndsWith(Suffix, StringComparison.Ordinal)))
         {
-            foreach (string file in KernelFiles.Entries(places.Registry).Where(file => file.EndsWith(Suffix, StringComparison.Ordinal)))
-            {
-                if (OwnerIn(Path.Combine(places.Registry, file)) is { } found &&
-                    (found == owner ? !names.Contains(file[..^Suffix.Length]) : !Directory.Exists(found)))
-                    Try(() => File.Delete(Path.Combine(places.Registry, file)));
-            }
+            if (!names.Contains(file[..^Suffix.Length]) && OwnerIn(Path.Combine(places.Registry, file)) == owner)
+                Try(() => File.Delete(Path.Combine(places.Registry, file)));
+        }
 
-            foreach (string name in names.Where(name => OtherOwnerOf(name) is null))
-                Write(name);
+        foreach (string name in names.Where(name => OtherOwnerOf(name) is null))
+            Write(name);
+    }
+
+    /// <summary>With the registry locked against the other daemons; not at all where this daemon cannot have it.</summary>
+    private void Locked(Action action)
+    {
+        SafeFileHandle? entered = null;
+        Try(() => entered = new NameRegistry(places).Enter());
+        using (entered)
+        {
+            if (entered is not null)
+                action();
         }
     }
 
@@ -60,7 +81,7 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         Try(() =>
         {
             Directory.CreateDirectory(places.Entries);
-            string draft = $"{PathOf(name)}.{Environment.ProcessId}";
+            string draft = $"{PathOf(name)}.new";
             File.WriteAllText(draft, owner + "\n");
             File.Move(draft, PathOf(name), overwrite: true);
         });

@@ -31,7 +31,7 @@ internal interface IKernelExports
 
     /// <summary>Whether another daemon of this machine wants a device of that name, running or not.</summary>
     /// <param name="name">The name.</param>
-    /// <param name="owner">State directory of this daemon.</param>
+    /// <param name="owner">This daemon: its host uuid and state directory.</param>
     bool IsNameWanted(string name, string owner);
 
     /// <summary>Wants a name for this daemon, also while it does not run. Throws Busy if another one wants it.</summary>

@@ -41,7 +41,8 @@ internal enum BackendStage
 /// <param name="Fenced">An operator vouches for the death of the old session.</param>
 /// <param name="Anew">This host had that entry, and was cleared: it is taken over, or started anew under its id if it is free.</param>
 /// <param name="FlushError">The latched errno of a flush that failed under the claim that was cleared; 0 for none.</param>
-internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false, int FlushError = 0);
+/// <param name="IsConfirmed">The disk is the entry's where nothing tells; if false, only a disk that is proven to be takes the record over.</param>
+internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false, int FlushError = 0, bool IsConfirmed = true);
 
 /// <summary>
 /// One backend of this host, from its disk's lock to the end of its claim: a state machine without threads, clocks and
@@ -58,7 +59,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
 
     /// <summary>The entry that the disk has already, as it was last looked for.</summary>
     private int? _found;
-    private bool _isIdentityCertain;
+    private RecordSearch<TMemory, TPolicy>? _search;
     private Action<int>? _offer;
     private long _limitMs;
 
@@ -111,13 +112,13 @@ internal sealed class BackendLife<TMemory, TPolicy>
     /// <summary>The disk is open, and locked. Throws if this host may not claim anything.</summary>
     /// <param name="body">The disk as it is now.</param>
     /// <param name="nowMs">This host's monotonic clock.</param>
-    /// <param name="isIdentityCertain">A record with the disk's identity is of this disk: only then it is taken over without its id.</param>
-    public void BeginClaim(BackendBody body, long nowMs, bool isIdentityCertain = true)
+    public void BeginClaim(BackendBody body, long nowMs)
     {
         Require(BackendStage.Opening);
         _session.CheckUsable();
         _body = body.FlushError == 0 ? body with { FlushError = _wish.FlushError } : body;
-        _isIdentityCertain = isIdentityCertain;
+        if (TPolicy.TakeOverOwnRecord)
+            _search = _session.Backends.SearchFor(_body);
         _limitMs = nowMs + _session.Times.TakeOverMs;
         _life.Go(LifeState.Starting, "it claims its entry", nowMs);
         Stage = BackendStage.Claiming;
@@ -130,25 +131,21 @@ internal sealed class BackendLife<TMemory, TPolicy>
         try
         {
             _session.CheckUsable();
-            bool isOver = true;
-            if (_wish.Backend is null && _isIdentityCertain && TPolicy.TakeOverOwnRecord)
-            {
-                _session.Tracker.Sample(nowMs);
-                _found = _session.Backends.FindRecord(_body!, out isOver);
-                // One of this process that has it is ending, or is about to serve it.
-                isOver &= !_session.OwnBackends.Any(b => b != this && b.Stage != BackendStage.Over && b.Backend == _found);
-            }
-
+            _session.Tracker.Sample(nowMs);
+            FoundRecord? found = LookForRecord(nowMs);
+            _found = found?.Backend;
+            // One of this process that has it is ending, or is about to serve it.
+            bool isOver = found is not { IsOver: false } && !(_found is { } own && _session.OwnBackends.Any(b => b != this && b.Stage != BackendStage.Over && b.Backend == own));
             if (!isOver && nowMs <= _limitMs)
                 _life.Go(LifeState.Waiting, $"the disk is backend {_found}, whose session is just ending, or beginning", nowMs);
             else if ((_wish.Backend ?? _found) is not { } wanted)
                 Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend);
             else if (_wish.Anew && _session.IsBackendFree(wanted))
                 Claim = _session.Backends.Start(_body!, wanted);
-            else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, nowMs, out BackendClaim<TMemory, TPolicy>? claim) == StepResult.Done)
+            else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, IsDiskConfirmed, out BackendClaim<TMemory, TPolicy>? claim) == StepResult.Done)
                 Claim = claim!;
             else if (nowMs > _limitMs)
-                throw new CbdException(CbdErrorKind.TimedOut, $"backend {wanted}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced") { MayPass = true };
+                throw TooLate(wanted);
             else
                 _life.Go(LifeState.Waiting, $"the old session of backend {wanted} is not proven over yet", nowMs);
         }
@@ -277,6 +274,45 @@ internal sealed class BackendLife<TMemory, TPolicy>
         Stage = BackendStage.Abandoned;
         if (_life.State != LifeState.Failed)
             _life.Go(LifeState.Failed, "the disk does not finish its requests; restart the daemon when the disk answers again", nowMs);
+    }
+
+    /// <summary>The record to take over where no entry is named. Throws if it would be a second backend of one disk.</summary>
+    private FoundRecord? LookForRecord(long nowMs)
+    {
+        FoundRecord? found = _search?.Find();
+        if (_wish.Backend is { } named)
+        {
+            // The lock of this kernel did not keep another machine from the disk while this host had no claim; and an operator may err.
+            if (found is { Comparison: DiskComparison.Same } other && other.Backend != named && !_body!.ReadOnly)
+            {
+                throw new CbdException(CbdErrorKind.Busy, _wish.Anew
+                    ? $"the disk of backend {named} is backend {other.Backend} by now: another host has taken it up"
+                    : $"'{_body.Path}' is the disk of backend {other.Backend}, not of {named}: start it without -b");
+            }
+
+            return null;
+        }
+
+        if (found is { Comparison: DiskComparison.CannotTell } undecided && (undecided.IsOver || nowMs > _limitMs))
+            throw BackendRegistry<TMemory, TPolicy>.Undecided(undecided.Backend, undecided.Body, _body!);
+        return found;
+    }
+
+    /// <summary>An operator named the entry; or it is the disk that this process has held open.</summary>
+    private bool IsDiskConfirmed => _wish.Backend is not null && _wish.IsConfirmed;
+
+    private CbdException TooLate(int backend)
+    {
+        ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_session.Memory, _session.Geometry.BackendOffset(backend));
+        return new CbdException(CbdErrorKind.TimedOut, word.State switch
+        {
+            ClaimState.Claiming => $"backend {backend} is being claimed by host {word.Host}, and that does not end: see host-list, and try again when that host is cleared",
+            ClaimState.Clearing => $"backend {backend} is being cleared, and that does not end: see host-list, and try again",
+            _ => $"backend {backend}: its old session is neither alive nor proven dead: see host-list; if its machine is off or cut off, start with --fenced",
+        })
+        {
+            MayPass = true,
+        };
     }
 
     private void End(string why, long nowMs)

@@ -1,3 +1,4 @@
+using Cbd.Blocks;
 using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
@@ -62,14 +63,24 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     private void Adopt(BackendSession session)
     {
         BlkdevState state = _state!;
-        if (TPolicy.RefuseOtherDisk && _watch!.Body!.Identity != Identity)
-            state.Fail($"backend {Backend} is another disk now ({_watch.Body.Identity}, was {Identity}): stop the device");
+        string identity = _watch!.Body!.Identity;
+        bool beginsAnew = DiskIdentity.BeginsAnew(Identity, identity);
+        if ((beginsAnew ? TPolicy.RefuseMemoryAnew : TPolicy.RefuseOtherDisk) && IsOtherDisk(identity))
+        {
+            state.Fail(beginsAnew
+                ? $"the disk of backend {Backend} was in memory and began anew, its data is gone ({identity}, was {Identity}): dev-stop, then dev-start"
+                : $"backend {Backend} is another disk now ({identity}, was {Identity}): stop the device");
+        }
         else if (session.Info.SizeBytes < state.Info.SizeBytes || session.Info.LogicalBlockBytes != state.Info.LogicalBlockBytes)
             state.Fail($"backend {Backend} has {session.Info.SizeBytes} bytes in blocks of {session.Info.LogicalBlockBytes} now, and had {state.Info.SizeBytes} in blocks of {state.Info.LogicalBlockBytes}: it must not become smaller; stop the device");
         else
             state.Adopt(session with { Info = session.Info with { ReadOnly = _claim!.Body.ReadOnly } });
         IsSizeNews = true;
     }
+
+    /// <summary>Where nothing tells, an operator has told the backend's host that it is the same disk.</summary>
+    private bool IsOtherDisk(string identity) =>
+        identity != Identity && DiskIdentity.Compare(new DiskIdentity(Identity), new DiskIdentity(identity)) == DiskComparison.Different;
 
     private void ShowStatus(long nowMs)
     {

@@ -137,8 +137,13 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
             _claim!.Activate([.. _channels.Select(c => c.Channel)], name);
             Observer?.Activated();
             Identity = _session.Backends.ReadRecord(_wish.Backend).Identity;
-            if (_wish.Identity is { } wanted && wanted != Identity)
-                throw new CbdException(CbdErrorKind.Busy, $"backend {_wish.Backend} is another disk ({Identity}, not {wanted}): see backend-list --all");
+            if (_wish.Identity is { } wanted && wanted != Identity && DiskIdentity.Compare(new DiskIdentity(wanted), new DiskIdentity(Identity)) is not DiskComparison.Same and var comparison)
+            {
+                throw new CbdException(CbdErrorKind.Busy, comparison == DiskComparison.Different
+                    ? $"backend {_wish.Backend} is another disk ({Identity}, not {wanted}): see backend-list --all"
+                    : $"nothing tells whether backend {_wish.Backend} is the disk that is wanted ({Identity}, was {wanted}): see backend-list --all; if it is, dev-stop, then dev-start -b {_wish.Backend}");
+            }
+
             MakeQueues();
         }
         catch (Exception e)

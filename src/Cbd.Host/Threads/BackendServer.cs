@@ -29,6 +29,9 @@ internal sealed class BackendServer : IGrowingDisk
     private int _finishesInVain;
     private volatile bool _isAbandoned;
 
+    /// <summary>The disk. It has what it was opened with also after it was closed.</summary>
+    public Disk Disk => _disk;
+
     /// <summary>Makes the handler threads of a claimed backend; nothing is left of them if one cannot be made.</summary>
     /// <param name="life">Its life; claimed.</param>
     /// <param name="options">As it was started.</param>

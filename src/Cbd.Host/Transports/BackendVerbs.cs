@@ -1,3 +1,4 @@
+using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Host.Backends;
 using Cbd.Host.Threads;
@@ -16,6 +17,7 @@ internal sealed class BackendVerbs(Transport transport)
 
     /// <summary>Names of backends that are being started.</summary>
     private readonly HashSet<string> _startingNames = [];
+    private readonly DiskReservations _reservations = new(transport.Node.DisksDirectory, transport.Node.Logger);
 
     private ILogger Logger => transport.Logger;
 
@@ -38,7 +40,7 @@ internal sealed class BackendVerbs(Transport transport)
                 CheckTakeOver(wanted);
             if (options.Name is { } name && (transport.BackendServers.Exists(b => b.Name == name) || !_startingNames.Add(name)))
                 throw new CbdException(CbdErrorKind.Busy, $"backend name '{name}' is taken on this host: stop that backend with backend-stop -b {name}, or give another --name");
-            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced), MonotonicClock.Milliseconds);
+            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced, IsConfirmed: !options.IsUnattended), MonotonicClock.Milliseconds);
         }
 
         try
@@ -117,6 +119,9 @@ internal sealed class BackendVerbs(Transport transport)
             server.Life.BeginStop(force, leaves, MonotonicClock.Milliseconds);
         }
 
+        // While the disk is locked: what another daemon writes there afterwards is its own. Blkdevs wait for a host that leaves.
+        if (!leaves || server.Life.Claim!.Blkdevs.Count == 0)
+            _reservations.Remove(server.Disk, transport.Geometry.RegionId, backend);
         return FinishStop(server, force);
     }
 
@@ -271,6 +276,7 @@ internal sealed class BackendVerbs(Transport transport)
             Handlers = options.Handlers,
             Engine = disk.Engine switch { "io_uring" => BackendEngine.IoUring, "pread" => BackendEngine.Pread, _ => BackendEngine.Direct },
             Identity = disk.Identity,
+            OldIdentity = disk.OldIdentity,
             Path = options.Path,
             Name = options.Name ?? "",
         };
@@ -282,10 +288,14 @@ internal sealed class BackendVerbs(Transport transport)
         BackendServer? server = null;
         try
         {
-            CheckIdentity(options, disk);
+            BackendBody body = Describe(options, disk);
+            CheckIdentity(options, body);
+            _reservations.Check(disk, transport.Geometry.RegionId);
             lock (transport.StateLock)
-                life.BeginClaim(Describe(options, disk), MonotonicClock.Milliseconds, disk.IsIdentityCertain);
+                life.BeginClaim(body, MonotonicClock.Milliseconds);
             AwaitClaim(life);
+            // Before any blkdev can write to it, and wait for it.
+            _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name));
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
             {
@@ -306,10 +316,17 @@ internal sealed class BackendVerbs(Transport transport)
         }
     }
 
-    private static void CheckIdentity(StartBackendOptions options, Disk disk)
+    /// <summary>Who starts a disk from a record wants that disk; an operator who starts it says which it is.</summary>
+    private static void CheckIdentity(StartBackendOptions options, BackendBody disk)
     {
-        if (options.DiskIdentity is { } wanted && wanted != disk.Identity)
-            throw new CbdException(CbdErrorKind.Invalid, $"'{options.Path}' is another disk ({disk.Identity}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
+        if (options.DiskIdentity is not { } wanted || wanted == disk.Identity)
+            return;
+        DiskComparison comparison = DiskIdentity.Compare(new DiskIdentity(wanted), disk.DiskIdentity);
+        if (comparison != DiskComparison.Same)
+        {
+            throw new CbdException(CbdErrorKind.Invalid,
+                $"{(comparison == DiskComparison.Different ? $"'{options.Path}' is another disk" : $"nothing tells whether '{options.Path}' is the disk that is wanted")} ({disk.Identity}, was {wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
+        }
     }
 
     private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life)
@@ -346,7 +363,7 @@ internal sealed class BackendVerbs(Transport transport)
         transport.Session.Backends.ReadRecord(backend);
         BackendListing listing = transport.Session.FindBackend(backend);
         if (listing.Liveness == Liveness.Alive && listing.Word.State == ClaimState.Active)
-            throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by host {listing.Word.Host}, which is alive: stop it there with backend-stop first");
+            throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is served by host {listing.Word.Host}, which is alive: stop it there with backend-stop first") { MayPass = true };
     }
 
     private BackendServer FindOwn(int backend)

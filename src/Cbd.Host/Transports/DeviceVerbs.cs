@@ -167,6 +167,13 @@ internal sealed class DeviceVerbs(Transport transport)
             return [.. transport.DeviceServers.Select(d => d.Name)];
     }
 
+    /// <summary>Names of the devices that this machine's kernel has.</summary>
+    public IReadOnlyList<string> KernelNames()
+    {
+        lock (transport.StateLock)
+            return [.. transport.DeviceServers.Where(d => d.Node.Length > 0).Select(d => d.Name)];
+    }
+
     private DeviceServer Find(int device)
     {
         lock (transport.StateLock)

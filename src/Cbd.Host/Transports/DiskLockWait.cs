@@ -40,7 +40,7 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
             {
                 string holder = describeHolder(options.Path) is { } known ? $": {known}" : "";
                 if (MonotonicClock.Milliseconds >= limit)
-                    throw new CbdException(CbdErrorKind.Busy, holder.Length == 0 ? e.Message : $"disk {options.Path} is already in use{holder}; stop that first", e) { MayPass = true };
+                    throw new CbdException(CbdErrorKind.Busy, holder.Length == 0 ? e.Message : $"disk {options.Path} is already in use{holder}; stop that first", e) { MayPass = !holder.Contains(" of this daemon", StringComparison.Ordinal) };
                 waits($"disk {options.Path} is in use{holder}");
             }
 

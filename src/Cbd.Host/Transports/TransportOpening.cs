@@ -71,7 +71,7 @@ internal static class TransportOpening
     private static bool IsEmpty(RegionSource source)
     {
         if (source.SizeBytes < TransportInfo.SizeBytes)
-            return true;
+            return source.SizeBytes == 0;
         using RegionMapping region = source.Map();
         // What an interrupted formatter left is taken over.
         return TransportInfo.IsFormatting(region.Memory.ReadAcquire(TransportInfo.MagicOffset)) || RegionContents.Describe(region.Memory).IsZero;
@@ -128,6 +128,7 @@ internal static class TransportOpening
             };
             var formatter = new Formatter<MappedMemory, SafePolicy>(memory, info, identity, locks, options.Force);
             Format(formatter, options, node, memory);
+            source.Keep();
         }
 
         TransportInfo read = ReadInfo(memory, region, options.Path);

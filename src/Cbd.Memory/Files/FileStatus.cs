@@ -24,6 +24,7 @@ public readonly record struct FileStatus
     {
         Type = (FileType)(raw.Mode >> 12);
         Permissions = raw.Mode & 0xfffu;
+        OwnerId = raw.OwnerId;
         DeviceMajor = raw.DeviceMajor;
         DeviceMinor = raw.DeviceMinor;
         NodeMajor = raw.NodeMajor;
@@ -32,6 +33,10 @@ public readonly record struct FileStatus
         SizeBytes = (long)raw.Size;
         AllocatedBytes = (long)raw.Blocks * StoredBlockBytes;
         PreferredBytes = (int)Math.Min(raw.BlockSize, 1 << 30);
+        if ((raw.Mask & StatxBirthTime) != 0 && (raw.BirthSeconds != 0 || raw.BirthNanoseconds != 0))
+            BirthNanoseconds = (Int128)raw.BirthSeconds * 1_000_000_000 + raw.BirthNanoseconds;
+        if ((raw.Mask & StatxSubvolume) != 0)
+            Subvolume = raw.Subvolume;
         IsDax = (raw.Attributes & StatxAttributeDax) != 0;
         if ((raw.Mask & StatxDirectAlignment) != 0)
         {
@@ -44,6 +49,9 @@ public readonly record struct FileStatus
 
     /// <summary>The lower twelve bits of st_mode.</summary>
     public uint Permissions { get; }
+
+    /// <summary>The user whose file it is.</summary>
+    public uint OwnerId { get; }
 
     /// <summary>Device of the file system that the file is in.</summary>
     public uint DeviceMajor { get; }
@@ -61,6 +69,12 @@ public readonly record struct FileStatus
 
     /// <summary>The file system's preferred unit of I/O.</summary>
     public int PreferredBytes { get; }
+
+    /// <summary>When the inode came into being, on the file system's clock, since 1970; null: the file system does not say.</summary>
+    public Int128? BirthNanoseconds { get; }
+
+    /// <summary>The subvolume, whose snapshots have the same inodes; null: the kernel (before 6.10) or the file system does not say.</summary>
+    public ulong? Subvolume { get; }
 
     /// <summary>Its pages are the memory of the device: mappings bypass the page cache.</summary>
     public bool IsDax { get; }
@@ -91,7 +105,7 @@ public readonly record struct FileStatus
     {
         LibC.StatxResult raw = default;
         // SAFETY: the kernel stores at most the 256 bytes of the structure.
-        int error = LibC.Statx(directory, path, flags, StatxBasicStats | StatxDirectAlignment, &raw) < 0 ? -LibC.LastErrno : 0;
+        int error = LibC.Statx(directory, path, flags, StatxBasicStats | StatxBirthTime | StatxDirectAlignment | StatxSubvolume, &raw) < 0 ? -LibC.LastErrno : 0;
         status = error == 0 ? new FileStatus(raw) : default;
         return error;
     }

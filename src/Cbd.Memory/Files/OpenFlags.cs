@@ -20,6 +20,9 @@ public enum OpenFlags
     NoTerminal = 0x100,
     NonBlocking = 0x800,
     Direct = 0x4000,
+
+    /// <summary>Fail if the last part of the path is a symbolic link.</summary>
+    NoFollow = 0x20000,
     CloseOnExec = 0x80000,
 }
 
@@ -27,12 +30,13 @@ internal static class OpenFlagValues
 {
     internal static int ToNative(this OpenFlags flags) => flags.ToNative(RuntimeInformation.ProcessArchitecture);
 
-    /// <summary>arm64 has its own number for O_DIRECT.</summary>
+    /// <summary>arm64 has its own numbers for O_DIRECT and O_NOFOLLOW.</summary>
     internal static int ToNative(this OpenFlags flags, Architecture architecture)
     {
-        const int arm64Direct = 0x10000;
-        return architecture == Architecture.X64 || !flags.HasFlag(OpenFlags.Direct)
+        const int arm64Direct = 0x10000, arm64NoFollow = 0x8000;
+        return architecture == Architecture.X64
             ? (int)flags
-            : (int)(flags & ~OpenFlags.Direct) | arm64Direct;
+            : (int)(flags & ~(OpenFlags.Direct | OpenFlags.NoFollow)) |
+                (flags.HasFlag(OpenFlags.Direct) ? arm64Direct : 0) | (flags.HasFlag(OpenFlags.NoFollow) ? arm64NoFollow : 0);
     }
 }

@@ -66,6 +66,20 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return error;
     }
 
+    /// <summary>Reads on from where the descriptor stands; 0 at the end of the file.</summary>
+    public int Read(Span<byte> bytes)
+    {
+        // SAFETY: the buffer is pinned for the call, which stores at most its length.
+        fixed (byte* start = bytes)
+        {
+            nint count;
+            do
+                count = LibC.Read(this, start, (nuint)bytes.Length);
+            while (count < 0 && LibC.LastErrno == EINTR);
+            return count < 0 ? throw SystemCallException.Last("read", _subject) : (int)count;
+        }
+    }
+
     /// <summary>Whether programs that this process starts get the descriptor under the same number.</summary>
     public void SetInherited(bool inherited)
     {

@@ -13,7 +13,9 @@ internal static class KernelConstants
     internal const int AtEmptyPath = 0x1000;
     internal const int AtSymlinkNoFollow = 0x100;
     internal const uint StatxBasicStats = 0x7ff;
+    internal const uint StatxBirthTime = 0x800;
     internal const uint StatxDirectAlignment = 0x2000;
+    internal const uint StatxSubvolume = 0x8000;
     internal const ulong StatxAttributeDax = 0x00200000;
     internal const int FcntlSetDescriptorFlags = 2;
     internal const int DescriptorCloseOnExec = 1;
@@ -39,6 +41,11 @@ internal static class KernelConstants
     internal const nuint IoctlSizeBytes = 0x80081272;
     internal const nuint IoctlDiskSequence = 0x80081280;
     internal const nuint IoctlGeneration = 0x80087601;
+    internal const nuint IoctlFileSystemUuid = 0x80111500;
+    internal const nuint IoctlExt4Uuid = 0x8008662c;
+    internal const nuint IoctlBtrfsInfo = 0x8400941f;
+    internal const nuint IoctlBtrfsLookUp = 0xd0009412;
+    internal const ulong BtrfsFirstFreeObject = 256;
 
     // Mounts.
     internal const int FsOpenCloseOnExec = 1;
@@ -51,6 +58,7 @@ internal static class KernelConstants
     internal const nuint IoctlLoopClear = 0x4c01;
     internal const nuint IoctlLoopSetCapacity = 0x4c07;
     internal const nuint IoctlLoopGetFree = 0x4c82;
+    internal const nuint IoctlLoopGetStatus = 0x4c05;
     internal const uint LoopReadOnly = 1;
     internal const uint LoopPartitions = 8;
     internal const uint LoopDirectIo = 16;

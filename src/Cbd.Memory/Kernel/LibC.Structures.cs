@@ -14,16 +14,20 @@ internal static unsafe partial class LibC
         [FieldOffset(0)] internal uint Mask;
         [FieldOffset(4)] internal uint BlockSize;
         [FieldOffset(8)] internal ulong Attributes;
+        [FieldOffset(20)] internal uint OwnerId;
         [FieldOffset(28)] internal ushort Mode;
         [FieldOffset(32)] internal ulong Inode;
         [FieldOffset(40)] internal ulong Size;
         [FieldOffset(48)] internal ulong Blocks;
+        [FieldOffset(80)] internal long BirthSeconds;
+        [FieldOffset(88)] internal uint BirthNanoseconds;
         [FieldOffset(128)] internal uint NodeMajor;
         [FieldOffset(132)] internal uint NodeMinor;
         [FieldOffset(136)] internal uint DeviceMajor;
         [FieldOffset(140)] internal uint DeviceMinor;
         [FieldOffset(152)] internal uint DirectMemoryAlignment;
         [FieldOffset(156)] internal uint DirectOffsetAlignment;
+        [FieldOffset(160)] internal ulong Subvolume;
     }
 
     /// <summary><c>struct flock</c>: a lock of a byte range.</summary>
@@ -107,6 +111,39 @@ internal static unsafe partial class LibC
         internal ulong Address;
         internal uint Flags;
         internal uint Reserved;
+    }
+
+    /// <summary>The fields of <c>struct loop_info64</c> that are used.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 232)]
+    internal struct LoopStatus
+    {
+        [FieldOffset(0)] internal ulong Device;
+        [FieldOffset(8)] internal ulong Inode;
+        [FieldOffset(24)] internal ulong Offset;
+        [FieldOffset(32)] internal ulong SizeLimit;
+    }
+
+    /// <summary><c>struct fsuuid2</c>.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 17)]
+    internal struct FileSystemUuid
+    {
+        [FieldOffset(0)] internal byte Length;
+        [FieldOffset(1)] internal fixed byte Bytes[16];
+    }
+
+    /// <summary>The fields of <c>struct btrfs_ioctl_fs_info_args</c> that are used.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 1024)]
+    internal struct BtrfsInfo
+    {
+        [FieldOffset(16)] internal fixed byte Uuid[16];
+    }
+
+    /// <summary>The fields of <c>struct btrfs_ioctl_ino_lookup_args</c> that are used.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 4096)]
+    internal struct BtrfsLookUp
+    {
+        [FieldOffset(0)] internal ulong Tree;
+        [FieldOffset(8)] internal ulong Object;
     }
 
     /// <summary>The fields of <c>struct loop_config</c> that are used, those of its <c>loop_info64</c> included.</summary>

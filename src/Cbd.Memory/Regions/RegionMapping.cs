@@ -98,7 +98,7 @@ public sealed unsafe class RegionMapping : IDisposable
     {
         long sizeBytes = source.SizeBytes & -(long)source.PageBytes;
         if (sizeBytes < Math.Max(minimumBytes, source.PageBytes))
-            throw new CbdException(CbdErrorKind.Invalid, $"region '{source.Path}' has {source.SizeBytes} bytes, the minimum is {Math.Max(minimumBytes, source.PageBytes)}: {(source.IsFile ? "give a larger file, or --format with a larger --size" : "give a larger device")}");
+            throw new CbdException(CbdErrorKind.Invalid, $"region '{source.Path}' has {source.SizeBytes} bytes, the minimum is {Math.Max(minimumBytes, source.PageBytes)}: {(source.IsFile ? "give a larger file, or --format with a larger --size" : "give a larger device")}") { MayPass = source.SizeBytes == 0 };
         const int protection = ProtectionRead | ProtectionWrite;
         void* failed = (void*)-1;
         void* start = failed;

@@ -127,6 +127,9 @@ public sealed class RegionSource : IDisposable
     /// <summary>Maps all of it for reading and writing.</summary>
     public RegionMapping Map() => RegionMapping.Map(this);
 
+    /// <summary>The file has a use now, and stays whatever fails later: others may be on it.</summary>
+    public void Keep() => Created = false;
+
     /// <summary>Removes the file if <see cref="Created"/>; for who created it and then could not format it.</summary>
     public void DeleteIfCreated()
     {

@@ -1,6 +1,7 @@
+using Cbd.Blocks;
+using Cbd.Memory;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
-using Cbd.Memory;
 
 namespace Cbd.Protocol.Backends;
 
@@ -71,10 +72,21 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     /// <param name="claim">The new session, when it answers Done.</param>
     public StepResult TakeOver(int backend, BackendBody body, bool fenced, long nowMs, out BackendClaim<TMemory, TPolicy>? claim)
     {
+        _tracker.Sample(nowMs);
+        return TakeOver(backend, body, fenced, isConfirmed: true, out claim);
+    }
+
+    /// <summary>The same, by the tracker's last sample.</summary>
+    /// <param name="backend">Its id.</param>
+    /// <param name="body">The disk as it is now.</param>
+    /// <param name="fenced">An operator vouches that the machine of the old session is off or cut off.</param>
+    /// <param name="isConfirmed">It is the recorded disk, if nothing says that it is not; otherwise only if that is proven.</param>
+    /// <param name="claim">The new session, when it answers Done.</param>
+    public StepResult TakeOver(int backend, BackendBody body, bool fenced, bool isConfirmed, out BackendClaim<TMemory, TPolicy>? claim)
+    {
         claim = null;
         CheckId(backend);
         BackendBody own = Own(body);
-        _tracker.Sample(nowMs);
         long offset = _geometry.BackendOffset(backend);
         ClaimWord word = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
         if (!IsSessionOver(backend, word, fenced))
@@ -86,7 +98,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             throw new CbdException(CbdErrorKind.Corrupt, $"backend {backend}: its record cannot be read ({error}): clear it with backend-clear");
         }
 
-        CheckRecord(backend, record, own);
+        CheckRecord(backend, record, own, isConfirmed);
         if (word.Epoch == ClaimWord.MaxEpoch)
             throw new CbdException(CbdErrorKind.Exhausted, $"backend {backend} has used up its epochs: format the region anew");
         ClaimWord claimed = word.Next(ClaimState.Claiming, _host.Host);
@@ -97,40 +109,24 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             SizeBytes = record.SizeBytes,
             Name = own.Name.Length > 0 ? own.Name : record.Name,
             FlushError = record.FlushError != 0 ? record.FlushError : own.FlushError,
+            // Devices of the version before compare texts.
+            Identity = record.Identity == own.OldIdentity ? record.Identity : own.Identity,
         };
         claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1));
         return StepResult.Done;
     }
 
-    /// <summary>
-    /// The record that this disk has as a backend: starting the disk takes that over, so that blkdevs that wait for it go on, and no
-    /// second one can write the disk behind their backs. Null if there is none.
-    /// </summary>
-    /// <remarks>
-    /// The durability id says which disk it is, within one boot of one machine: a record that is equal elsewhere is not known to be
-    /// of the same disk, and is left alone. The caller has the disk's lock, so nobody else serves it for writing.
-    /// </remarks>
+    /// <summary>A search for the records of a disk, whose lock the caller has: nobody else on this kernel serves it for writing.</summary>
     /// <param name="disk">The disk as it is now.</param>
-    /// <param name="isOver">
-    /// The record can be taken over, or says why not. If false, its last session is just ending: look again after a beat.
-    /// </param>
-    public int? FindRecord(BackendBody disk, out bool isOver)
-    {
-        foreach ((int backend, ClaimWord word) in _entries.ListTaken())
-        {
-            if (!EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, backend, word.Epoch, out BackendBody record, out _, out _) ||
-                record.DiskLife != disk.DiskLife || record.Identity != disk.Identity)
-                continue;
-            isOver = word.State == ClaimState.Orphaned ||
-                (word.State != ClaimState.Claiming && HandlerEnds<TMemory, TPolicy>.OfSession(_memory, _geometry, _tracker, backend, word.Epoch) != HandlerEnd.Alive);
-            // Any number of hosts may serve a disk that nobody writes.
-            if (isOver || !(record.ReadOnly && disk.ReadOnly))
-                return backend;
-        }
+    public RecordSearch<TMemory, TPolicy> SearchFor(BackendBody disk) => new(_memory, _geometry, _tracker, disk);
 
-        isOver = true;
-        return null;
-    }
+    /// <summary>
+    /// Nothing tells whether a disk is that of a backend. A second backend of one disk would be a second way to write it, so an operator has
+    /// to say.
+    /// </summary>
+    public static CbdException Undecided(int backend, BackendBody record, BackendBody disk) => new(
+        CbdErrorKind.Busy,
+        $"nothing tells whether '{disk.Path}' ({disk.Identity}) is the disk of backend {backend}, '{record.Path}' ({record.Identity}): if it is, start it with -b {backend}; if not, give that record up: {GiveUp(backend)}");
 
     /// <summary>
     /// The record of a backend, for checking a disk before waiting for its lock. Throws if there is no such backend, or
@@ -223,9 +219,12 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         throw new CbdException(CbdErrorKind.Busy, $"backend {backend} belongs to host {word.Host} ('{name}'), and nothing proves that it is dead: if its machine is off or cut off, start with --fenced") { MayPass = true };
     }
 
-    private static void CheckRecord(int backend, BackendBody record, BackendBody disk)
+    private static void CheckRecord(int backend, BackendBody record, BackendBody disk, bool isConfirmed)
     {
-        if (disk.Identity != record.Identity)
+        DiskComparison comparison = DiskIdentity.Compare(record.DiskIdentity, disk.DiskIdentity);
+        if (comparison == DiskComparison.CannotTell && !isConfirmed)
+            throw Undecided(backend, record, disk);
+        if (comparison == DiskComparison.Different && !DiskIdentity.BeginsAnew(record.Identity, disk.Identity))
             throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' ({disk.Identity}) is not the disk of backend {backend}, which is '{record.Path}' ({record.Identity}): give that one, or start without -b");
         if (disk.ReadOnly != record.ReadOnly)
             throw new CbdException(CbdErrorKind.Invalid, $"backend {backend} is {Mode(record)}, not {Mode(disk)}: start it {(record.ReadOnly ? "with" : "without")} --read-only, or give the record up: {GiveUp(backend)}");

@@ -128,6 +128,10 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
         return new BlkdevClaim<TMemory, TPolicy>(_memory, _host, blkdev, claimed, body, backendWord, BackendWatch<TMemory, TPolicy>.ToSession(backendWord.Epoch, disk));
     }
 
+    /// <summary>The blkdev of a writer word belongs to this host, which knows when it goes.</summary>
+    private bool IsOwn(WriterWord holder) =>
+        (uint)holder.Blkdev < (uint)_geometry.BlkdevCount && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BlkdevOffset(holder.Blkdev)).Host == _host.Host;
+
     private void TakeWriter(int backend, BlkdevClaim<TMemory, TPolicy> claim)
     {
         long offset = _geometry.BackendOffset(backend) + BackendEntry.WriterOffset;
@@ -137,7 +141,7 @@ internal sealed class BlkdevRegistry<TMemory, TPolicy>
             ClaimWord seen = ClaimOperations<TMemory, TPolicy>.Read(_memory, offset);
             var holder = new WriterWord(seen.Raw);
             if (TPolicy.OneWriter && seen.Raw != WriterWord.None.Raw && !IsOver(holder))
-                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is writable and in use by blkdev {holder.Blkdev}: stop that first, or start the backend with --read-only to share it") { MayPass = true };
+                throw new CbdException(CbdErrorKind.Busy, $"backend {backend} is writable and in use by blkdev {holder.Blkdev}: stop that first, or start the backend with --read-only to share it") { MayPass = !IsOwn(holder) };
             if (ClaimOperations<TMemory, TPolicy>.TrySwap(_memory, offset, seen, own))
                 return;
         }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Cbd.Blocks;
 
 namespace Cbd.Protocol.Format;
 
@@ -53,7 +54,7 @@ internal enum BackendEngine : byte
 /// <item><term>64, 4</term><description>0, or the latched errno of the flush that failed</description></item>
 /// <item><term>68, 2</term><description>length of the identity, bytes, 1 to 128</description></item>
 /// <item><term>70, 2</term><description>length of the path, bytes, 1 to 511</description></item>
-/// <item><term>72, 128</term><description>identity of the disk, UTF-8, zero-padded; equal texts are the same disk</description></item>
+/// <item><term>72, 128</term><description>identity of the disk, UTF-8, zero-padded (<see cref="DiskIdentity"/>)</description></item>
 /// <item><term>200, 512</term><description>path as it was given, UTF-8, zero-padded</description></item>
 /// <item><term>712, 1</term><description>length of the name, bytes, 0 to 31; from here on it is not there in bodies of older hosts, which have 712 bytes</description></item>
 /// <item><term>713, 31</term><description>what users call it, UTF-8, zero-padded; empty if nothing</description></item>
@@ -101,10 +102,16 @@ internal sealed record BackendBody
     /// <summary>0, or the errno of the flush that failed and latched.</summary>
     public int FlushError { get; init; }
     public required string Identity { get; init; }
+
+    /// <summary>What the version before says of a disk that is open here; not stored.</summary>
+    public string OldIdentity { get; init; } = "";
     public required string Path { get; init; }
 
     /// <summary>What users call it; empty if nothing.</summary>
     public string Name { get; init; } = "";
+
+    /// <summary>Which disk it is.</summary>
+    public DiskIdentity DiskIdentity => new(Identity, OldIdentity, DiskLife);
 
     public bool ReadOnly => (Flags & BackendFlags.ReadOnly) != 0;
 

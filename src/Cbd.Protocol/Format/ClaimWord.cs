@@ -23,8 +23,8 @@ internal enum ClaimState : byte
     Registering = 6,
 
     /// <summary>
-    /// Backends only: the owner is gone, the body stays as the record for the blkdevs that wait, and for
-    /// <c>backend-start -b ID</c>.
+    /// Backends only: the owner is gone, the body stays as the record for the blkdevs that wait, and for the next start of
+    /// the disk.
     /// </summary>
     Orphaned = 7,
 

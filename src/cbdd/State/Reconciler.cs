@@ -1,3 +1,4 @@
+using Cbd.Blocks;
 using Cbd.Host.Transports;
 using Cbd.Memory;
 using Microsoft.Extensions.Logging;
@@ -17,10 +18,17 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>The next thing is begun after this time: most take less, and ids stay what they were.</summary>
     private const int PatienceMs = 2_000;
 
+    /// <summary>All that is waited for in one pass: what is in the way of one thing must not hold up many.</summary>
+    private const int PassMs = 5_000;
+
+    /// <summary>Hosts that wait for each other announce their attempts: this is the least time between two passes that such news begin.</summary>
+    private const int NewsMs = 500;
+
     private readonly Dictionary<int, Task> _attempts = [];
     private readonly AutoResetEvent _moved = new(false);
     private Thread? _thread;
     private volatile bool _isEnding;
+    private volatile bool _isTold;
 
     /// <summary>Goes on in a thread of its own until <see cref="End"/>.</summary>
     public void Start()
@@ -29,12 +37,22 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         _thread.Start();
     }
 
-    /// <summary>Something changed: what could not be started may be possible now.</summary>
-    public void Wake() => _moved.Set();
+    /// <summary>Something changed here: what could not be started may be possible now.</summary>
+    public void Wake()
+    {
+        _isTold = true;
+        _moved.Set();
+    }
+
+    /// <summary>Another host announced something.</summary>
+    public void Hear() => _moved.Set();
 
     /// <summary>Tries everything that is pending once; returns how much still is. <paramref name="isEnding"/> is asked before each.</summary>
     public int Pass(Func<bool> isEnding)
     {
+        var budgetEnd = Environment.TickCount64 + PassMs;
+        if (record.IsDirty)
+            record.Keep();
         foreach (var number in record.Entries.Where(IsDue).Select(e => e.Number))
         {
             if (isEnding())
@@ -49,7 +67,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 var attempt = Task.Factory.StartNew(() => Try(number), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
                 _attempts[number] = attempt;
                 // One that waits for others is not what the daemon may die of.
-                if (!attempt.Wait(PatienceMs))
+                if (!attempt.Wait((int)Math.Clamp(budgetEnd - Environment.TickCount64, 0, PatienceMs)))
                     record.EndRestore(number);
             }
             catch (Exception e) when (e is OutOfMemoryException or ThreadStartException or TaskSchedulerException)
@@ -63,7 +81,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         return record.Entries.Count(IsDue);
     }
 
-    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, Held: null, Failed: null };
+    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, Intent: null, Held: null, Failed: null };
 
     /// <summary>Nothing more is begun.</summary>
     public void End()
@@ -84,8 +102,10 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded)
     {
         // What lies in memory is gone with a boot, and another region in its place is what has to be there.
-        var mayDiffer = recorded.BootId != ProcessIdentity.BootId && IsVolatile(recorded.Region);
-        return options with { RegionUuid = mayDiffer ? null : recorded.Uuid };
+        if (recorded.Uuid is null || (recorded.BootId != ProcessIdentity.BootId && IsVolatile(recorded.Region)))
+            return options with { RegionUuid = null };
+        // What is formatted now could not be the region that was there.
+        return new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = recorded.Uuid };
     }
 
     /// <summary>A transport as it is recorded once it is registered.</summary>
@@ -123,8 +143,13 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             // It gets on: the rest may be possible now.
             pauseMs = now < left ? LeastPauseMs : Math.Min(2 * pauseMs, MostPauseMs);
             left = now;
-            if (_moved.WaitOne(left == 0 ? Timeout.Infinite : pauseMs))
+            _isTold = false;
+            if (!_moved.WaitOne(left > 0 ? pauseMs : record.IsDirty ? MostPauseMs : Timeout.Infinite))
+                continue;
+            if (_isTold)
                 pauseMs = LeastPauseMs;
+            else if (!_isEnding && left > 0)
+                Thread.Sleep(NewsMs);
         }
     }
 
@@ -191,7 +216,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         if (entry.Backend is { } backend)
         {
             var (id, path) = StartBackend(transport, backend);
-            return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = backend.DiskIdentity ?? Lasting(FindBackend(transport, id)?.DiskIdentity) } },
+            return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
                 $"backend {id} on {path}",
                 () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
         }
@@ -216,6 +241,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             Path = path,
             Name = backend.Name,
             DiskIdentity = backend.DiskIdentity,
+            IsUnattended = true,
             Handlers = backend.Handlers,
             Backend = takesOver ? backend.BackendId : null,
             ReadOnly = backend.ReadOnly,
@@ -237,15 +263,15 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             if (known is not null && SameThing.IsSamePath(known.Path, device.BackendPath))
                 return known;
         }
-        else if (known?.DiskIdentity == identity)
+        else if (known is not null && SameThing.IsSameDisk(identity, known.DiskIdentity))
         {
             return known;
         }
-        else if (all.FirstOrDefault(b => b.DiskIdentity == identity) is { } moved)
+        else if (all.FirstOrDefault(b => SameThing.IsSameDisk(identity, b.DiskIdentity)) is { } moved)
         {
             return moved;
         }
-        else if (known is not null && StartBackendOptions.IsDiskScheme(identity) && SameThing.IsSamePath(known.Path, device.BackendPath))
+        else if (known is not null && DiskIdentity.BeginsAnew(identity, known.DiskIdentity))
         {
             throw new FailedThingException($"its disk, backend {known.BackendId} ('{known.Path}'), was in memory and began anew: what was written is gone");
         }
@@ -283,5 +309,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     private int TransportOf(string region) =>
         control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == region)?.TransportId
-        ?? throw new CbdException(CbdErrorKind.NotFound, $"the transport on '{region}' is not registered");
+        ?? throw new CbdException(CbdErrorKind.NotFound, record.Entries.FirstOrDefault(e => e.Transport?.Region == region)?.Transport is { } wanted
+            ? $"the transport on '{region}' is not registered yet: see its reason in cbdctrl wait, or register it with tp-reg -H {wanted.Host} -p {region}"
+            : $"the transport on '{region}' is not registered, and not wanted any more: register it with tp-reg -p {region}");
 }

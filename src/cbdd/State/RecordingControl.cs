@@ -1,3 +1,5 @@
+using System.Collections.Concurrent;
+
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>A gate that keeps in a <see cref="StateRecord"/> what was started and stopped behind it.</summary>
@@ -13,7 +15,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
     private readonly WantedList _wanted = new(inner, record);
 
     /// <summary>Entries that a line of this run has asked for.</summary>
-    private readonly HashSet<int> _claimed = [];
+    private readonly ConcurrentDictionary<int, bool> _claimed = [];
     private volatile bool _isStarting;
 
     private static readonly HashSet<Operation> s_recorded =
@@ -45,16 +47,31 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             return (TAnswer)(object)new WantedThings { Starting = IsStarting, Things = WaitingLine is { } line ? [.. things, line] : things };
         }
 
+        if (isRun)
+            RefuseWordsOfTheMoment(request);
+        if (request is not ForgetRequest && !s_recorded.Contains(operation))
+            return inner.Execute(operation, request);
+        try
+        {
+            return Record(operation, request);
+        }
+        finally
+        {
+            // Also after what came to nothing: it may have reserved a name.
+            Moved?.Invoke();
+        }
+    }
+
+    private TAnswer Record<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
+        where TRequest : ControlRequest
+        where TAnswer : class
+    {
         if (request is ForgetRequest forget)
         {
             Forget(forget);
             return (TAnswer)(object)Done.Instance;
         }
 
-        if (isRun)
-            RefuseWordsOfTheMoment(request);
-        if (!s_recorded.Contains(operation))
-            return inner.Execute(operation, request);
         // After tp-unreg nobody knows any more which region it was.
         var region = RegionOf(request);
         if (operation == (Operation)Operations.UnregisterTransport)
@@ -65,7 +82,6 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         // The path of a disk without a file says its size.
         if (request is ResizeRequest resize)
             record.SetBackendPath(region, resize.Id, Backend(resize.Transport, resize.Id)?.Path ?? "");
-        Moved?.Invoke();
         return answer;
     }
 
@@ -73,15 +89,17 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         where TRequest : ControlRequest
         where TAnswer : class
     {
-        while (record.Match(wanted, isRun, _claimed.Contains) is { } known)
+        while (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known)
         {
             if (!known.IsPending && AnswerOf(known) is TAnswer there)
             {
                 record.Claim(known.Number, wanted, isRun);
-                _claimed.Add(known.Number);
+                _claimed[known.Number] = true;
                 return there;
             }
 
+            if (!known.IsPending)
+                record.SetPending(known.Number);
             if (!record.TryBeginAttempt(known.Number, JoinMs))
                 throw new CbdException(CbdErrorKind.TimedOut, $"{known} is being started: {known.Reason ?? "it takes its time"}: see cbdctrl wait") { MayPass = true };
             try
@@ -97,7 +115,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
                     throw new CbdException(CbdErrorKind.Failed, $"{entry} was stopped while it was started");
                 }
 
-                _claimed.Add(entry.Number);
+                _claimed[entry.Number] = true;
                 return answer;
             }
             finally
@@ -137,7 +155,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             throw;
         }
 
-        _claimed.Add(number);
+        _claimed[number] = true;
         return answer;
     }
 
@@ -147,7 +165,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         {
             // A verb confirms whatever is there; a line of this run was written before.
             RegisterTransportOptions options when isRun => (TRequest)(object)Again(options, entry.Transport!),
-            StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name }),
+            StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name, DiskIdentity = options.DiskIdentity ?? entry.Device.DiskIdentity }),
             StartBackendOptions options => (TRequest)(object)(options with { Name = options.Name ?? entry.Backend!.Name, Backend = options.Backend ?? FindLeft(options, entry.Backend!) }),
             _ => request,
         };
@@ -158,9 +176,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
     private static RegisterTransportOptions Again(RegisterTransportOptions options, TransportEntry recorded)
     {
         var expecting = Reconciler.Expecting(options, recorded);
-        return !options.Format || recorded.Uuid is null ? expecting
-            : expecting.RegionUuid is null ? expecting with { Format = false, FormatIfEmpty = true }
-            : new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = expecting.RegionUuid };
+        return expecting.Format && recorded.Uuid is not null ? expecting with { Format = false, FormatIfEmpty = true } : expecting;
     }
 
     /// <summary>Words of the moment: said again at each start of a daemon, nobody would stand behind them.</summary>
@@ -185,7 +201,12 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         if (entry.Transport is not null)
             return new TransportStarted { TransportId = transport.TransportId };
         if (entry.Backend is { } backend)
-            return new BackendStarted { BackendId = backend.BackendId };
+        {
+            return inner.Execute(Operations.ListBackends, new ListRequest { Transport = transport.TransportId }).Any(b => b.BackendId == backend.BackendId)
+                ? new BackendStarted { BackendId = backend.BackendId }
+                : null;
+        }
+
         return inner.Execute(Operations.ListDevices, new ListRequest { Transport = transport.TransportId }).FirstOrDefault(d => d.Name == entry.Device!.Name) is { } device
             ? new StartedDevice(device.BlkdevId, device.Address, Name: device.Name)
             : null;
@@ -195,7 +216,10 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         where TRequest : ControlRequest
         where TAnswer : class
     {
-        var numbers = record.BeginStop(entry => !entry.IsPending && ended(entry));
+        // A transport that has something on it is refused, which is no stop that a successor may finish.
+        IReadOnlyList<int> numbers = operation == (Operation)Operations.UnregisterTransport && record.Entries.Any(e => e.Region == region && e.Transport is null)
+            ? []
+            : record.BeginStop(ended);
         TAnswer answer;
         try
         {
@@ -204,7 +228,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && operation == (Operation)Operations.StopBackend)
         {
             // It could not be started again, and is wanted no more.
-            if (numbers.Count == 0 && !record.Forget(ended))
+            if (numbers.Count == 0)
                 throw;
             record.EndStop(numbers);
             return (TAnswer)(object)StopAnswer.Gone;
@@ -247,15 +271,26 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         _ => Wanted(region, request)!,
     };
 
-    /// <summary>What a stop verb ends; null if it is none.</summary>
-    private static Predicate<StateEntry>? Ended(string region, Operation operation, ControlRequest request) => request switch
+    /// <summary>
+    /// What a stop verb ends; null if it is none. Also what is just being started from the record, and is there before the record has its
+    /// id: by its name or path.
+    /// </summary>
+    private Predicate<StateEntry>? Ended(string region, Operation operation, ControlRequest request)
     {
-        StopRequest stop when operation == Operations.StopBackend => entry => entry.Region == region && entry.Backend?.BackendId == stop.Id,
-        StopRequest stop => entry => entry.Region == region && entry.Device?.BlkdevId == stop.Id,
-        // What is on it is refused by the host, and must not be dropped by a death meanwhile.
-        TransportTarget when operation == Operations.UnregisterTransport => entry => entry.Region == region && entry.Transport is not null,
-        _ => null,
-    };
+        if (request is StopRequest stop && operation == Operations.StopBackend)
+        {
+            var path = inner.Execute(Operations.ListBackends, new ListRequest { Transport = stop.Transport }).FirstOrDefault(b => b.BackendId == stop.Id)?.Path;
+            return entry => entry.Region == region && entry.Backend is { } backend && (path is null || !entry.IsPending ? backend.BackendId == stop.Id : backend.Path == path);
+        }
+
+        if (request is StopRequest device)
+        {
+            var name = inner.Execute(Operations.ListDevices, new ListRequest { Transport = device.Transport }).FirstOrDefault(d => d.BlkdevId == device.Id)?.Name;
+            return entry => entry.Region == region && entry.Device is { } d && (entry.IsPending ? d.Name == name && name is not null : d.BlkdevId == device.Id);
+        }
+
+        return request is TransportTarget && operation == Operations.UnregisterTransport ? entry => entry.Region == region && entry.Transport is not null : null;
+    }
 
     private void TakeBack(ControlRequest request, object answer)
     {

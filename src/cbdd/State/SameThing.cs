@@ -1,3 +1,5 @@
+using Cbd.Blocks;
+
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>Whether two entries of a record are of one thing: what makes it that thing, and what is only an option of it.</summary>
@@ -6,6 +8,9 @@ internal static class SameThing
     /// <summary>The same file or device, or the same kind of disk without a file, whose size may have changed.</summary>
     public static bool IsSamePath(string a, string b) =>
         a == b || (StartBackendOptions.IsDiskScheme(a) && a.Split(':')[0] == b.Split(':')[0]);
+
+    /// <summary>Two identities are of one disk for certain.</summary>
+    public static bool IsSameDisk(string a, string b) => a == b || DiskIdentity.Compare(new DiskIdentity(a), new DiskIdentity(b)) == DiskComparison.Same;
 
     /// <summary>What is asked for without a name, or with one that nothing has, is this thing.</summary>
     public static bool Matches(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
@@ -49,7 +54,7 @@ internal static class SameThing
 
     /// <summary>A backend that is not there now says nothing of its disk: its id has to do.</summary>
     private static bool IsSameDisk(DeviceEntry a, DeviceEntry b) =>
-        a.DiskIdentity is { } known && b.DiskIdentity is { } asked ? known == asked
+        a.DiskIdentity is { } known && b.DiskIdentity is { } asked ? IsSameDisk(known, asked)
         : a.BackendId == b.BackendId && (b.BackendPath.Length == 0 || IsSamePath(a.BackendPath, b.BackendPath));
 
     private static string? Differ<T>(string what, T a, T b) =>

@@ -60,7 +60,15 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
     public MachineIdentity? Writer { get; private set; }
 
     /// <summary>The record; empty if there is none. Throws Corrupt, and leaves it as it is, if it is there and cannot be read.</summary>
-    public IReadOnlyList<StateEntry> Read() => TryRead(FilePath, StateDocument.CurrentVersion) ?? Named(TryRead(_oldPath, OldVersion)) ?? [];
+    public IReadOnlyList<StateEntry> Read()
+    {
+        // An older cbdd ran meanwhile: nobody knows which of the two is right.
+        if (File.Exists(FilePath) && File.Exists(_oldPath) && File.GetLastWriteTimeUtc(_oldPath) > File.GetLastWriteTimeUtc(FilePath))
+            throw new CbdException(CbdErrorKind.Corrupt, $"the record '{_oldPath}' of an older cbdd is newer than '{FilePath}': move the one away that is not right");
+        return ReadNewest();
+    }
+
+    private IReadOnlyList<StateEntry> ReadNewest() => TryRead(FilePath, StateDocument.CurrentVersion) ?? Named(TryRead(_oldPath, OldVersion)) ?? [];
 
     /// <summary>Versions before did not record what a device was called: its id said it.</summary>
     private static IReadOnlyList<StateEntry>? Named(IReadOnlyList<StateEntry>? entries)

@@ -24,6 +24,8 @@ internal sealed class StateRecord
     private readonly List<StateEntry> _entries = [];
     private readonly HashSet<int> _beingTried = [];
     private int _lastNumber;
+    private bool _isDirty;
+    private string? _trouble;
 
     /// <param name="file">Where it is kept.</param>
     /// <param name="logger">Says what cannot be kept.</param>
@@ -88,7 +90,7 @@ internal sealed class StateRecord
             return found;
         }
 
-        bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || (isRun && entry.FromRun == true));
+        bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || isRun);
     }
 
     /// <summary>What was started from the record is what a start asks for, with its other options from the next start on.</summary>
@@ -180,6 +182,7 @@ internal sealed class StateRecord
                 return;
             var before = _entries[own];
             _entries[own] = started with { Number = number, Failed = before.Failed };
+            DropTwins(_entries[own]);
             try
             {
                 Save();
@@ -205,12 +208,13 @@ internal sealed class StateRecord
     {
         lock (_gate)
         {
-            var place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+            var place = _entries.FindIndex(entry => entry.Number == number && entry is { IsPending: true, Intent: null });
             if (place < 0)
                 return false;
             if (started.Backend is { } now && _entries[place].Backend is { } before)
                 MoveDevices(before, now);
             _entries[place] = started with { Number = number, Failed = _entries[place].Failed };
+            DropTwins(_entries[place]);
             TrySave();
             return true;
         }
@@ -273,7 +277,7 @@ internal sealed class StateRecord
     public IReadOnlyCollection<string> KernelNames()
     {
         lock (_gate)
-            return [.. _entries.Where(e => e.Device is { Nbd: null, Attach: not AttachWords.None, Name: not null }).Select(e => e.Device!.Name!)];
+            return [.. _entries.Where(e => e.Device is { Name: not null } d && (d.Attach is null ? d.Nbd is null : d.Attach != AttachWords.None)).Select(e => e.Device!.Name!)];
     }
 
     /// <summary>A device that is wanted and not there keeps its name.</summary>
@@ -369,6 +373,24 @@ internal sealed class StateRecord
         }
     }
 
+    /// <summary>One disk is one backend: what waits for the same disk under another path is this one.</summary>
+    private void DropTwins(StateEntry started)
+    {
+        if (started.Backend is { DiskIdentity: { } identity } backend)
+            _entries.RemoveAll(e => e.Number != started.Number && e.IsPending && e.Backend is { DiskIdentity: { } other } b && b.Region == backend.Region && SameThing.IsSameDisk(identity, other));
+    }
+
+    /// <summary>What this run had started is not there any more, without a stop: it is started again.</summary>
+    public void SetPending(int number)
+    {
+        lock (_gate)
+        {
+            var place = _entries.FindIndex(entry => entry.Number == number);
+            if (place >= 0)
+                _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = "it is not there any more" };
+        }
+    }
+
     /// <summary>Devices on a backend of this host follow it to its new id or path.</summary>
     private void MoveDevices(BackendEntry before, BackendEntry now)
     {
@@ -391,18 +413,38 @@ internal sealed class StateRecord
         }
     }
 
-    private void Save() => _file.Write(_entries);
+    /// <summary>A change is not on the medium yet.</summary>
+    public bool IsDirty
+    {
+        get
+        {
+            lock (_gate)
+                return _isDirty;
+        }
+    }
+
+    private void Save()
+    {
+        _isDirty = true;
+        _file.Write(_entries);
+        _isDirty = false;
+    }
 
     private void TrySave()
     {
         try
         {
             Save();
+            if (_trouble is not null)
+                _logger.LogInformation("the record is up to date again");
+            _trouble = null;
         }
         catch (CbdException e)
         {
             // The thing itself was done and is in use; undoing it would do more harm than an old record.
-            _logger.LogError("the record is out of date, a restart would miss changes: {Reason}", e.Message);
+            if (_trouble != e.Message)
+                _logger.LogError("the record is out of date, a restart would miss changes: {Reason}; it is tried again", e.Message);
+            _trouble = e.Message;
         }
     }
 }

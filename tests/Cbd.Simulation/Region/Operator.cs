@@ -133,8 +133,8 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             if (SessionOf(disk) is not null)
                 return;
             int record = FindRecord(disk, out ClaimWord word);
-            // On another machine nobody's lock helps: a new backend only where there is no old one. On the same one the record is found.
-            bool forgets = record >= 0 && IsOfThisLife(disk, process, record, word) && Random.Next(2) == 0;
+            // Without the id the record is found, unless the disk was in memory: it is another one then, and nobody goes on with the record.
+            bool forgets = record >= 0 && !disk.IsInMemory && Random.Next(2) == 0;
             process.StartBackend(disk, record < 0 || forgets ? null : record, fenced: record >= 0 && !forgets && IsOff(word.Host));
         });
     }
@@ -232,10 +232,6 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         });
     }
 
-    private bool IsOfThisLife(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy> process, int backend, ClaimWord word) =>
-        EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, backend, word.Epoch, out BackendBody record, out _, out _) &&
-        record.DiskLife == disk.Describe(disk.LifeOn(process.Machine.BootId)).DiskLife;
-
     /// <summary>backend-start -b of a backend that is served, by another process: has to be refused while that may live.</summary>
     private void Rival(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
     {
@@ -274,7 +270,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             word = world.Word(world.Geometry.BackendOffset(backend));
             if (word.State != ClaimState.Free &&
                 EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, backend, word.Epoch, out BackendBody body, out _, out _) &&
-                body.Identity == disk.Identity)
+                disk.IsOf(body))
                 return backend;
         }
 

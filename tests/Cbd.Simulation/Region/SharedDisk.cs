@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+using System.Globalization;
 using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
@@ -8,7 +10,10 @@ internal sealed class SharedDisk<TPolicy>
 {
     private readonly Dictionary<int, SimulatedDiskQueue> _locks = [];
     private readonly HashSet<SimulatedDiskQueue> _closed = [];
+    private const string LifeMark = "/";
+
     private int _lastMachine = -1;
+    private int _lives;
 
     public SharedDisk(int number, SimulatedDisk disk, params int[] machines)
     {
@@ -21,7 +26,14 @@ internal sealed class SharedDisk<TPolicy>
 
     public int Number { get; }
 
-    public string Identity => $"disk:{Number}";
+    /// <summary>Each opening is another disk: it was in the memory of the process before.</summary>
+    public bool IsInMemory { get; init; }
+
+    /// <summary>The record is of this disk, or of an earlier life of it.</summary>
+    public bool IsOf(BackendBody record) => record.Identity == Name || record.Identity.StartsWith($"{Name}{LifeMark}", StringComparison.Ordinal);
+
+    /// <summary>Identity that every opening of it has; null for one in memory.</summary>
+    public string? Identity => IsInMemory ? null : Name;
 
     public SimulatedDisk Disk { get; }
 
@@ -71,12 +83,19 @@ internal sealed class SharedDisk<TPolicy>
             _locks[machine] = to;
     }
 
+    /// <summary>A process opens it.</summary>
+    public string Open() => Identity ?? $"{Name}{LifeMark}{++_lives}";
+
     /// <summary>Boot and disk: acknowledged writes live so long.</summary>
-    public Guid LifeOn(Guid bootId)
+    /// <param name="bootId">Of the machine that has it open.</param>
+    /// <param name="identity">Of the opening.</param>
+    public Guid LifeOn(Guid bootId, string identity)
     {
         Span<byte> id = stackalloc byte[16];
         bootId.TryWriteBytes(id);
         id[0] ^= (byte)(Number + 1);
+        if (IsInMemory)
+            BinaryPrimitives.WriteInt32LittleEndian(id[4..], int.Parse(identity.Split(LifeMark)[1], CultureInfo.InvariantCulture));
         return new Guid(id);
     }
 
@@ -101,7 +120,7 @@ internal sealed class SharedDisk<TPolicy>
         IsLossPending = false;
     }
 
-    public BackendBody Describe(Guid durabilityId) => new()
+    public BackendBody Describe(Guid durabilityId, string identity) => new()
     {
         Flags = Disk.IsBuffered ? BackendFlags.Buffered : BackendFlags.None,
         SizeBytes = (long)Disk.SizeBlocks * SimulatedDisk.BlockBytes,
@@ -112,7 +131,9 @@ internal sealed class SharedDisk<TPolicy>
         DurabilityId = durabilityId,
         Handlers = 1,
         Engine = BackendEngine.Direct,
-        Identity = Identity,
+        Identity = identity,
         Path = $"/disks/{Number}",
     };
+
+    private string Name => $"{(IsInMemory ? "memory" : "disk")}:{Number}";
 }

@@ -253,9 +253,9 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             return;
         foreach (SimulatedSession<TPolicy> session in _world.Sessions)
         {
-            if (session.Backend == Backend && session.Epoch == State!.SessionEpoch && session.Disk != Disk &&
+            if (session.Backend == Backend && session.Epoch == State!.SessionEpoch && (session.Disk != Disk || session.Identity != Machine.Identity) &&
                 session.Life.Session.Geometry.RegionId == Machine.Session.Geometry.RegionId)
-                throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on with session {session.Epoch} of backend {Backend}, which is disk {session.Disk.Number}");
+                throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on with session {session.Epoch} of backend {Backend}, which is disk {session.Disk.Number} ({session.Identity}, was {Machine.Identity})");
         }
     }
 

@@ -30,8 +30,9 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         _process = process;
         _buffers = world.TakeBuffer();
         Disk = disk;
+        Identity = before?.Identity ?? disk.Open();
         _limitMs = process.Machine.NowMs + 3 * World<TPolicy>.DeadMs;
-        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, disk.LifeOn(process.Machine.BootId)) { Check = CheckDisk, Machine = process.Machine.Number };
+        Queue = new SimulatedDiskQueue(disk.Disk, world.Region, disk.LifeOn(process.Machine.BootId, Identity)) { Check = CheckDisk, Machine = process.Machine.Number };
         if (before is not null)
         {
             disk.PassLock(process.Machine.Number, before.Queue, Queue);
@@ -44,6 +45,9 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
     public BackendLife<SimulatedMemory, TPolicy> Life { get; }
 
     public SharedDisk<TPolicy> Disk { get; }
+
+    /// <summary>Which disk it is for those who compare.</summary>
+    public string Identity { get; }
 
     public SimulatedDiskQueue Queue { get; }
 
@@ -193,7 +197,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
             HasLock = true;
             try
             {
-                Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId), _process.Machine.NowMs);
+                Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId, Identity), _process.Machine.NowMs);
             }
             catch (CbdException e)
             {

@@ -109,6 +109,7 @@ internal sealed partial class World<TPolicy>
         IsFormatted = true;
         _claimEpochs.Clear();
         _records.Clear();
+        _freedEpochs.Clear();
         foreach (EndedLife life in _ended)
             life.Disk.History.EndLife(life.Life);
         _ended.Clear();
@@ -155,6 +156,8 @@ internal sealed partial class World<TPolicy>
         var after = new ClaimWord(to);
         if (IsClaimWord(offset) && after.Epoch != before.Epoch && !_claims.Add((Geometry.RegionId, offset, after.Epoch)))
             throw new SimulationException($"epoch {after.Epoch} of the claim word at {offset} was used twice ({before} → {after})");
+        if (after.State == ClaimState.Free)
+            _freedEpochs[offset] = after.Epoch;
         if (after.State == ClaimState.Free)
             _backendLives[offset] = _backendLives.GetValueOrDefault(offset) + 1;
         if (after.State == ClaimState.Free && process != GivingUp)
@@ -204,7 +207,7 @@ internal sealed partial class World<TPolicy>
                 throw new SimulationException($"host {host} ({word}) cannot be read: {error}");
         }
 
-        var disks = new Dictionary<ulong, int>();
+        var disks = new Dictionary<string, int>();
         for (int backend = 0; backend < Geometry.BackendCount; backend++)
         {
             ClaimWord word = Word(Geometry.BackendOffset(backend));
@@ -218,10 +221,11 @@ internal sealed partial class World<TPolicy>
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
             CheckRecord(backend, word);
-            if (word.State is ClaimState.Active or ClaimState.Orphaned &&
-                EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out _, out _) &&
-                !disks.TryAdd(record.DiskLife, backend))
-                throw new SimulationException($"one disk is backend {disks[record.DiskLife]} and backend {backend} ({word})");
+            // What a new claim finds in its entry is no record, nor what it leaves there for a blkdev of a record that was given up.
+            if (word.State != ClaimState.Free &&
+                EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _) &&
+                stamp.Epoch > _freedEpochs.GetValueOrDefault(Geometry.BackendOffset(backend)) && !disks.TryAdd(record.Identity, backend))
+                throw new SimulationException($"{record.Identity} is backend {disks[record.Identity]} ({Word(Geometry.BackendOffset(disks[record.Identity]))}) and backend {backend} ({word}, record of epoch {stamp.Epoch})");
             if (word.State == ClaimState.Active && EntryBodies<SimulatedMemory>.TryReadBackend(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _) && IsHostOver(body.HostId, body.HostEpoch))
                 throw new SimulationException($"backend {backend} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
@@ -260,7 +264,7 @@ internal sealed partial class World<TPolicy>
             return;
         foreach (SharedDisk<TPolicy> disk in _disks)
         {
-            if (disk.Identity == body.Identity && body.SizeBytes > (long)disk.Disk.DurableBlocks * SimulatedDisk.BlockBytes)
+            if (disk.IsOf(body) && body.SizeBytes > (long)disk.Disk.DurableBlocks * SimulatedDisk.BlockBytes)
                 throw new SimulationException($"backend {backend} ({word}) says {body.SizeBytes} bytes, and disk {disk.Number} has {disk.Disk.DurableBlocks} blocks of {SimulatedDisk.BlockBytes} on its medium");
         }
     }

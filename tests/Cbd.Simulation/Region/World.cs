@@ -55,6 +55,9 @@ internal sealed partial class World<TPolicy>
     private readonly Dictionary<int, ulong> _claimEpochs = [];
     private readonly Dictionary<long, int> _backendLives = [];
     private readonly Dictionary<long, int> _backendEnds = [];
+
+    /// <summary>Epoch in which an entry was last freed: what it has of that, and of earlier ones, is nobody's.</summary>
+    private readonly Dictionary<long, ulong> _freedEpochs = [];
     private readonly Dictionary<int, (int Life, BodyStamp Stamp)> _records = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
     private int _depth;
@@ -317,7 +320,10 @@ internal sealed partial class World<TPolicy>
             SizeBlocks = _scenario.Blocks - _scenario.SpareBlocks,
             DurableBlocks = _scenario.Blocks - _scenario.SpareBlocks,
         },
-        machines);
+        machines)
+    {
+        IsInMemory = number == 0 && _scenario.IsInMemory,
+    };
 
     private void Step(bool faults)
     {

@@ -62,6 +62,9 @@ internal sealed record WorldScenario
     /// <summary>Blocks by which a disk can grow.</summary>
     public int SpareBlocks { get; init; }
 
+    /// <summary>The first disk is in the memory of the process that serves it.</summary>
+    public bool IsInMemory { get; init; }
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -126,6 +129,9 @@ internal sealed record WorldScenario
     /// <summary>Operators give up records while the processes of their devices stand still, and the entries go to other disks.</summary>
     public static WorldScenario GiveUps { get; } = new() { Operate = 0.08, Pause = 0.0003, Crash = 0.0001, Blocks = 6, GiveUp = 1 };
 
+    /// <summary>A disk in memory begins anew under its id, while its users flush what they write.</summary>
+    public static WorldScenario Memory { get; } = new() { Operate = 0.03, Crash = 0.00005, Blocks = 3, Submit = 0.1, FlushShare = 0.5, IsInMemory = true };
+
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {
         ["everything"] = Everything,
@@ -143,5 +149,6 @@ internal sealed record WorldScenario
         ["growths"] = Growths,
         ["rejoins"] = Rejoins,
         ["give-ups"] = GiveUps,
+        ["memory"] = Memory,
     };
 }

@@ -14,8 +14,8 @@ public sealed class NameReservationTests : IDisposable
     public NameReservationTests()
     {
         _places = new AttachPlaces { Nodes = _directory.PathOf("dev"), Registry = _directory.PathOf("registry") };
-        _ours = Directory.CreateDirectory(_directory.PathOf("ours")).FullName;
-        _theirs = Directory.CreateDirectory(_directory.PathOf("theirs")).FullName;
+        _ours = "1 " + Directory.CreateDirectory(_directory.PathOf("ours")).FullName;
+        _theirs = "2 " + Directory.CreateDirectory(_directory.PathOf("theirs")).FullName;
     }
 
     public void Dispose() => _directory.Dispose();
@@ -29,9 +29,11 @@ public sealed class NameReservationTests : IDisposable
         ours.Reserve("data");
         var refused = Assert.Throws<CbdException>(() => theirs.Reserve("data"));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
-        Assert.Contains($"'data' is wanted by another cbdd of this machine, with the state directory '{_ours}'", refused.Message);
+        Assert.Contains($"'data' is wanted by another cbdd of this machine, with the state directory '{_ours[2..]}'", refused.Message);
         Assert.Null(ours.OtherOwnerOf("data"));
-        Assert.Equal(_ours, theirs.OtherOwnerOf("data"));
+        Assert.Equal(_ours[2..], theirs.OtherOwnerOf("data"));
+        // The same path in another container.
+        Assert.Throws<CbdException>(() => new NameReservations(_places, "3 " + _ours[2..]).Reserve("data"));
         Assert.Null(theirs.OtherOwnerOf("cbd0"));
     }
 
@@ -54,9 +56,9 @@ public sealed class NameReservationTests : IDisposable
     public void A_state_directory_that_is_gone_wants_nothing()
     {
         new NameReservations(_places, _theirs).Reserve("a");
-        Directory.Delete(_theirs);
+        Directory.Delete(_theirs[2..]);
         new NameReservations(_places, _ours).Reserve("a");
-        Directory.CreateDirectory(_theirs);
+        Directory.CreateDirectory(_theirs[2..]);
         Assert.Throws<CbdException>(() => new NameReservations(_places, _theirs).Reserve("a"));
     }
 

@@ -14,7 +14,7 @@ public sealed class EndOfADaemon
         return node;
     }
 
-    private static IEnumerable<string> Stops(ListedNode node) => node.Calls.Where(c => c.StartsWith("stop ", StringComparison.Ordinal) || c.StartsWith("leave ", StringComparison.Ordinal) || c.StartsWith("unregister ", StringComparison.Ordinal));
+    private static IEnumerable<string> Stops(ListedNode node) => node.Calls.Where(c => c.StartsWith("stop ", StringComparison.Ordinal) || c.StartsWith("leave ", StringComparison.Ordinal));
 
     [Fact]
     public void Stops_what_lies_on_a_device_of_another_transport_first()
@@ -26,7 +26,7 @@ public sealed class EndOfADaemon
         node.Execute(Operations.StartDevice, new StartDeviceOptions { Transport = 1, Backend = 0, Name = "upper" });
         node.Stacked.Add(("/dev/cbd/lower", "/dev/loop-lower"));
         Assert.True(Draining.Drain(node, NullLogger.Instance));
-        Assert.Equal(["stop device 1 0 True", "leave backend 1 0", "stop device 0 0 True", "leave backend 0 0", "unregister 0", "unregister 1"], Stops(node));
+        Assert.Equal(["stop device 1 0 True", "leave backend 1 0", "stop device 0 0 True", "leave backend 0 0", "leave transport 0", "leave transport 1"], Stops(node));
     }
 
     [Fact]
@@ -42,6 +42,6 @@ public sealed class EndOfADaemon
 
         node.Failure = new CbdException(CbdErrorKind.Failed, "it does not stop");
         Assert.False(Draining.Drain(node, NullLogger.Instance));
-        Assert.Equal(["stop device 0 0 True", "stop device 1 0 True", "leave backend 0 0", "leave backend 1 0", "unregister 0", "unregister 1"], Stops(node));
+        Assert.Equal(["stop device 0 0 True", "stop device 1 0 True", "leave backend 0 0", "leave backend 1 0", "leave transport 0", "leave transport 1"], Stops(node));
     }
 }

@@ -70,9 +70,9 @@ internal sealed class ListedNode : INode
 
     public bool LiesOn(string disk, string node) => Stacked.Contains((disk, node));
 
-    public void KeepNames(IReadOnlyCollection<string> names)
-    {
-    }
+    public void KeepNames(Func<IReadOnlyCollection<string>> names) => names();
+
+    public void LeaveTransport(int transport) => Call($"leave transport {transport}");
 
     public void Dispose() => Call("dispose");
 
@@ -183,6 +183,10 @@ internal sealed class ListedNode : INode
         Transport(options.Transport);
         var id = FreeId(_devices.Where(d => d.Transport == options.Transport).Select(d => d.Device.BlkdevId));
         var given = options.Name ?? $"cbd{id}";
+        if (_devices.Exists(d => d.Device.Name == given))
+            throw new CbdException(CbdErrorKind.Busy, $"device name '{given}' is taken");
+        if (options.DiskIdentity is { } wanted && _backends.Find(b => b.Transport == options.Transport && b.Backend.BackendId == options.Backend).Backend?.DiskIdentity != wanted)
+            throw new CbdException(CbdErrorKind.Busy, $"backend {options.Backend} is another disk than {wanted}");
         var name = options.Nbd ?? $"nbd+unix:///?socket=/run/cbd/{given}.nbd";
         _devices.Add((options.Transport, new DeviceDescription
         {

@@ -16,11 +16,13 @@ public sealed class OptionsOfTheDaemon
     public void All_options_are_taken()
     {
         var options = Parse(
-            "--run-dir", "/tmp/r/", "--state-dir", "s", "--socket-group", "storage", "--no-restore", "--adopt-record", "--run", "tp-reg -H a -p /r",
+            "--run-dir", "/tmp/r/", "--state-dir", "s", "--disks-dir", "/d/", "--socket-group", "storage", "--no-restore", "--adopt-record", "--run", "tp-reg -H a -p /r",
             "--run", "backend-start -p /d", "--beat-ms", "50", "--dead-ms", "400", "--fence-ms", "200", "--max-transports", "3",
             "--log-format", "json");
         Assert.Equal("/tmp/r", options.RunDirectory);
         Assert.Equal(Path.GetFullPath("s"), options.StateDirectory);
+        Assert.Equal("/d", options.DisksDirectory);
+        Assert.Equal("/run/cbd-disks", Parse("--run-dir", "/r", "--state-dir", "/s").DisksDirectory);
         Assert.Equal("storage", options.SocketGroup);
         Assert.True(options.NoRestore);
         Assert.True(options.AdoptRecord);

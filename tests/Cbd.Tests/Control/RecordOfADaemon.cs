@@ -44,8 +44,8 @@ public sealed class RecordOfADaemon : IDisposable
         Assert.Equal(
             [
                 $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware", RegionUuid = node.Uuid }}",
-                $"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
-                $"{new StartBackendOptions { Path = "/dev/sdc", DiskIdentity = "file:/dev/sdc" }}",
+                $"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", IsUnattended = true, Handlers = 3, ReadOnly = true, Engine = "pread", BlockBytes = 4096 }}",
+                $"{new StartBackendOptions { Path = "/dev/sdc", DiskIdentity = "file:/dev/sdc", IsUnattended = true }}",
                 $"{new StartDeviceOptions { Backend = 1, DiskIdentity = "file:/dev/sdc", Name = "cbd0", Queues = 2, Nbd = "tcp:0.0.0.0:10809", Insecure = true, LossTimeoutSeconds = 30 }}",
                 $"{new StartDeviceOptions { Backend = 0, DiskIdentity = "file:/dev/sdb", Name = "cbd1", ReadOnly = true, OnBackendLoss = OnBackendLoss.Fail, Tls = s_tls, NbdConnections = 7, NbdHandshakeSeconds = 30 }}",
             ],
@@ -161,7 +161,7 @@ public sealed class RecordOfADaemon : IDisposable
         node.AddForeignBackend(0, 0, "/dev/sdb", alive);
         var record = NewRecord(restore: true);
         new Reconciler(node, record, _logger).Pass(() => false);
-        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", Backend = taken }}", node.Calls);
+        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", IsUnattended = true, Backend = taken }}", node.Calls);
     }
 
     [Fact]
@@ -198,7 +198,7 @@ public sealed class RecordOfADaemon : IDisposable
         node.AddForeignBackend(0, 0, "memory:134217728", "dead");
         var record = NewRecord(restore: true);
         new Reconciler(node, record, _logger).Pass(() => false);
-        Assert.Contains($"{new StartBackendOptions { Path = "memory:134217728", Backend = 0 }}", node.Calls);
+        Assert.Contains($"{new StartBackendOptions { Path = "memory:134217728", IsUnattended = true, Backend = 0 }}", node.Calls);
         Assert.Equal([false, false], record.Entries.Select(e => e.IsPending));
     }
 

@@ -83,12 +83,13 @@ public class A_memory_disk
     }
 
     [Fact]
-    public void Has_another_durability_id_in_each_life_and_the_same_identity()
+    public void Is_another_disk_in_each_life()
     {
         using var first = Open("1M");
         using var second = Open("1M");
         Assert.NotEqual(first.Info.DurabilityId, second.Info.DurabilityId);
-        Assert.Equal(first.Identity, second.Identity);
+        Assert.NotEqual(first.Identity, second.Identity);
+        Assert.StartsWith("memory:", first.Identity, StringComparison.Ordinal);
     }
 
     [Fact]

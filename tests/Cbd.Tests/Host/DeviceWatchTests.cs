@@ -98,6 +98,28 @@ public sealed class A_device_that_looks_at_its_backend : IDisposable
     }
 
     [Fact]
+    public void Fails_when_the_disk_was_in_memory_and_began_anew()
+    {
+        Serve(identity: "memory:1");
+        Stop(leaves: true);
+        Start(new BackendWish(0), TestRegion.Disk("memory:2"));
+        Look();
+        Assert.Equal(LifeState.Failed, _device.Status.State);
+        Assert.Equal("the disk of backend 0 was in memory and began anew, its data is gone (memory:2, was memory:1): dev-stop, then dev-start", _device.Status.Reason);
+    }
+
+    [Fact]
+    public void Goes_on_with_a_disk_that_an_operator_has_confirmed()
+    {
+        const string Before = "file:0,41:12:-:-:-:11111111:-", Now = "file:0,42:12:-:-:-:22222222:-";
+        Serve(identity: Before);
+        Stop(leaves: true);
+        Start(new BackendWish(0), TestRegion.Disk(Now));
+        Look();
+        Assert.Equal(LifeState.Running, _device.Status.State);
+    }
+
+    [Fact]
     public void Has_the_size_that_it_has_grown_to()
     {
         Serve();
@@ -121,10 +143,10 @@ public sealed class A_device_that_looks_at_its_backend : IDisposable
         Assert.Equal((LifeState.Failed, why), (_device.Status.State, _device.Status.Reason));
     }
 
-    private void Serve(bool isFar = false)
+    private void Serve(bool isFar = false, string identity = "file:1:2")
     {
         _disks = new SteppedHost(_region, "disks", isFar).Register();
-        Start(new BackendWish(null), TestRegion.Disk());
+        Start(new BackendWish(null), TestRegion.Disk(identity));
         _device = _users.NewDevice(0);
         _device.Claim(_users.NowMs);
         _device.Activate("nbd", _users.NowMs);

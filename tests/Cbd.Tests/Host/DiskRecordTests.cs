@@ -11,6 +11,9 @@ namespace Cbd.Tests.Host;
 /// <summary>A disk is started without the id of the entry that it has in the region already.</summary>
 public sealed class A_disk_that_has_a_record
 {
+    private const string Known = "file:0123456789abcdef0123456789abcdef:1234:0a0b0c0d:11111111:-:22222222:-";
+    private const string WithoutGeneration = "file:0123456789abcdef0123456789abcdef:1234:-:-:-:22222222:-";
+
     private readonly TestRegion _region = new();
     private readonly SteppedHost _host;
     private readonly TestHost _other;
@@ -30,21 +33,106 @@ public sealed class A_disk_that_has_a_record
     }
 
     [Fact]
-    public void Is_not_taken_for_another_disk_nor_for_itself_in_another_boot()
+    public void Is_taken_over_in_another_boot_and_not_taken_for_another_disk()
     {
         LeaveARecord();
         Assert.Equal(1, _host.ClaimBackend(body: TestRegion.Disk("file:9:9")).Backend);
-        Assert.Equal(2, _host.ClaimBackend(body: TestRegion.Disk() with { DurabilityId = new Guid("eeeeeeee-0000-0000-0000-000000000001") }).Backend);
+        Assert.Equal(0, _host.ClaimBackend(body: TestRegion.Disk() with { DurabilityId = new Guid("eeeeeeee-0000-0000-0000-000000000001") }).Backend);
     }
 
     [Fact]
-    public void Is_another_backend_where_nothing_tells_the_disk_from_a_later_one_with_its_number()
+    public void Is_refused_where_nothing_tells_the_disk_from_a_later_one_with_its_number_until_an_operator_says()
     {
-        LeaveARecord();
+        LeaveARecord(WithoutGeneration);
+        CbdException refused = Assert.Throws<CbdException>(() => _host.ClaimBackend(body: TestRegion.Disk(WithoutGeneration)));
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.Contains($"nothing tells whether '/disks/{WithoutGeneration}' ({WithoutGeneration}) is the disk of backend 0", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("start it with -b 0; if not, give that record up: backend-clear -b 0 --force", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(ClaimState.Free, _region.BackendWord(1).State);
+        Assert.Equal(1, _host.ClaimBackend(body: TestRegion.Disk("file:9:9")).Backend);
+        Assert.Equal(0, _host.ClaimBackend(new BackendWish(0), TestRegion.Disk(WithoutGeneration)).Backend);
+    }
+
+    [Fact]
+    public void Is_refused_under_its_id_if_only_a_record_says_so_and_nothing_tells()
+    {
+        LeaveARecord(WithoutGeneration);
+        var life = new BackendLife<ArrayMemory, SafePolicy>(_host.Session, new BackendWish(0, IsConfirmed: false), 0);
+        life.BeginClaim(TestRegion.Disk(WithoutGeneration), 0);
+        Assert.Contains("nothing tells whether", Assert.Throws<CbdException>(() => life.TryClaim(0)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Is_known_by_the_identity_of_the_version_before_and_keeps_that_for_its_devices()
+    {
+        const string Old = "file:254:1:1234:0a0b0c0d";
+        LeaveARecord(Old);
+        BackendBody disk = TestRegion.Disk(Known) with { OldIdentity = Old };
+        CbdException refused = Assert.Throws<CbdException>(() => _host.ClaimBackend(body: disk with { DurabilityId = new Guid("eeeeeeee-0000-0000-0000-000000000001") }));
+        Assert.Contains("nothing tells whether", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(0, _host.ClaimBackend(body: disk).Backend);
+        Assert.Equal(Old, _host.Session.Backends.ReadRecord(0).Identity);
+    }
+
+    [Fact]
+    public void Is_left_to_the_host_that_has_taken_the_disk_up_while_this_one_had_no_claim()
+    {
+        _other.Backends.Start(TestRegion.Disk());
+        BackendLife<ArrayMemory, SafePolicy> life = _host.NewBackend(new BackendWish(1, Anew: true));
+        life.BeginClaim(TestRegion.Disk(), 0);
+        Assert.Contains("the disk of backend 1 is backend 0 by now", Assert.Throws<CbdException>(() => life.TryClaim(0)).Message, StringComparison.Ordinal);
+        Assert.Equal(ClaimState.Free, _region.BackendWord(1).State);
+    }
+
+    [Fact]
+    public void Is_not_taken_over_under_the_id_of_another_one()
+    {
+        LeaveARecord(Known);
+        _other.Backends.Start(TestRegion.Disk(WithoutGeneration));
+        CbdException refused = Assert.Throws<CbdException>(() => _host.ClaimBackend(new BackendWish(1), TestRegion.Disk(Known)));
+        Assert.Equal($"'/disks/{Known}' is the disk of backend 0, not of 1: start it without -b", refused.Message);
+    }
+
+    [Fact]
+    public void Is_refused_beside_a_record_that_may_be_its_own_and_is_not_decided_yet_only_when_it_is()
+    {
+        ClaimWord record = LeaveARecord(WithoutGeneration);
+        _region.Store(_region.Geometry.BackendOffset(0), record.With(ClaimState.Clearing));
         BackendLife<ArrayMemory, SafePolicy> life = _host.NewBackend();
-        life.BeginClaim(TestRegion.Disk(), 0, isIdentityCertain: false);
-        Assert.True(life.TryClaim(0));
-        Assert.Equal(1, life.Backend);
+        life.BeginClaim(TestRegion.Disk(WithoutGeneration), 0);
+        Assert.False(life.TryClaim(0));
+        _region.Store(_region.Geometry.BackendOffset(0), record);
+        Assert.Contains("nothing tells whether", Assert.Throws<CbdException>(() => life.TryClaim(1)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Is_not_asked_for_beside_a_disk_that_is_served_elsewhere()
+    {
+        _other.Backends.Start(TestRegion.Disk(WithoutGeneration));
+        Assert.Equal(1, _host.ClaimBackend(body: TestRegion.Disk(WithoutGeneration)).Backend);
+    }
+
+    [Fact]
+    public void Is_not_what_a_new_claim_has_found_in_its_entry()
+    {
+        BackendClaim<ArrayMemory, SafePolicy> before = _other.Backends.Start(TestRegion.Disk());
+        before.BeginClose(force: false);
+        before.EndClose();
+        // Somebody claims the free entry for another disk, and has not published what it is yet.
+        _region.Store(_region.Geometry.BackendOffset(0), _region.BackendWord(0).Next(ClaimState.Claiming, _other.Claim.Host));
+        Assert.Equal(1, _host.ClaimBackend(body: TestRegion.Disk()).Backend);
+    }
+
+    [Fact]
+    public void Is_refused_with_the_reason_while_another_claim_of_it_does_not_end()
+    {
+        ClaimWord record = LeaveARecord();
+        _region.Store(_region.Geometry.BackendOffset(0), record.Next(ClaimState.Claiming, _other.Claim.Host));
+        BackendLife<ArrayMemory, SafePolicy> life = _host.NewBackend();
+        life.BeginClaim(TestRegion.Disk(), 0);
+        Assert.False(life.TryClaim(0));
+        CbdException refused = Assert.Throws<CbdException>(() => life.TryClaim(_host.Session.Times.TakeOverMs + 1));
+        Assert.Equal((CbdErrorKind.TimedOut, true), (refused.Kind, refused.Message.StartsWith("backend 0 is being claimed by host", StringComparison.Ordinal)));
     }
 
     [Fact]
@@ -106,9 +194,9 @@ public sealed class A_disk_that_has_a_record
     }
 
     /// <summary>Backend 0 as a record of a session that is over, for the blkdev that waits for the next.</summary>
-    private ClaimWord LeaveARecord()
+    private ClaimWord LeaveARecord(string identity = "file:1:2")
     {
-        BackendClaim<ArrayMemory, SafePolicy> before = _other.Backends.Start(TestRegion.Disk());
+        BackendClaim<ArrayMemory, SafePolicy> before = _other.Backends.Start(TestRegion.Disk(identity));
         _other.StartBlkdev(before.Backend);
         before.BeginClose(force: true);
         before.EndClose();

@@ -27,6 +27,7 @@ internal sealed class TestNode : IDisposable
     {
         RunDirectory = directory,
         StateDirectory = directory,
+        DisksDirectory = Path.Combine(directory, "disks"),
         HostUuid = Guid.NewGuid(),
         Logger = logger ?? NullLogger.Instance,
         BeatMs = BeatMs,

@@ -10,7 +10,9 @@ internal static class KernelInterfaceInC
         ["KernelConstants.AtEmptyPath"] = "AT_EMPTY_PATH",
         ["KernelConstants.AtSymlinkNoFollow"] = "AT_SYMLINK_NOFOLLOW",
         ["KernelConstants.StatxBasicStats"] = "STATX_BASIC_STATS",
+        ["KernelConstants.StatxBirthTime"] = "STATX_BTIME",
         ["KernelConstants.StatxDirectAlignment"] = "STATX_DIOALIGN",
+        ["KernelConstants.StatxSubvolume"] = "STATX_SUBVOL",
         ["KernelConstants.StatxAttributeDax"] = "STATX_ATTR_DAX",
         ["KernelConstants.FcntlSetDescriptorFlags"] = "F_SETFD",
         ["KernelConstants.DescriptorCloseOnExec"] = "FD_CLOEXEC",
@@ -36,6 +38,12 @@ internal static class KernelInterfaceInC
         ["KernelConstants.IoctlSizeBytes"] = "BLKGETSIZE64",
         ["KernelConstants.IoctlDiskSequence"] = "BLKGETDISKSEQ",
         ["KernelConstants.IoctlGeneration"] = "FS_IOC_GETVERSION",
+        ["KernelConstants.IoctlFileSystemUuid"] = "FS_IOC_GETFSUUID",
+        // In no installed header: ext4 has its own in the kernel's tree, and a structure of two 32-bit numbers with the bytes behind it.
+        ["KernelConstants.IoctlExt4Uuid"] = "_IOR('f', 44, uint64_t)",
+        ["KernelConstants.IoctlBtrfsInfo"] = "BTRFS_IOC_FS_INFO",
+        ["KernelConstants.IoctlBtrfsLookUp"] = "BTRFS_IOC_INO_LOOKUP",
+        ["KernelConstants.BtrfsFirstFreeObject"] = "BTRFS_FIRST_FREE_OBJECTID",
         ["KernelConstants.FsOpenCloseOnExec"] = "FSOPEN_CLOEXEC",
         ["KernelConstants.FsConfigSetString"] = "FSCONFIG_SET_STRING",
         ["KernelConstants.FsConfigCreate"] = "FSCONFIG_CMD_CREATE",
@@ -44,6 +52,7 @@ internal static class KernelInterfaceInC
         ["KernelConstants.IoctlLoopClear"] = "LOOP_CLR_FD",
         ["KernelConstants.IoctlLoopSetCapacity"] = "LOOP_SET_CAPACITY",
         ["KernelConstants.IoctlLoopGetFree"] = "LOOP_CTL_GET_FREE",
+        ["KernelConstants.IoctlLoopGetStatus"] = "LOOP_GET_STATUS64",
         ["KernelConstants.LoopReadOnly"] = "LO_FLAGS_READ_ONLY",
         ["KernelConstants.LoopPartitions"] = "LO_FLAGS_PARTSCAN",
         ["KernelConstants.LoopDirectIo"] = "LO_FLAGS_DIRECT_IO",
@@ -241,6 +250,7 @@ internal static class KernelInterfaceInC
         ["OpenFlags.NoTerminal"] = "O_NOCTTY",
         ["OpenFlags.NonBlocking"] = "O_NONBLOCK",
         ["OpenFlags.Direct"] = "O_DIRECT",
+        ["OpenFlags.NoFollow"] = "O_NOFOLLOW",
         ["OpenFlags.CloseOnExec"] = "O_CLOEXEC",
     };
 
@@ -252,16 +262,20 @@ internal static class KernelInterfaceInC
             ["Mask"] = "stx_mask",
             ["BlockSize"] = "stx_blksize",
             ["Attributes"] = "stx_attributes",
+            ["OwnerId"] = "stx_uid",
             ["Mode"] = "stx_mode",
             ["Inode"] = "stx_ino",
             ["Size"] = "stx_size",
             ["Blocks"] = "stx_blocks",
+            ["BirthSeconds"] = "stx_btime.tv_sec",
+            ["BirthNanoseconds"] = "stx_btime.tv_nsec",
             ["NodeMajor"] = "stx_rdev_major",
             ["NodeMinor"] = "stx_rdev_minor",
             ["DeviceMajor"] = "stx_dev_major",
             ["DeviceMinor"] = "stx_dev_minor",
             ["DirectMemoryAlignment"] = "stx_dio_mem_align",
             ["DirectOffsetAlignment"] = "stx_dio_offset_align",
+            ["Subvolume"] = "stx_subvol",
         }),
         ["FileLock"] = ("struct flock", new()
         {
@@ -489,6 +503,27 @@ internal static class KernelInterfaceInC
             ["BlockBytes"] = "st.bsize",
             ["NameBytes"] = "st.namelen",
             ["FragmentBytes"] = "st.frsize",
+        }),
+        ["LoopStatus"] = ("struct loop_info64", new()
+        {
+            ["Device"] = "lo_device",
+            ["Inode"] = "lo_inode",
+            ["Offset"] = "lo_offset",
+            ["SizeLimit"] = "lo_sizelimit",
+        }),
+        ["FileSystemUuid"] = ("struct fsuuid2", new()
+        {
+            ["Length"] = "len",
+            ["Bytes"] = "uuid",
+        }),
+        ["BtrfsInfo"] = ("struct btrfs_ioctl_fs_info_args", new()
+        {
+            ["Uuid"] = "fsid",
+        }),
+        ["BtrfsLookUp"] = ("struct btrfs_ioctl_ino_lookup_args", new()
+        {
+            ["Tree"] = "treeid",
+            ["Object"] = "objectid",
         }),
         ["LoopConfiguration"] = ("struct loop_config", new()
         {

@@ -41,6 +41,8 @@ public sealed class KernelInterfaceTests
         #include <sys/syscall.h>
         #include <sys/uio.h>
         #include <sys/vfs.h>
+        #include <linux/btrfs.h>
+        #include <linux/btrfs_tree.h>
         #include <linux/falloc.h>
         #include <linux/fs.h>
         #include <linux/fuse.h>
@@ -160,6 +162,10 @@ public sealed class KernelInterfaceTests
     {
         // Linux 6.1.
         _ when expression.Contains("DIOALIGN", StringComparison.Ordinal) || expression.Contains("stx_dio_", StringComparison.Ordinal) => "STATX_DIOALIGN",
+        // Linux 6.9.
+        _ when expression.Contains("fsuuid2", StringComparison.Ordinal) || expression == "FS_IOC_GETFSUUID" => "FS_IOC_GETFSUUID",
+        // Linux 6.10.
+        _ when expression.Contains("SUBVOL", StringComparison.Ordinal) || expression.Contains("stx_subvol", StringComparison.Ordinal) => "STATX_SUBVOL",
         // Linux 6.2.
         "FOPEN_PARALLEL_DIRECT_WRITES" => expression,
         // Linux 6.7, an enum; the first macro after it came with 6.13.

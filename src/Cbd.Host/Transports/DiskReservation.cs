@@ -1,0 +1,85 @@
+using System.Globalization;
+using System.IO.Hashing;
+using System.Text;
+using Cbd.Blocks;
+using Cbd.Memory;
+
+namespace Cbd.Host.Transports;
+
+/// <summary>
+/// One reservation of a disk, a small text file: a line with what it is, and one for each of these. Everything in it was written by others:
+/// what is not as it should be is no reservation.
+/// </summary>
+/// <param name="Identity">Of the disk.</param>
+/// <param name="Region">Path of the region that has its record.</param>
+/// <param name="RegionId">Of that region; another one at its path is not it.</param>
+/// <param name="Backend">Id of the record.</param>
+/// <param name="Host">Name of the host that serves it, or did.</param>
+internal sealed record DiskReservation(string Identity, string Region, Guid RegionId, int Backend, string Host)
+{
+    private const string FirstLine = "cbd disk 1";
+    private const int MostBytes = 8192;
+    private const int MostTextBytes = 4096;
+    private const int HostNameBytes = 64;
+    private const UnixFileMode ForAllToRead = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead;
+
+    /// <summary>Root wrote it, or this user.</summary>
+    public bool IsOurs { get; private init; } = true;
+
+    /// <summary>Name of the file of a disk.</summary>
+    /// <param name="key">As <see cref="DiskIdentity.KeyOnMachine"/> gives it.</param>
+    public static string NameOf(string key) => Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key)));
+
+    /// <summary>Puts it into a file, as a whole. Throws if that cannot be.</summary>
+    public void Write(string path)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{FirstLine}\n{Identity}\n{Region}\n{RegionId:N}\n{Backend}\n{Host}\n"));
+        AtomicFile.Write(path, isDurable: false, stream =>
+        {
+            File.SetUnixFileMode(((FileStream)stream).SafeFileHandle, ForAllToRead);
+            stream.Write(bytes);
+        });
+    }
+
+    /// <summary>
+    /// The reservation in a file; null if there is none, or none that is trusted: of root, of this user, or of the disk's owner. Waits for
+    /// nobody, whatever the file is.
+    /// </summary>
+    public static DiskReservation? TryRead(string path, uint? diskOwner)
+    {
+        if (FileDescriptor.TryOpen(path, OpenFlags.ReadOnly | OpenFlags.NonBlocking | OpenFlags.NoFollow | OpenFlags.NoTerminal, 0, out FileDescriptor? descriptor) != 0)
+            return null;
+        using FileDescriptor file = descriptor!;
+        FileStatus status = file.GetStatus();
+        if (status.Type != FileType.Regular || (status.OwnerId != 0 && status.OwnerId != ControlSyscalls.EffectiveUserId && status.OwnerId != diskOwner))
+            return null;
+        byte[] bytes = new byte[MostBytes];
+        int length = 0;
+        while (length < bytes.Length && file.Read(bytes.AsSpan(length)) is > 0 and var count)
+            length += count;
+        return length < bytes.Length && TryParse(bytes.AsSpan(0, length)) is { } found
+            ? found with { IsOurs = status.OwnerId == 0 || status.OwnerId == ControlSyscalls.EffectiveUserId }
+            : null;
+    }
+
+    internal static DiskReservation? TryParse(ReadOnlySpan<byte> bytes)
+    {
+        string text;
+        try
+        {
+            text = new UTF8Encoding(false, throwOnInvalidBytes: true).GetString(bytes);
+        }
+        catch (DecoderFallbackException)
+        {
+            return null;
+        }
+
+        return text.Split('\n') is [FirstLine, var identity, var region, var id, var number, var host, ""] &&
+            IsText(identity, DiskIdentity.MaxBytes) && IsText(region, MostTextBytes) && region[0] == '/' && IsText(host, HostNameBytes) &&
+            Guid.TryParseExact(id, "N", out Guid regionId) && int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int backend)
+            ? new DiskReservation(identity, region, regionId, backend, host)
+            : null;
+    }
+
+    private static bool IsText(string text, int most) => text.Length > 0 && text.Length <= most && !text.Any(char.IsControl);
+}
