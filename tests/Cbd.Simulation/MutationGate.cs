@@ -50,7 +50,7 @@ internal static class MutationGate
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 36),
         new("StopBeforeLeave", "slow-disks", 2),
-        new("DrainGivenUp", "losses", 556),
+        new("DrainGivenUp", "losses", 680),
         new("KeepLatchAnew", "everything", 462),
         new("TakeOverOwnRecord", "everything", 2),
         new(MutantPolicy.DiskLock, "slow-disks", 26),
