@@ -172,9 +172,14 @@ internal sealed partial class Clearing<TMemory, TPolicy>
     {
         if (BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, word.Epoch, out BlkdevCtrlLine line))
             return line.MayBeDraining;
-        // The blkdev died before the line of the new epoch was there, and what it stored at the attachment of the one
-        // before may be lost with its machine: nothing says that this was not served.
-        if (word.Epoch <= 1 || !BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, word.Epoch - 1, out line) || line.Blkdev >= _geometry.BlkdevCount)
+        // The line of the first epoch of a life is there before the channel is offered, so this one was offered again, and the blkdev
+        // died before the line of the new epoch was there. If neither is whole it died while it stored the one over the other.
+        // What it stored at the attachment of the one before may be lost with its machine: nothing says that this was not served.
+        if (word.Epoch <= 1)
+            return false;
+        if (!BlkdevCtrlLine.TryLoad(_memory, _geometry, channel, word.Epoch - 1, out line))
+            return true;
+        if (line.Blkdev >= _geometry.BlkdevCount)
             return false;
         ClaimWord blkdev = Read(_geometry.BlkdevOffset(line.Blkdev));
         return blkdev.Host == word.Host && blkdev.Epoch == line.BlkdevEpoch && blkdev.State != ClaimState.Free;

@@ -230,13 +230,19 @@ internal sealed partial class World<TPolicy>
             if (!IsCalming && Chance(_scenario.Pause))
             {
                 Trace($"process {process.Number} stands still");
+                // A CPU that is taken away has stored what it wanted to.
+                Region.Fence(process.Number);
                 process.PausedUntil = Region.Now + _random.Next(1, 4 * DeadMicroseconds);
             }
         }
 
         SimulatedThread<TPolicy>? thread = _running.Count > 0 ? _running.Peek() : null;
         if (thread is not null && _depth < DepthLimit && !IsCalming && Chance(_scenario.Stall))
+        {
+            Region.Fence(process.Number);
             thread.StalledUntil = Region.Now + _random.Next(1, 2 * DeadMicroseconds);
+        }
+
         while (!process.IsDead && (!process.CanRun || thread?.StalledUntil > Region.Now && !IsCalming))
             Step(faults: !IsCalming);
         ThrowIfDead(process);
@@ -373,6 +379,8 @@ internal sealed partial class World<TPolicy>
             Machine machine = _machines[_random.Next(_machines.Length)];
             Trace($"machine {machine.Number} is suspended");
             machine.Suspend(_random.Next(1000, 5 * DeadMicroseconds));
+            foreach (SimulatedProcess<TPolicy> process in Living.Where(p => p.Machine == machine))
+                Region.Fence(process.Number);
         }
 
         if (Chance(_scenario.Operate))

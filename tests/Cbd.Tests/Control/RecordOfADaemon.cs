@@ -99,7 +99,7 @@ public sealed class RecordOfADaemon : IDisposable
         var lines = _log.ToString().TrimEnd('\n').Split('\n');
         Assert.Equal(5, lines.Length);
         Assert.EndsWith("error cbdd: not restored: transport on /r: region '/r' is missing", lines[0]);
-        Assert.EndsWith("error cbdd: not restored: backend on /dev/sdb: the transport on '/r' is not registered", lines[1]);
+        Assert.EndsWith("error cbdd: not restored: backend on /dev/sdb: the transport on '/r' is not registered yet: see its reason in cbdctrl wait, or register it with tp-reg -H alpha -p /r", lines[1]);
         Assert.Equal(5, File.Read().Count);
     }
 

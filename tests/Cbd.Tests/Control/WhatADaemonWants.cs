@@ -105,6 +105,85 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
+    public void Stays_stopped_when_a_verb_stops_by_its_id_what_is_just_being_started()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        RecordingControl? daemon = null;
+        using var reconciler = new Reconciler(
+            new InterceptedControl(node, request => request, after: request =>
+            {
+                // It is there, and the record does not know yet.
+                if (request is StartDeviceOptions { Name: "cbd1" })
+                    Assert.Equal(StopAnswer.Gone, daemon!.Execute(Operations.StopDevice, new StopRequest { Id = 1 }));
+                if (request is StartBackendOptions { Path: "/dev/sdb" })
+                    Assert.Equal(StopAnswer.Gone, daemon!.Execute(Operations.StopBackend, new StopRequest { Id = 1 }));
+            }), record, _logger);
+        daemon = new RecordingControl(node, record);
+        reconciler.Pass(() => false);
+        Assert.DoesNotContain(record.Entries, e => e.Backend?.Path == "/dev/sdb");
+        Assert.Equal(["/dev/sda"], NextRecord().Entries.Where(e => e.Backend is not null).Select(e => e.Backend!.Path));
+        Assert.Equal(["/dev/sda"], node.Execute(Operations.ListBackends, new ListRequest()).Select(b => b.Path));
+    }
+
+    [Fact]
+    public void Is_started_again_by_a_line_when_it_is_not_there_any_more()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        new Reconciler(node, record, _logger).Pass(() => false);
+        node.Execute(Operations.StopDevice, new StopRequest { Id = 1 });
+        node.Execute(Operations.StopBackend, new StopRequest { Id = 1 });
+        var daemon = new RecordingControl(node, record, isRun: true);
+        Assert.Equal(1, daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb" }).BackendId);
+        Assert.Equal("cbd1", daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1, Name = "cbd1" }).Name);
+        Assert.Equal(["cbd0 on 0", "cbd1 on 1"], Names(node));
+    }
+
+    [Fact]
+    public void Is_one_backend_although_its_disk_was_started_under_another_path()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        node.Identities["/dev/disk/by-id/b"] = "file:/dev/sdb";
+        var record = NextRecord();
+        var daemon = new RecordingControl(node, record);
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/disk/by-id/b" });
+        Assert.Equal(["/dev/sda", "/dev/disk/by-id/b"], NextRecord().Entries.Where(e => e.Backend is not null).Select(e => e.Backend!.Path));
+    }
+
+    [Fact]
+    public void Is_written_again_when_there_is_room()
+    {
+        var record = NextRecord();
+        StartTwoDevices(new RecordingControl(new ListedNode(), record));
+        string block = BlockRecord();
+        record.SetFailed("cbd1", "acknowledged writes may be lost");
+        Assert.True(record.IsDirty);
+        Assert.DoesNotContain(NextRecord().Entries, e => e.Failed is not null);
+        Directory.Delete(block);
+        using var reconciler = new Reconciler(new ListedNode(), record, _logger);
+        reconciler.Pass(() => false);
+        Assert.False(record.IsDirty);
+        Assert.Contains(NextRecord().Entries, e => e.Failed is not null);
+    }
+
+    [Fact]
+    public void Is_not_guessed_when_an_older_cbdd_ran_meanwhile()
+    {
+        var file = new StateFile(_directory.Path);
+        file.Write([]);
+        File.WriteAllText(_directory.File("state.json"), """{"version":1,"entries":[]}""");
+        File.SetLastWriteTimeUtc(_directory.File("state.json"), DateTime.UtcNow.AddMinutes(1));
+        var refused = Assert.Throws<CbdException>(() => file.Read());
+        Assert.Equal(CbdErrorKind.Corrupt, refused.Kind);
+        Assert.Contains("state.json' of an older cbdd is newer than", refused.Message);
+    }
+
+    [Fact]
     public void Is_held_without_restore_and_no_verb_overwrites_it()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
@@ -404,13 +483,20 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
-    public void Formats_an_empty_region_again_only_if_it_was_told_to_and_with_the_same_geometry()
+    public void Formats_an_empty_region_again_only_if_it_was_told_to_and_a_boot_took_it_and_with_the_same_geometry()
     {
-        var options = new RegisterTransportOptions { Host = "alpha", Path = "/r", FormatIfEmpty = true, SizeBytes = 64 << 20, Hosts = 4, PayloadCrc = false };
+        var options = new RegisterTransportOptions { Host = "alpha", Path = "/dev/shm/cbd-no-such-region", FormatIfEmpty = true, SizeBytes = 64 << 20, Hosts = 4, PayloadCrc = false };
         new RecordingControl(new ListedNode(), NextRecord()).Execute(Operations.RegisterTransport, options);
+        // What is missing now is not made anew: it could not be the region that was there.
         var node = new ListedNode();
         new Reconciler(node, NextRecord(), _logger).Pass(() => false);
-        Assert.Equal([$"{options with { RegionUuid = node.Uuid }}"], node.Calls);
+        Assert.Equal([$"{new RegisterTransportOptions { Host = "alpha", Path = options.Path, RegionUuid = node.Uuid }}"], node.Calls);
+
+        string file = new StateFile(_directory.Path).FilePath;
+        File.WriteAllText(file, File.ReadAllText(file).Replace($"{Cbd.Memory.ProcessIdentity.BootId:D}", $"{Guid.NewGuid():D}", StringComparison.Ordinal));
+        node = new ListedNode();
+        new Reconciler(node, NextRecord(), _logger).Pass(() => false);
+        Assert.Equal([$"{options}"], node.Calls);
     }
 
     [Fact]
