@@ -179,9 +179,9 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
-        using var name = new StartingName(this, request.Transport, request.Name);
         string asked = request.Attach ?? (request.AskedOfSocket() is null ? AttachChoice.Auto : AttachChoice.None);
         (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
+        using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {
             string ofExport = "";
@@ -239,12 +239,14 @@ internal sealed class Node : INode
     {
         private readonly Node _node;
         private readonly string _prefix;
+        private readonly bool _isOfKernel;
         private string? _name;
 
         /// <summary>Throws Busy if the name that was asked for belongs to another device.</summary>
-        public StartingName(Node node, int transport, string? asked)
+        public StartingName(Node node, int transport, string? asked, bool isOfKernel)
         {
             _node = node;
+            _isOfKernel = isOfKernel;
             // Devices are numbered per transport; the first transport's have the plain names.
             _prefix = transport == 0 ? "cbd" : $"cbd{transport}.";
             if (asked is not null && !TryTake(asked))
@@ -268,7 +270,7 @@ internal sealed class Node : INode
         }
 
         private bool TryTakeDefault(string name) =>
-            !(_node._options.IsNameReserved?.Invoke(name) ?? false) && !(_node._kernel?.IsNameWanted(name, _node.Owner) ?? false) && TryTake(name);
+            !(_node._options.IsNameReserved?.Invoke(name) ?? false) && !(_isOfKernel && _node._kernel!.IsNameWanted(name, _node.Owner)) && TryTake(name);
 
         public void Dispose()
         {

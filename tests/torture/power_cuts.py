@@ -97,7 +97,10 @@ def record(world, seed, bare):
     if not bare:
         time.sleep(SECONDS * random.Random(seed).uniform(0.3, 0.7))
         alpha.kill()
-        alpha.start("--restore")
+        # Nothing tells whether a file that FUSE serves is the same one again.
+        alpha.launch()
+        alpha.ready()
+        alpha.ctl("backend-start", "-b", "0", "-p", disk)
     _, errors = load.communicate(timeout=120)
     if load.returncode != 0:
         raise Wrong(f"the load failed: {errors.strip()}")

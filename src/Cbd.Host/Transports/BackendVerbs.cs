@@ -322,11 +322,10 @@ internal sealed class BackendVerbs(Transport transport)
         if (options.DiskIdentity is not { } wanted || wanted == disk.Identity)
             return;
         DiskComparison comparison = DiskIdentity.Compare(new DiskIdentity(wanted), disk.DiskIdentity);
-        if (comparison != DiskComparison.Same)
-        {
-            throw new CbdException(CbdErrorKind.Invalid,
-                $"{(comparison == DiskComparison.Different ? $"'{options.Path}' is another disk" : $"nothing tells whether '{options.Path}' is the disk that is wanted")} ({disk.Identity}, was {wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
-        }
+        if (comparison == DiskComparison.Different)
+            throw new CbdException(CbdErrorKind.Invalid, $"'{options.Path}' is another disk ({disk.Identity}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
+        if (comparison == DiskComparison.CannotTell)
+            throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{options.Path}' is the disk that is wanted ({disk.Identity}, was {wanted}): confirm it with backend-start {(options.Backend is { } id ? $"-b {id} " : "")}-p {options.Path}");
     }
 
     private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life)

@@ -67,7 +67,14 @@ public sealed class A_node : IDisposable
         Assert.Equal(2, _kernel.CleanUps);
         Eventually.True(() => _log.Has("something was left"));
         _node.StopDevice(0, attached.Device, force: false);
-        _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Nbd = "handed-over" });
+        // A name that another daemon wants is no device of this kernel; a socket is in this daemon's own directory.
+        _kernel.Wanted.Add("cbd0");
+        StartedDevice other = _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1 });
+        Assert.Equal(("test cbd1", "cbd1"), (_kernel.Opened, other.Name));
+        _node.StopDevice(0, other.Device, force: false);
+        Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Name = "cbd0" })).Kind);
+        Assert.Empty(_node.ListDevices(0, all: true));
+        Assert.Equal("cbd0", _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Nbd = "handed-over" }).Name);
         Assert.Equal("none", _kernel.Asked);
         _kernel.Stacked = new CbdException(CbdErrorKind.Invalid, "on itself");
         Assert.Equal("on itself", Assert.Throws<CbdException>(() => _node.StartBackend(new StartBackendOptions { Path = "/dev/cbd0" })).Message);
