@@ -257,6 +257,14 @@ internal sealed partial class World<TPolicy>
 
     internal void Kill(params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
     {
+        // The kernel takes a process off its CPU, which drains its stores, before it lets go of the locks that prove its death.
+        foreach (SimulatedProcess<TPolicy> process in processes)
+            Region.Fence(process.Number);
+        End(processes);
+    }
+
+    private void End(params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
+    {
         _watch.BeforeDeath(processes);
         foreach (SimulatedProcess<TPolicy> process in processes)
         {
@@ -275,7 +283,7 @@ internal sealed partial class World<TPolicy>
             return;
         SimulatedProcess<TPolicy>[] processes = [.. Living.Where(p => p.Machine == machine)];
         Trace($"machine {machine.Number} loses power");
-        Kill(processes);
+        End(processes);
         machine.PowerOff(backAt);
         foreach (SimulatedProcess<TPolicy> process in processes)
             Region.LoseStores(process.Number);
