@@ -74,7 +74,8 @@ public sealed class A_node : IDisposable
         _node.StopDevice(0, other.Device, force: false);
         Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Name = "cbd0" })).Kind);
         Assert.Empty(_node.ListDevices(0, all: true));
-        Assert.Equal("cbd0", _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Nbd = "handed-over" }).Name);
+        StartedDevice served = _node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = 1, Nbd = "handed-over" });
+        Assert.Equal($"cbd{served.Device}", served.Name);
         Assert.Equal("none", _kernel.Asked);
         _kernel.Stacked = new CbdException(CbdErrorKind.Invalid, "on itself");
         Assert.Equal("on itself", Assert.Throws<CbdException>(() => _node.StartBackend(new StartBackendOptions { Path = "/dev/cbd0" })).Message);
