@@ -133,7 +133,7 @@ public sealed class A_node : IDisposable
         public (string? Kind, string Note) Choose(string asked)
         {
             Asked = asked;
-            return Kind is null ? (null, "this machine has no kind") : (Kind, "");
+            return asked == AttachChoice.None ? (null, "") : Kind is null ? (null, "this machine has no kind") : (Kind, "");
         }
 
         public IExport Open(string kind, KernelExportOptions options)
