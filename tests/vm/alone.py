@@ -228,7 +228,7 @@ def modes(alone):
 
 
 PEER = """
-    rm -f /tmp/in; mkfifo /tmp/in
+    rm -f /tmp/in /tmp/out; mkfifo /tmp/in
     testpeer attach {kind} /dev/shm/part 33554432 {queues} </tmp/in >/tmp/out 2>/tmp/err &
     sleep 100000 >/tmp/in & echo $! >/tmp/holder
     for i in $(seq 300); do [ -s /tmp/out ] && break; sleep 0.1; done
