@@ -56,6 +56,13 @@ internal sealed class Node : INode
         int id = TakeId();
         try
         {
+            lock (_lock)
+            {
+                // Another file may be there by now: what is recorded and listed by its path would be two things.
+                if (_transports.Values.Any(t => t.Path == request.Path))
+                    throw new CbdException(CbdErrorKind.Busy, $"region '{request.Path}' is registered by this daemon already: see tp-list, or leave it first with tp-unreg -t {request.Path}");
+            }
+
             OpenedTransport opened = TransportOpening.Open(id, request, _options, (device, inode) => IsTaken(id, new FileIdentity(device, inode)));
             var service = Make(id, request.Path, opened);
             bool late;

@@ -30,7 +30,7 @@ internal sealed class DaemonCommandLine
         "--adopt-record", null, "the record was written by another machine, which is gone, and this one takes its place");
     private readonly Option<string[]> _run = new("--run")
     {
-        Description = "do this verb of cbdctrl at start, and exit if it fails; may be given many times",
+        Description = "do this verb of cbdctrl at start; it waits for what is not there yet, and any other error ends cbdd; may be given many times",
         HelpName = "'VERB …'",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,

@@ -48,15 +48,15 @@ internal sealed class RunLines
                 Try(verb);
                 break;
             }
-            catch (FailedThingException e)
+            catch (FailedThingException e) when (verb.Name == Operations.StartDevice.Name)
             {
                 // It stays in the lists, and the rest is served.
                 _logger.LogError("--run {Verb}: {Reason}", verb.Name, e.Message);
                 break;
             }
-            catch (CbdException e) when (e.MayPass || e is OtherRegionException)
+            catch (CbdException e) when (e.MayPass || e is OtherRegionException or FailedThingException)
             {
-                // Another region is confirmed by a verb, for which there has to be a daemon.
+                // What a verb has to confirm or stop needs a daemon for that verb.
                 if (said != e.Message)
                     _logger.LogWarning("--run {Verb}: {Reason}; it is tried again until it works", verb.Name, e.Message);
                 said = e.Message;
@@ -79,7 +79,7 @@ internal sealed class RunLines
     public void SayHeld()
     {
         foreach (var entry in _record.Entries.Where(e => e is { Held: not null, FromRun: true }))
-            _logger.LogWarning("{What} is held: {Why}; forget it with {Verb}", entry, entry.Held, entry.Device is not null ? $"dev-stop -d {entry.Device.Name}" : entry.Backend is not null ? $"backend-stop -b {entry.Backend.Path}" : $"tp-unreg -t {entry.Region}");
+            _logger.LogWarning("{What} is held: {Why}; forget it with {Verb}", entry, entry.Held, entry.StopVerb);
     }
 
     private void Try(ParsedVerb verb)

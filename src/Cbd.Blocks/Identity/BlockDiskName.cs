@@ -59,6 +59,9 @@ internal sealed record BlockDiskName(string Name, string Partition, string Boot,
         bool isSameMachine = isSameBoot || DiskTextPart.AreEqual(Machine, other.Machine) == true;
         if (Partition != other.Partition)
             return (DiskComparison.Different, false);
+        // The file below a loop device is not found by every process, nor always: it may be removed, or in another namespace.
+        if (IsLoopBesideNumber(Name, other.Name) || IsLoopBesideNumber(other.Name, Name))
+            return (DiskComparison.CannotTell, isSameMachine);
         // The number of a device says nothing after a boot, and the kernel may have learned to name it.
         if (KindOfName != other.KindOfName)
             return (isSameBoot ? DiskComparison.Different : DiskComparison.CannotTell, false);
@@ -76,6 +79,9 @@ internal sealed record BlockDiskName(string Name, string Partition, string Boot,
             : Name == other.Name && IsLifeKnown ? (DiskComparison.Same, true)
             : (DiskComparison.CannotTell, true);
     }
+
+    private static bool IsLoopBesideNumber(string a, string b) =>
+        a.StartsWith("loop=", StringComparison.Ordinal) && b.StartsWith("dev=7,", StringComparison.Ordinal);
 
     private string KindOfName => Name[..Name.IndexOf('=', StringComparison.Ordinal)];
 

@@ -29,7 +29,7 @@ internal readonly record struct DiskIdentity(string Text, string OldText = "", u
     /// that no other process can open.
     /// </summary>
     public static string? KeyOnMachine(string text) =>
-        FileDiskName.TryParse(text, out FileDiskName? file) ? (file with { Machine = DiskTextPart.Unknown }).ToString()
+        FileDiskName.TryParse(text, out FileDiskName? file) ? (file with { Machine = DiskTextPart.Unknown, Medium = DiskTextPart.Unknown }).ToString()
         : BlockDiskName.TryParse(text, out BlockDiskName? device) ? (device with { Machine = DiskTextPart.Unknown }).ToString()
         : null;
 

@@ -15,7 +15,7 @@ internal static class BackendArgument
     public static int Resolve(IControl control, int transport, string text) =>
         Verb.IsId(text, "--backend", out var id) ? id
         : TryFind(control, transport, text) is { } found ? found
-        : throw new CbdException(CbdErrorKind.NotFound, $"no backend is called '{text}': see backend-list --all");
+        : throw new CbdException(CbdErrorKind.NotFound, $"no backend is called '{text}': see backend-list --all") { MayPass = true };
 
     public static int? TryFind(IControl control, int transport, string text)
     {

@@ -82,14 +82,14 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
         var isPath = text.StartsWith('/') || text.StartsWith('.') || StartBackendOptions.IsDiskScheme(text);
         if (isPath)
             text = PathText.FromCaller(text);
+        else
+            Rules.CheckName(text, "backend");
         var found = new List<(int Transport, int Id)>();
         foreach (var there in control.Execute(Operations.ListTransports, new ControlRequest()).Where(t => given is null || t.TransportId == given))
         {
-            var path = text;
-            if (!isPath && BackendArgument.TryFind(control, there.TransportId, text) is { } named)
-                found.Add((there.TransportId, named));
-            else if (isPath)
-                found.AddRange(control.Execute(Operations.ListBackends, new ListRequest { Transport = there.TransportId }).Where(b => b.Path == path).Select(b => (there.TransportId, b.BackendId)));
+            var said = text;
+            found.AddRange(control.Execute(Operations.ListBackends, new ListRequest { Transport = there.TransportId })
+                .Where(b => (isPath ? b.Path : b.Name) == said).Select(b => (there.TransportId, b.BackendId)));
         }
 
         return found.Count < 2 ? found.Select(f => ((int, int)?)f).FirstOrDefault()

@@ -20,7 +20,7 @@ internal static class WaitVerb
             var name = line.GetValue(device);
             var seconds = line.GetValue(timeout);
             if (name is not null && line.GetValue(all))
-                throw Rules.Invalid($"device '{name}' and all: leave one of the two out");
+                throw Rules.Invalid("--device and --all: leave one of the two out");
             Rules.CheckName(name, "device");
             Rules.CheckRange(seconds, "the timeout in seconds", 0, 365 * 24 * 3600);
             Wait(control, output, name, seconds);
@@ -40,7 +40,7 @@ internal static class WaitVerb
             List<WantedThing> away = [.. things.Where(t => t.State != WantedThing.Running && (name is not null || t.State != WantedThing.Held))];
             if (away.Count == 0 && !wanted.Starting)
                 return;
-            bool failed = away.Exists(t => t.State is WantedThing.Failed or WantedThing.Held);
+            bool failed = away.Exists(t => t.State == WantedThing.Failed || (t.State == WantedThing.Held && !wanted.Starting));
             if (!failed && watch.Elapsed.TotalSeconds < seconds)
             {
                 Thread.Sleep(PollMs);

@@ -251,10 +251,16 @@ internal sealed class Housekeeping
 
     private void FinishBackend(BackendServer backend) => Finish(() =>
     {
-        bool done = _transport.Backends.TryFinishStop(backend, timeoutMs: 0);
-        if (!done)
-            backend.GiveFinishBack();
-        return done;
+        bool done = false;
+        try
+        {
+            return done = _transport.Backends.TryFinishStop(backend, timeoutMs: 0);
+        }
+        finally
+        {
+            if (!done)
+                backend.GiveFinishBack();
+        }
     });
 
     private void Finish(Func<bool> finish)

@@ -38,9 +38,13 @@ internal sealed class BackendVerbs(Transport transport)
             transport.CheckGoesOn();
             if (options.Backend is { } wanted)
                 CheckTakeOver(wanted);
-            if (options.Name is { } name && (transport.BackendServers.Exists(b => b.Name == name) || !_startingNames.Add(name)))
+            if (options.Name is { } name && transport.BackendServers.Exists(b => b.Name == name))
                 throw new CbdException(CbdErrorKind.Busy, $"backend name '{name}' is taken on this host: stop that backend with backend-stop -b {name}, or give another --name");
+            if (options.Name is { } starting && _startingNames.Contains(starting))
+                throw new CbdException(CbdErrorKind.Busy, $"a backend with the name '{starting}' is being started on this host: try again in a moment, or give another --name") { MayPass = true };
             life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced, IsConfirmed: !options.IsUnattended), MonotonicClock.Milliseconds);
+            if (options.Name is { } taken)
+                _startingNames.Add(taken);
         }
 
         try

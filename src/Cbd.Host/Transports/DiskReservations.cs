@@ -35,8 +35,7 @@ internal sealed class DiskReservations(string? directory, ILogger logger)
             return;
         throw new CbdException(
             CbdErrorKind.Busy,
-            $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}, and devices there wait for it: start it there, or give it up there with backend-clear -b {found.Backend} --force" +
-            (found.IsOurs ? "" : $"; or remove {file}, which says so, if that is not true"));
+            $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}, and devices there wait for it: start it there, or give it up there with backend-clear -b {found.Backend} --force; if no device there waits for it, remove {file}, which says so");
     }
 
     /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
@@ -110,11 +109,9 @@ internal sealed class DiskReservations(string? directory, ILogger logger)
 
     private void MakeDirectory()
     {
-        if (Directory.Exists(directory))
-            return;
         Directory.CreateDirectory(directory!);
         // Daemons of all users reserve disks; none can remove what another one has reserved.
-        if (Environment.IsPrivilegedProcess)
+        if (Environment.IsPrivilegedProcess && File.GetUnixFileMode(directory!) != ForAll)
             File.SetUnixFileMode(directory!, ForAll);
     }
 }

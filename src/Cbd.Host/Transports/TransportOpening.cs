@@ -127,8 +127,16 @@ internal static class TransportOpening
                 Coherence = RegionCoherence.Hardware,
             };
             var formatter = new Formatter<MappedMemory, SafePolicy>(memory, info, identity, locks, options.Force);
-            Format(formatter, options, node, memory);
-            source.Keep();
+            try
+            {
+                Format(formatter, options, node, memory);
+            }
+            finally
+            {
+                // Whoever has begun to format it, the file has a use.
+                if (memory.ReadAcquire(TransportInfo.MagicOffset) != 0)
+                    source.Keep();
+            }
         }
 
         TransportInfo read = ReadInfo(memory, region, options.Path);

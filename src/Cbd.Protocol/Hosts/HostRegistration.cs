@@ -192,6 +192,9 @@ internal sealed class HostRegistration<TMemory, TPolicy>
 
         if (other.Word.State == ClaimState.Registering)
         {
+            // An earlier life of ours stands still and is proven dead soon; a living twin beats, and is settled then.
+            if (isTwin && !other.Settled)
+                return false;
             // Not both may wait for the other, and not both may go on.
             if (claim.Host > host && isTwin)
                 throw Twin(other);

@@ -225,7 +225,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         {
             answer = inner.Execute(operation, request);
         }
-        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && operation == (Operation)Operations.StopBackend)
+        catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && request is StopRequest { Name: null })
         {
             // It could not be started again, and is wanted no more.
             if (numbers.Count == 0)

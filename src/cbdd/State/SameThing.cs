@@ -12,11 +12,14 @@ internal static class SameThing
     /// <summary>Two identities are of one disk for certain.</summary>
     public static bool IsSameDisk(string a, string b) => a == b || DiskIdentity.Compare(new DiskIdentity(a), new DiskIdentity(b)) == DiskComparison.Same;
 
-    /// <summary>What is asked for without a name, or with one that nothing has, is this thing.</summary>
-    public static bool Matches(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    /// <summary>
+    /// What is asked for without a name, or with one that nothing has, is this thing. A line of the command line still has the size that
+    /// a disk without a file had at first.
+    /// </summary>
+    public static bool Matches(StateEntry entry, StateEntry wanted, bool isRun) => (entry, wanted) switch
     {
         ({ Transport: { } a }, { Transport: { } b }) => a.Region == b.Region,
-        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (b.Name is null || a.Name is null || a.Name == b.Name) && IsSamePath(a.Path, b.Path),
+        ({ Backend: { } a }, { Backend: { } b }) => a.Region == b.Region && (b.Name is null || a.Name is null || a.Name == b.Name) && (a.Path == b.Path || (isRun && IsSamePath(a.Path, b.Path))),
         ({ Device: { } a }, { Device: { } b }) => (b.Name is null || b.Name == a.Name) && FindDifference(a, b) is null,
         _ => false,
     };
@@ -31,7 +34,7 @@ internal static class SameThing
             _ => null,
         };
         if (difference is not null)
-            throw new CbdException(CbdErrorKind.Busy, $"{entry} is wanted already, and not the same: {difference}: stop it first ({(entry.Device is null ? $"backend-stop -b {entry.Backend!.Path}" : $"dev-stop -d {entry.Device.Name}")}){(entry.Device is null ? "" : ", or give another --name")}");
+            throw new CbdException(CbdErrorKind.Busy, $"{entry} is wanted already, and not the same: {difference}: stop it first ({entry.StopVerb}){(entry.Device is null ? "" : ", or give another --name")}");
     }
 
     /// <summary>The entry with the options of what is asked for; what makes it this thing stays.</summary>

@@ -75,6 +75,10 @@ internal sealed record StateEntry
     [JsonIgnore]
     public string Region => Transport?.Region ?? Backend?.Region ?? Device!.Region;
 
+    /// <summary>The verb that ends it, also while it is away.</summary>
+    [JsonIgnore]
+    public string StopVerb => Device is not null ? $"dev-stop -d {Device.Name}" : Backend is not null ? $"backend-stop -b {Backend.Path}" : $"tp-unreg -t {Region}";
+
     /// <summary>As an operator knows it.</summary>
     public override string ToString() => this switch
     {

@@ -21,6 +21,8 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
     private readonly string _oldPath = System.IO.Path.Combine(stateDirectory, "state.json");
     private readonly string _reservePath = System.IO.Path.Combine(stateDirectory, "wanted.reserve");
 
+    private bool _isReserving;
+
     public string FilePath { get; } = System.IO.Path.Combine(stateDirectory, "wanted.json");
 
     public void Write(IReadOnlyList<StateEntry> entries)
@@ -36,15 +38,18 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
             // The disk may be full.
             Delete(_reservePath);
             AtomicFile.Write(FilePath, bytes);
-            Reserve();
         }
 
         SetOldAside();
+        // Also where a change before this one has used it.
+        if (_isReserving)
+            Reserve();
     }
 
     /// <summary>Takes the space that a stop needs on a full disk, if it can be had.</summary>
     public void Reserve()
     {
+        _isReserving = true;
         try
         {
             if (!File.Exists(_reservePath))

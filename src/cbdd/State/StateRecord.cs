@@ -81,11 +81,11 @@ internal sealed class StateRecord
             var named = wanted.Device?.Name is { } device ? _entries.Find(entry => entry.Device?.Name == device)
                 : wanted.Backend?.Name is { } backend ? _entries.Find(entry => entry.Backend?.Name == backend && entry.Region == wanted.Region)
                 : null;
-            var found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted));
+            var found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted, isRun));
             if (found is null || !IsFree(found))
                 return null;
             if (found.Failed is { } failure)
-                throw new FailedThingException($"{found} has failed: {failure}: {(found.Device is null ? "stop it" : $"check the data, forget the device with dev-stop -d {found.Device.Name}")}, then start it");
+                throw new FailedThingException($"{found} has failed: {failure}: {(found.Device is null ? "" : "check the data, ")}stop it with {found.StopVerb}, then start it");
             SameThing.Check(found, wanted);
             return found;
         }

@@ -8,20 +8,28 @@ internal sealed class WantedList(IControl control, StateRecord record)
         var transports = control.Execute(Operations.ListTransports, new ControlRequest()).ToDictionary(t => t.Path);
         var backends = new Dictionary<int, IReadOnlyList<BackendDescription>>();
         var devices = new Dictionary<int, IReadOnlyList<DeviceDescription>>();
-        foreach (var transport in transports.Values)
+        foreach (var transport in transports.Values.ToList())
         {
             var own = new ListRequest { Transport = transport.TransportId };
-            backends[transport.TransportId] = control.Execute(Operations.ListBackends, own);
-            devices[transport.TransportId] = control.Execute(Operations.ListDevices, own);
+            try
+            {
+                backends[transport.TransportId] = control.Execute(Operations.ListBackends, own);
+                devices[transport.TransportId] = control.Execute(Operations.ListDevices, own);
+            }
+            catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound)
+            {
+                // It was left in this moment.
+                transports.Remove(transport.Path);
+            }
         }
 
         return [.. record.Entries.Select(entry =>
         {
             var transport = transports.GetValueOrDefault(entry.Region);
-            return entry.Failed is { } failure ? Running(entry, transport, null, WantedThing.Failed, failure)
-                : entry.Held is { } held ? Running(entry, transport, null, WantedThing.Held, held)
+            return entry.Failed is { } failure ? Thing(entry, transport, null, WantedThing.Failed, failure)
+                : entry.Held is { } held ? Thing(entry, transport, null, WantedThing.Held, held)
                 : entry.IsPending || transport is null ? Pending(entry, transport)
-                : entry.Transport is not null ? Running(entry, transport, null, transport.State, transport.Failure)
+                : entry.Transport is not null ? Thing(entry, transport, null, transport.State, transport.Failure)
                 : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])
                 : Device(entry, entry.Device!, transport, devices[transport.TransportId]);
         })];
@@ -29,28 +37,28 @@ internal sealed class WantedList(IControl control, StateRecord record)
 
     private static WantedThing Backend(StateEntry entry, BackendEntry wanted, TransportDescription transport, IReadOnlyList<BackendDescription> own) =>
         own.FirstOrDefault(b => b.BackendId == wanted.BackendId) is { } backend
-            ? Running(entry, transport, backend.BackendId, string.Equals(backend.State, "active", StringComparison.OrdinalIgnoreCase) ? WantedThing.Running : backend.State, backend.Reason)
-            : Running(entry, transport, null, WantedThing.Waiting, transport.Failure.Length > 0 ? transport.Failure : "this host does not serve it now");
+            ? Thing(entry, transport, backend.BackendId, string.Equals(backend.State, "active", StringComparison.OrdinalIgnoreCase) ? WantedThing.Running : backend.State, backend.Reason)
+            : Thing(entry, transport, null, WantedThing.Waiting, transport.Failure.Length > 0 ? transport.Failure : "this host does not serve it now");
 
     private static WantedThing Device(StateEntry entry, DeviceEntry wanted, TransportDescription transport, IReadOnlyList<DeviceDescription> own)
     {
         if (own.FirstOrDefault(d => d.Name == wanted.Name && d.BlkdevId == wanted.BlkdevId) is not { } device)
-            return Running(entry, transport, null, WantedThing.Waiting, "it is not there now");
+            return Thing(entry, transport, null, WantedThing.Waiting, "it is not there now");
         var failed = device.State.StartsWith("failed", StringComparison.Ordinal);
-        return Running(entry, transport, device.BlkdevId,
+        return Thing(entry, transport, device.BlkdevId,
             failed ? WantedThing.Failed : device.State == WantedThing.Running ? WantedThing.Running : WantedThing.Waiting,
             device.Reason ?? device.Loss);
     }
 
     private static WantedThing Pending(StateEntry entry, TransportDescription? transport) =>
-        Running(entry, transport, null, entry.IsBlocked ? WantedThing.Failed : WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
+        Thing(entry, transport, null, entry.IsBlocked ? WantedThing.Failed : WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
 
     public static string KindOf(StateEntry entry) =>
         entry.Transport is not null ? WantedThing.Transport : entry.Backend is not null ? WantedThing.Backend : WantedThing.Device;
 
     public static string NameOf(StateEntry entry) => entry.Transport?.Region ?? entry.Backend?.Path ?? entry.Device!.Name ?? $"{entry.Device!.BlkdevId}";
 
-    private static WantedThing Running(StateEntry entry, TransportDescription? transport, int? id, string state, string? reason) => new()
+    private static WantedThing Thing(StateEntry entry, TransportDescription? transport, int? id, string state, string? reason) => new()
     {
         Kind = KindOf(entry),
         Name = NameOf(entry),

@@ -100,6 +100,31 @@ public sealed class The_identity_of_a_disk : IDisposable
     }
 
     [Fact]
+    public void Of_a_loop_device_may_be_the_same_when_its_file_is_not_found_any_more()
+    {
+        TestDisk.RequireLoopDevices();
+        string image = MakeFile(_folder.PathOf("image"));
+        string loop = Attach(image);
+        DiskIdentity named = Identify(loop);
+        Assert.StartsWith("block:loop=", named.Text, StringComparison.Ordinal);
+        File.Delete(image);
+        DiskIdentity numbered = Identify(loop);
+        Assert.StartsWith("block:dev=7,", numbered.Text, StringComparison.Ordinal);
+        Assert.Equal((DiskComparison.CannotTell, DiskComparison.CannotTell), (DiskIdentity.Compare(named, numbered), DiskIdentity.Compare(numbered, named)));
+        Assert.True(DiskIdentity.IsAlike(named, numbered));
+    }
+
+    [Fact]
+    public void Has_one_key_on_a_machine_whoever_may_see_its_medium()
+    {
+        string path = MakeFile(_folder.PathOf("disk"));
+        Assert.True(FileDiskName.TryParse(Identify(path).Text, out FileDiskName? name));
+        Assert.Equal(
+            DiskIdentity.KeyOnMachine((name with { Medium = "s01234567" }).ToString()),
+            DiskIdentity.KeyOnMachine((name with { Medium = "n89abcdef", Machine = "-" }).ToString()));
+    }
+
+    [Fact]
     public void Is_another_one_in_a_snapshot()
     {
         TestDisk.RequireLoopDevices();

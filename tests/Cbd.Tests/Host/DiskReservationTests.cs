@@ -38,7 +38,7 @@ public sealed class A_disk_that_is_reserved : IDisposable
         CbdException refused = Assert.Throws<CbdException>(() => other.StartBackend(_disk));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
         Assert.Equal(
-            $"disk {_disk} is backend 0 of host 'disks' in region {_folder.PathOf("region")}, and devices there wait for it: start it there, or give it up there with backend-clear -b 0 --force",
+            $"disk {_disk} is backend 0 of host 'disks' in region {_folder.PathOf("region")}, and devices there wait for it: start it there, or give it up there with backend-clear -b 0 --force; if no device there waits for it, remove {Directory.GetFiles(_folder.PathOf("disks")).Single()}, which says so",
             refused.Message);
         string link = _folder.PathOf("link");
         TestDisk.Run("ln", _disk, link);
@@ -136,7 +136,7 @@ public sealed class A_disk_that_is_reserved : IDisposable
         TestDisk.Run("chown", "54321", _disk);
         using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
         CbdException refused = Assert.Throws<CbdException>(() => other.StartBackend(_disk));
-        Assert.EndsWith($"; or remove {file}, which says so, if that is not true", refused.Message, StringComparison.Ordinal);
+        Assert.EndsWith($"; if no device there waits for it, remove {file}, which says so", refused.Message, StringComparison.Ordinal);
         TestDisk.Run("chown", "0", _disk);
         Assert.Equal(0, other.StartBackend(_disk));
     }

@@ -128,6 +128,27 @@ public sealed class Registering_a_host
         Assert.Single((ClaimState[])[region.HostWord(0).State, region.HostWord(1).State], ClaimState.Active);
     }
 
+    [Theory]
+    [InlineData("same")]
+    [InlineData("another")]
+    public void Clears_its_own_life_that_lost_its_power_while_it_registered(string name)
+    {
+        var region = new TestRegion();
+        // It has the first entry, and stands between its name and the look at the others.
+        TestHost before = region.Host(TestRegion.Identity("same") with { BootId = TestRegion.OtherBootId }, access =>
+        {
+            if (region.HostWord(0).State == ClaimState.Registering)
+                throw new PowerLossException();
+        });
+        Assert.Throws<PowerLossException>(() => before.Registration.Step(1));
+        Assert.Equal(ClaimState.Registering, region.HostWord(0).State);
+        TestHost again = region.Host(name).Register();
+        Assert.Equal(1, again.Id);
+        Assert.InRange(again.NowMs, HostIdentity.DefaultDeadMs, 3 * HostIdentity.DefaultDeadMs);
+    }
+
+    private sealed class PowerLossException : Exception;
+
     [Fact]
     public void Waits_a_dead_time_for_its_own_uuid_after_a_reboot_under_another_name()
     {
