@@ -50,7 +50,7 @@ internal static class MutationGate
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 36),
         new("StopBeforeLeave", "slow-disks", 2),
-        new("DrainGivenUp", "losses", 420),
+        new("DrainGivenUp", "losses", 92),
         new("KeepLatchAnew", "everything", 741),
         new("TakeOverOwnRecord", "everything", 2),
         new(MutantPolicy.DiskLock, "slow-disks", 26),
