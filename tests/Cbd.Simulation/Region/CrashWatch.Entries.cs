@@ -55,7 +55,7 @@ internal sealed partial class CrashWatch<TPolicy>
         {
             long offset = world.Geometry.HostOffset(host);
             ClaimWord word = world.Word(offset);
-            if (word.State == ClaimState.Free || !process.Holds(host))
+            if (word.State == ClaimState.Free || !process.Holds(host) || _claimers.GetValueOrDefault(offset) != process.Number)
                 continue;
             switch (word.State)
             {

@@ -16,6 +16,9 @@ internal sealed partial class CrashWatch<TPolicy>(World<TPolicy> world)
     /// <summary>The process that made each claim word of hosts CLEARING.</summary>
     private readonly Dictionary<long, int> _clearers = [];
 
+    /// <summary>The process that claimed it: the lock of an entry is held on each machine by itself, also by one that comes too late.</summary>
+    private readonly Dictionary<long, int> _claimers = [];
+
     /// <summary>One thing that has to happen after a death.</summary>
     private sealed class Expectation
     {
@@ -56,6 +59,8 @@ internal sealed partial class CrashWatch<TPolicy>(World<TPolicy> world)
     {
         if (to.State == ClaimState.Clearing)
             _clearers[offset] = process;
+        if (to.State == ClaimState.Claiming)
+            _claimers[offset] = process;
         foreach (Expectation expectation in _open)
         {
             if (expectation.Offset != offset || expectation.IsOver)

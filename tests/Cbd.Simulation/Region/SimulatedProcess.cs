@@ -60,6 +60,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     private long _nextSampleMs;
     private long _nextStep;
     private long _leaveLimitMs;
+    private (int Host, ulong Epoch) _freed = (-1, 0);
 
     public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format)
     {
@@ -127,7 +128,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public bool IsUp => !IsDead && _membership is { Stage: MembershipStage.Up };
 
     /// <summary>It has a claim of its own: neither dead nor fenced.</summary>
-    public bool MayStore => !IsDead && !IsGone && _membership is { Stage: MembershipStage.Up or MembershipStage.Leaving };
+    public bool MayStore => !IsDead && !IsGone && _membership is { Stage: MembershipStage.Up or MembershipStage.Leaving } && (Host!.Host, Host.Epoch) != _freed;
 
     /// <summary>Threads of it may still believe that channels are theirs.</summary>
     public bool MayTouchChannels => !IsDead && !IsGone && _membership is { HasSession: true };
@@ -139,6 +140,9 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public IEnumerable<SimulatedThread<TPolicy>> Threads => _devices.SelectMany(d => d.Threads).Prepend(Main);
 
     public string Describe() => _formatter is not null ? "formatting" : _membership?.Stage.ToString() ?? "booting";
+
+    /// <summary>It has freed its entry: it stores no more, however long it stands still before it ends.</summary>
+    public void Freed(int host, ulong epoch) => _freed = (host, epoch);
 
     public void Ask(Action<SimulatedProcess<TPolicy>> command) => _commands.Enqueue(command);
 

@@ -158,6 +158,8 @@ internal sealed partial class World<TPolicy>
             throw new SimulationException($"epoch {after.Epoch} of the claim word at {offset} was used twice ({before} → {after})");
         if (after.State == ClaimState.Free)
             _freedEpochs[offset] = after.Epoch;
+        if (after.State == ClaimState.Free && Living.FirstOrDefault(p => p.Number == process) is { Host: { } left } leaver && offset == Geometry.HostOffset(left.Host) && before.Epoch == left.Epoch)
+            leaver.Freed(left.Host, left.Epoch);
         if (after.State == ClaimState.Free)
             _backendLives[offset] = _backendLives.GetValueOrDefault(offset) + 1;
         if (after.State == ClaimState.Free && process != GivingUp)
