@@ -88,6 +88,9 @@ internal interface IProtocolPolicy
     /// <summary>A device fails when its backend has become another disk.</summary>
     static abstract bool RefuseOtherDisk { get; }
 
+    /// <summary>A claim of a backend or blkdev that stands still before it is active ends with proof that its host stores no more.</summary>
+    static abstract bool EndClaimingWithProof { get; }
+
     /// <summary>A device fails when the disk of its backend was in memory and began anew.</summary>
     static abstract bool RefuseMemoryAnew { get; }
 
@@ -140,6 +143,7 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool LookAtHostAfterClaim => true;
     public static bool LookAtNames => true;
     public static bool RefuseOtherDisk => true;
+    public static bool EndClaimingWithProof => true;
     public static bool RefuseMemoryAnew => true;
     public static bool GrowDiskFirst => true;
     public static bool QuietBeforeRejoin => true;

@@ -43,6 +43,7 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool LookAtHostAfterClaim => Holds(nameof(LookAtHostAfterClaim));
     public static bool LookAtNames => Holds(nameof(LookAtNames));
     public static bool RefuseOtherDisk => Holds(nameof(RefuseOtherDisk));
+    public static bool EndClaimingWithProof => Holds(nameof(EndClaimingWithProof));
     public static bool RefuseMemoryAnew => Holds(nameof(RefuseMemoryAnew));
     public static bool GrowDiskFirst => Holds(nameof(GrowDiskFirst));
     public static bool QuietBeforeRejoin => Holds(nameof(QuietBeforeRejoin));

@@ -47,6 +47,7 @@ internal static class MutationGate
         new("LookAtNames", "management"),
         new("RefuseOtherDisk", "give-ups", 70),
         new("RefuseMemoryAnew", "memory"),
+        new("EndClaimingWithProof", "losses", 931615982978),
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 36),
         new("StopBeforeLeave", "slow-disks", 2),

@@ -10,7 +10,7 @@ internal sealed partial class Clearing<TMemory, TPolicy>
 
     /// <summary>
     /// Housekeeping; call it once a beat. Gives back what was quarantined and is proven harmless by now, frees backends
-    /// and blkdevs that stood in CLAIMING for a dead-time, and orphaned backends that nobody uses.
+    /// and blkdevs that stood in CLAIMING for a dead-time and whose host is over, and orphaned backends that nobody uses.
     /// </summary>
     public void Sweep(long nowMs)
     {
@@ -28,7 +28,7 @@ internal sealed partial class Clearing<TMemory, TPolicy>
             ClaimWord word = Read(_geometry.BlkdevOffset(blkdev));
             if (word.State is ClaimState.Quarantined or ClaimState.Clearing && IsOwnerProven(word) && !HasQuarantinedChannel(blkdev, word))
                 FreeBlkdev(blkdev, word);
-            else if (IsStale(_geometry.BlkdevOffset(blkdev), word, nowMs))
+            else if (IsStale(_geometry.BlkdevOffset(blkdev), word, nowMs) && MayEnd(word))
                 FreeBlkdev(blkdev, word);
         }
 
@@ -36,7 +36,7 @@ internal sealed partial class Clearing<TMemory, TPolicy>
         {
             long offset = _geometry.BackendOffset(backend);
             ClaimWord word = Read(offset);
-            if (IsStale(offset, word, nowMs))
+            if (IsStale(offset, word, nowMs) && MayEnd(word))
                 Swap(offset, word, EndOf(backend, word));
         }
 
@@ -103,7 +103,14 @@ internal sealed partial class Clearing<TMemory, TPolicy>
         (uint)word.Host < (uint)_geometry.HostCount &&
         Read(_geometry.HostOffset(word.Host)).State is not (ClaimState.Quarantined or ClaimState.Clearing);
 
-    /// <summary>Whether a claim has stood in CLAIMING for a dead-time of this observer, unless its host is this one.</summary>
+    /// <summary>
+    /// Whether whoever made a claim stores no more. Its next swap would fail, but it may stand still in the middle of the body, and then store
+    /// the rest over the body of the next claim.
+    /// </summary>
+    private bool MayEnd(ClaimWord word) =>
+        !TPolicy.EndClaimingWithProof || (uint)word.Host >= (uint)_geometry.HostCount || _tracker.Get(word.Host).Liveness == Liveness.Dead;
+
+    /// <summary>Whether a claim has stood in CLAIMING for a dead-time of this observer.</summary>
     private bool IsStale(long offset, ClaimWord word, long nowMs)
     {
         if (word.State != ClaimState.Claiming)

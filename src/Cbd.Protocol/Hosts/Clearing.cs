@@ -74,6 +74,13 @@ internal sealed partial class Clearing<TMemory, TPolicy>
                 continue;
             }
 
+            // It owns nothing either. That it stood still is the proof, and CLEARING would hide that from whoever goes on after this clearer.
+            if (word.State == ClaimState.Registering && !mayLive)
+            {
+                Swap(offset, word, word.Freed());
+                continue;
+            }
+
             // Neither force nor an operator's word helps against a host that is seen to live.
             if (mayLive && !sighting.Settled)
                 return ClearResult.Again;
@@ -194,8 +201,9 @@ internal sealed partial class Clearing<TMemory, TPolicy>
             ClaimWord word = Read(offset);
             if (word.State == ClaimState.Free || word.Host != claim.Host)
                 return true;
-            bool owns = word.State != ClaimState.Claiming;
-            bool kept = owns && (!claim.Dead || HasQuarantinedChannel(blkdev, word));
+            bool isClaiming = word.State == ClaimState.Claiming;
+            // One that stands still in CLAIMING may store the rest of its body yet.
+            bool kept = claim.Dead || (isClaiming && !TPolicy.EndClaimingWithProof) ? !isClaiming && HasQuarantinedChannel(blkdev, word) : true;
             ClaimState to = kept ? ClaimState.Quarantined
                 : word.State is ClaimState.Clearing or ClaimState.Claiming ? ClaimState.Free
                 : ClaimState.Clearing;
@@ -219,7 +227,7 @@ internal sealed partial class Clearing<TMemory, TPolicy>
             if (word.State is ClaimState.Free or ClaimState.Orphaned || word.Host != claim.Host)
                 return true;
             ClaimWord to;
-            if (word.State is ClaimState.Claiming or ClaimState.Clearing && (claim.Dead || word.State == ClaimState.Claiming))
+            if (word.State is ClaimState.Claiming or ClaimState.Clearing && (claim.Dead || (word.State == ClaimState.Claiming && !TPolicy.EndClaimingWithProof)))
                 to = EndOf(backend, word);
             else
                 to = word.With(claim.Dead ? ClaimState.Clearing : ClaimState.Quarantined);

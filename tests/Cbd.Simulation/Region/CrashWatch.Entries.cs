@@ -138,7 +138,8 @@ internal sealed partial class CrashWatch<TPolicy>
         if (session.Disk.Disk.IsBuffered)
             Add(found, MatrixState.BackendFlushingBuffered, MatrixDeath.Owner, -1, default, _ => device.FailedFlushes > failed ? true : device.IsOver ? false : null);
         else
-            Add(found, MatrixState.BackendFlushingDirect, MatrixDeath.Owner, -1, default, _ => NextSession(session) is { Queue.Flushes: > 0 } ? true : device.IsOver ? false : null);
+            // Given up while the backend is away, it has failed and is not issued again.
+            Add(found, MatrixState.BackendFlushingDirect, MatrixDeath.Owner, -1, default, _ => NextSession(session) is { Queue.Flushes: > 0 } ? true : device.IsOver || device.FailedFlushes > failed ? false : null);
     }
 
     private SimulatedSession<TPolicy>? NextSession(SimulatedSession<TPolicy> session)

@@ -159,10 +159,12 @@ internal sealed class DeviceUser<TPolicy>
         else if (Disk.HasFailedFlush && sent.Began > Disk.FailedFlushAt && sent.Operation is BlockOperation.Flush or BlockOperation.Write)
             throw new SimulationException($"{sent.Operation} succeeded on disk {Disk.Number} although a flush had failed before it was sent, and nobody cleared that");
         ReadOnlySpan<byte> data = _buffer.GetSpan(slot * MaxBlocks * SimulatedDisk.BlockBytes, sent.Count * SimulatedDisk.BlockBytes);
+        // The user of a device that has failed knows that what no flush covered may be gone, with what is answered from now on.
+        bool isPromised = success && (!_device.HasFailed || sent.ReachesMedium);
         for (int i = 0; i < sent.Count; i++)
         {
             if (sent.Operation == BlockOperation.Write)
-                Disk.History.EndWrite(sent.Block + i, sent.Ids[i], success, isGivenUp: !success && _device.State!.IsFailing && !_device.HasFailed);
+                Disk.History.EndWrite(sent.Block + i, sent.Ids[i], isPromised, isGivenUp: !success && _device.State!.IsFailing && !_device.HasFailed);
             else if (sent.Operation == BlockOperation.Read && success)
                 Disk.History.CheckRead(sent.Block + i, BlockStamp.Read(data.Slice(i * SimulatedDisk.BlockBytes, SimulatedDisk.BlockBytes), sent.Block + i), sent.Began);
         }

@@ -55,7 +55,9 @@ internal sealed partial class World<TPolicy>
         if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore && other.Backend == device.Backend && other.BackendLife == device.BackendLife)
             throw new SimulationException($"disk {device.Disk.Number} has two devices: of processes {other.Process.Number} and {device.Process.Number}");
         device.Disk.Device = device;
-        device.Disk.IsLossPending = false;
+        // The device before, whose record was given up, may not know yet: this one was promised nothing of what was lost.
+        if (device.Disk.IsLossPending)
+            device.Disk.Forgive();
         _deviceCount++;
         Trace($"process {device.Process.Number}: blkdev {device.Blkdev} runs on backend {device.Backend} (disk {device.Disk.Number}), channels {string.Join(", ", device.Queues.Select(q => q.Channel))}");
     }

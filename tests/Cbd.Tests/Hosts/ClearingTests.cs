@@ -7,6 +7,7 @@ using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 using Cbd.Memory;
 using Cbd.Simulation;
+using Cbd.Tests.Transports;
 using Xunit;
 
 namespace Cbd.Tests.Hosts;
@@ -204,6 +205,96 @@ public sealed class Clearing_a_host
 
         AssertAllFreeBut("host 0");
         Assert.Equal(5UL, _region.BackendWord(1).Epoch);
+    }
+
+    /// <summary>A machine that is suspended there goes on with the rest of the body, whatever became of the entry.</summary>
+    [Theory]
+    [InlineData(false, false)]
+    [InlineData(false, true)]
+    [InlineData(true, false)]
+    [InlineData(true, true)]
+    public void Keeps_an_entry_whose_claimer_may_stand_still_in_the_middle_of_its_body(bool isBlkdev, bool forced)
+    {
+        TestHost b = _region.Host("b").Register();
+        b.Backends.Start(TestRegion.Disk("shared", readOnly: true));
+        TestHost? slow = null;
+        bool isAsleep = false;
+        long entry = isBlkdev ? _region.Geometry.BlkdevOffset(0) : _region.Geometry.BackendOffset(1);
+        slow = _region.ForeignHost("slow", access =>
+        {
+            if (access != MemoryAccess.Store || isAsleep || _region.Word(entry).State != ClaimState.Claiming)
+                return;
+            isAsleep = true;
+            for (int beat = 0; beat < 30; beat++)
+            {
+                b.Clearing.ClearDeadHosts(b.NowMs += HostIdentity.DefaultBeatMs);
+                b.Clearing.Sweep(b.NowMs);
+            }
+
+            if (forced)
+                Assert.Equal(ClearResult.Quarantined, b.Clear(slow!.Id, ClearAuthority.Forced));
+            if (isBlkdev)
+                b.StartBlkdev(0, readOnly: true);
+            else
+                b.Backends.Start(TestRegion.Disk("own"));
+        }).Register();
+        Exception? refused = Record.Exception(() =>
+        {
+            if (isBlkdev)
+                slow.StartBlkdev(0, readOnly: true);
+            else
+                slow.Backends.Start(TestRegion.Disk("other"));
+        });
+
+        Assert.True(isAsleep);
+        Assert.Equal(forced, refused is CbdException);
+        int count = 0;
+        for (int i = 0; i < 3; i++)
+        {
+            ClaimWord word = isBlkdev ? _region.BlkdevWord(i) : _region.BackendWord(i);
+            if (word.State != ClaimState.Active)
+                continue;
+            count++;
+            bool isWhole = isBlkdev
+                ? EntryBodies<ArrayMemory>.TryReadBlkdev(_region.Memory, _region.Geometry, i, word.Epoch, out _, out string error)
+                : EntryBodies<ArrayMemory>.TryReadBackend(_region.Memory, _region.Geometry, i, word.Epoch, out _, out error);
+            Assert.True(isWhole, error);
+        }
+
+        Assert.Equal((isBlkdev ? 1 : 2) + (forced ? 0 : 1), count);
+        // With proof it is all given back.
+        Assert.Equal(ClearResult.Cleared, b.Clear(slow.Id, ClearAuthority.Fenced));
+        b.ClearDead();
+        AssertAllFreeBut(isBlkdev ? ["host 0", "backend 0", "blkdev 1"] : ["host 0", "backend 0", "backend 2"]);
+    }
+
+    /// <summary>Nothing but that it stands still proves the death of one that another machine had, and CLEARING does not show that.</summary>
+    [Fact]
+    public void Of_a_host_that_died_while_it_registered_goes_on_after_a_clearer_that_died()
+    {
+        TestHost b = _region.Host("b").Register();
+        TestHost dead = _region.ForeignHost("dead", _ =>
+        {
+            if (_region.HostWord(1).State == ClaimState.Registering)
+                throw new CrashException();
+        });
+        Assert.Throws<CrashException>(dead.Register);
+        int swaps = 0;
+        TestHost dying = _region.Host("dying", access =>
+        {
+            if (access == MemoryAccess.Swap && swaps++ == 1)
+                throw new CrashException();
+        });
+        Record.Exception(() => Watch(dying));
+        Assert.NotEqual(ClaimState.Registering, _region.HostWord(1).State);
+        Watch(b);
+        AssertAllFreeBut("host 0");
+
+        static void Watch(TestHost host)
+        {
+            for (int beat = 0; beat < 30; beat++)
+                host.Clearing.ClearDeadHosts(host.NowMs += HostIdentity.DefaultBeatMs);
+        }
     }
 
     [Fact]
