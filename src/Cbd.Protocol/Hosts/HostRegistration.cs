@@ -149,8 +149,10 @@ internal sealed class HostRegistration<TMemory, TPolicy>
     {
         if (nowMs - _publishedMs >= _identity.BeatMs)
         {
-            // Whoever watches us from another kernel sees that we are not a claim that stands still.
-            claim.Publish();
+            // Whoever watches us from another kernel sees that we are not a claim that stands still. If we did, the entry may be another's by
+            // now, and so is its body.
+            if (!claim.Beat())
+                throw Lost();
             _publishedMs = nowMs;
         }
 

@@ -190,6 +190,24 @@ public sealed class Registering_a_host
     }
 
     [Fact]
+    public void Stores_nothing_into_an_entry_that_became_anothers_while_it_stood_still()
+    {
+        var region = new TestRegion();
+        region.Host("a").Register();
+        // It waits for the other 'a' to be settled.
+        TestHost slow = region.ForeignHost("a");
+        Assert.Equal(StepResult.Again, slow.Registration.Step(0));
+        Assert.Equal(ClaimState.Registering, region.HostWord(1).State);
+        region.Store(region.Geometry.HostOffset(1), region.HostWord(1).Freed());
+        Assert.Equal(1, region.Host("b").Register().Id);
+        byte[] before = new byte[region.Geometry.BytesPerHost], after = new byte[region.Geometry.BytesPerHost];
+        region.Memory.Read(region.Geometry.HostOffset(1), before);
+        Assert.Contains("lost its entry", Assert.Throws<CbdException>(() => slow.Registration.Step(HostIdentity.DefaultBeatMs)).Message, StringComparison.Ordinal);
+        region.Memory.Read(region.Geometry.HostOffset(1), after);
+        Assert.Equal(before, after);
+    }
+
+    [Fact]
     public void Waits_for_a_higher_one_to_withdraw()
     {
         var region = new TestRegion();
