@@ -98,9 +98,11 @@ internal sealed class HostRegistration<TMemory, TPolicy>
         _claim = claim;
         _tracker.OwnHost = claim.Host;
         CheckMagic();
-        claim.Publish();
+        // If this stood still, the entry may be another's by now, and so is its body.
+        if (!claim.Beat())
+            throw Lost();
         _publishedMs = nowMs;
-        // Publishes the body; a full fence, so that of two hosts that register one name at least one sees the other.
+        // A full fence, so that of two hosts that register one name at least one sees the other.
         if (!claim.TryAdvance(ClaimState.Registering))
             throw Lost();
         return true;
@@ -149,8 +151,7 @@ internal sealed class HostRegistration<TMemory, TPolicy>
     {
         if (nowMs - _publishedMs >= _identity.BeatMs)
         {
-            // Whoever watches us from another kernel sees that we are not a claim that stands still. If we did, the entry may be another's by
-            // now, and so is its body.
+            // Whoever watches us from another kernel sees that we are not a claim that stands still.
             if (!claim.Beat())
                 throw Lost();
             _publishedMs = nowMs;

@@ -102,6 +102,9 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
 
     public bool IsDead { get; private set; }
 
+    /// <summary>When it last published its body.</summary>
+    public long LastBeat { get; private set; }
+
     /// <summary>It has ended by itself.</summary>
     public bool IsGone { get; private set; }
 
@@ -289,6 +292,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         catch (CbdException e)
         {
             _world.Trace($"process {Number}: register: {e.Message}");
+            _world.StraySeen = _world.Region.Now;
             _world.Exit(this);
             return;
         }
@@ -309,6 +313,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             IsClearing = true;
             bool isOurs = _membership!.Beat(now);
             IsClearing = false;
+            LastBeat = _world.Region.Now;
             if (!isOurs)
             {
                 Lose(now);

@@ -206,8 +206,8 @@ internal sealed partial class World<TPolicy>
         for (int host = 0; host < Geometry.HostCount; host++)
         {
             ClaimWord word = Word(Geometry.HostOffset(host));
-            // Somebody who stood still while he registered there, and was given up, may still store over one copy.
-            if (word.State == ClaimState.Active && _machines.Count(m => m.IsLocked(host)) <= 1 && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
+            // Somebody who stood still while he registered there, and was given up, may still store over one copy; the next beat repairs that.
+            if (word.State == ClaimState.Active && _machines.Count(m => m.IsLocked(host)) <= 1 && !Living.Any(p => p.Host?.Host == host && p.LastBeat <= StraySeen) && !EntryBodies<SimulatedMemory>.TryReadHost(Inspection, Geometry, host, word.Epoch, out _, out string error))
                 throw new SimulationException($"host {host} ({word}) cannot be read: {error}");
         }
 

@@ -122,6 +122,9 @@ internal sealed partial class World<TPolicy>
 
     internal bool IsCalming { get; private set; }
 
+    /// <summary>When a process last found that its entry was not its own any more while it registered.</summary>
+    internal long StraySeen { get; set; } = -1;
+
     internal IEnumerable<SimulatedProcess<TPolicy>> Living => _slots.Select(s => s.Process).OfType<SimulatedProcess<TPolicy>>().Where(p => !p.IsDead);
 
     internal IReadOnlyList<SimulatedSession<TPolicy>> Sessions => _sessions;

@@ -109,13 +109,16 @@ public sealed class Claiming_a_blkdev
     }
 
     [Fact]
-    public void A_claim_that_stood_still_too_long_is_freed_and_cannot_become_active()
+    public void A_claim_that_stands_still_ends_with_its_host_and_cannot_become_active_then()
     {
         TestHost a = _region.Host("a").Register(), b = _region.Host("b").Register();
-        a.Backends.Start(TestRegion.Disk());
+        b.Backends.Start(TestRegion.Disk());
         BlkdevClaim<ArrayMemory, SafePolicy> blkdev = a.Blkdevs.Claim(0, false);
         for (int beat = 0; beat <= 12; beat++)
             b.Clearing.Sweep(beat * 1000);
+        Assert.Equal(ClaimState.Claiming, _region.BlkdevWord(0).State);
+        a.Kill();
+        b.ClearDead();
         Assert.Equal(ClaimState.Free, _region.BlkdevWord(0).State);
         Assert.Equal(WriterWord.None, _region.Writer(0));
         BlkdevClaim<ArrayMemory, SafePolicy> other = b.StartBlkdev(0);
