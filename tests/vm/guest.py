@@ -30,7 +30,7 @@ def cpu_s_of(pid):
 class Guest:
     """start() boots it; sh() runs a script there; kill() ends it."""
 
-    def __init__(self, name, logs, directory, image, accelerator, devices, memory="384M"):
+    def __init__(self, name, logs, directory, image, accelerator, devices, memory="384M", cpus=2):
         self.name = name
         self.log = os.path.join(logs, f"{name}.console")
         self._directory = directory
@@ -38,6 +38,7 @@ class Guest:
         self._accelerator = accelerator
         self._devices = devices
         self._memory = memory
+        self._cpus = cpus
         self._process = None
         self._port = None
         self._lines = None
@@ -56,7 +57,7 @@ class Guest:
             "setpriv", "--pdeathsig", "KILL",
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
             # Without a bound TCG takes as much memory for translated code as for the guest.
-            "-machine", "q35,nvdimm=on", "-accel", "tcg,tb-size=256" if self._accelerator == "tcg" else self._accelerator, "-cpu", "max", "-smp", "2", "-m", f"{self._memory},slots=2,maxmem=2G",
+            "-machine", "q35,nvdimm=on", "-accel", "tcg,tb-size=256" if self._accelerator == "tcg" else self._accelerator, "-cpu", "max", "-smp", f"{self._cpus}", "-m", f"{self._memory},slots=2,maxmem=2G",
             "-kernel", kernel, "-initrd", initramfs,
             "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off random.trust_cpu=on rdinit=/init",
             "-chardev", f"file,id=console,path={self.log},append=on", "-serial", "chardev:console",
