@@ -109,7 +109,7 @@ internal sealed class DaemonCommandLine
         if (path is null)
             return null;
         return path.Length > 0 && !path.Contains('\0', StringComparison.Ordinal)
-            ? Path.TrimEndingDirectorySeparator(Path.GetFullPath(path))
+            ? PathText.DirectoryFromCaller(path)
             : throw Invalid($"{option} is '{path}'; give a directory");
     }
 

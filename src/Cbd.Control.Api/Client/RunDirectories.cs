@@ -37,7 +37,7 @@ internal static class RunDirectories
         if (option is { Length: 0 })
             throw new CbdException(CbdErrorKind.Invalid, "--run-dir is empty; give the run directory of a daemon, or leave it out");
         var chosen = option ?? Environment.GetEnvironmentVariable(RunDirectoryVariable);
-        return string.IsNullOrEmpty(chosen) ? DefaultRunDirectory() : Path.GetFullPath(chosen);
+        return string.IsNullOrEmpty(chosen) ? DefaultRunDirectory() : PathText.DirectoryFromCaller(chosen);
     }
 
     /// <summary>The XDG rule: a path that is not absolute counts as not set.</summary>

@@ -52,7 +52,7 @@ internal sealed class TlsVerbOptions
         {
             Require = mode == Require,
             Certificates = certificates is not null
-                ? PathText.FromCaller(certificates)
+                ? PathText.DirectoryFromCaller(certificates)
                 : throw new CbdException(CbdErrorKind.Invalid, $"--tls is '{mode}' without certificates; name their directory with --tls-certificates"),
             VerifyPeer = verifyPeer,
             Allow = allow,

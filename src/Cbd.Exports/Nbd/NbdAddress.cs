@@ -54,7 +54,7 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
     {
         if (path.Length == 0 || path.Contains('\0'))
             throw new CbdException(CbdErrorKind.Invalid, $"NBD address '{text.Replace('\0', '?')}' has no path of a socket; use unix:PATH");
-        string fullPath = Path.GetFullPath(path);
+        string fullPath = PathText.FromCaller(path);
         int length = Encoding.UTF8.GetByteCount(fullPath);
         if (length > MaxUnixPathBytes)
         {
