@@ -11,6 +11,9 @@ public abstract class DescriptorDisk : Disk
 {
     private readonly Lock _syncLock = new();
     private int _syncError;
+
+    /// <summary>What lies behind it is lost, because the disk was shorter once than what is served.</summary>
+    private long _end = long.MaxValue;
     private const int PreadThreads = 4;
     private const int ZeroPieceBytes = 1 << 20;
 
@@ -97,9 +100,34 @@ public abstract class DescriptorDisk : Disk
     internal int Check(in BlockRequest request)
     {
         int error = RequestGate.Check(Info, request);
+        if (error == 0 && request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes)
+            LookForEnd();
+        if (error == 0 && request.Offset + request.Length > Volatile.Read(ref _end) && request.Operation is not (BlockOperation.BlockStatus or BlockOperation.Cache))
+            return Errno.EIO;
         bool transfers = request.Operation is BlockOperation.Read or BlockOperation.Write;
         return error == 0 && transfers && ((int)request.Data.Address & _memoryAlignmentMask) != 0 ? Errno.EINVAL : error;
     }
+
+    /// <summary>Where the disk was seen to end; <see cref="long.MaxValue"/> if it always had all that is served.</summary>
+    private protected long EndBytes => Volatile.Read(ref _end);
+
+    /// <summary>Looks whether the disk is shorter than what is served, where that costs little. Any thread.</summary>
+    private protected virtual void LookForEnd()
+    {
+    }
+
+    /// <summary>The disk was seen to have a size. What it does not have of that which is served is lost, also when it becomes longer again.</summary>
+    /// <param name="servedBytes">What was served before the look: a disk grows first, and is served larger then.</param>
+    /// <param name="sizeBytes">What it had.</param>
+    private protected void NoteSize(long servedBytes, long sizeBytes)
+    {
+        for (long known = EndBytes; sizeBytes < servedBytes && sizeBytes < known; known = EndBytes)
+            Interlocked.CompareExchange(ref _end, sizeBytes, known);
+    }
+
+    /// <summary>What a disk is told that was shorter once; null if it never was.</summary>
+    private protected string? DescribeEnd() => EndBytes == long.MaxValue ? null
+        : $"disk {Path} became shorter: it had {EndBytes} of {Info.SizeBytes} bytes, and what lies behind fails with EIO: bring the data back from a copy, then stop the backend and start it again";
 
     /// <summary>How fallocate does the request, or null if it takes other calls.</summary>
     internal abstract AllocateMode? GetAllocateMode(in BlockRequest request);
@@ -216,7 +244,11 @@ public abstract class DescriptorDisk : Disk
         if (done < pending.Request.Length)
             done &= -(long)Info.LogicalBlockBytes;
         if (done <= pending.DoneBytes || done > pending.Request.Length)
+        {
+            LookForEnd();
             return Errno.EIO;
+        }
+
         pending.DoneBytes = (int)done;
         return 0;
     }

@@ -71,6 +71,11 @@ public abstract class Disk : IBlockDevice
     public abstract long MeasureBytes();
 
     /// <summary>
+    /// What became of that which the disk stands on, with the remedy; null if nothing did. A system call, which may take long. Any thread.
+    /// </summary>
+    public virtual string? FindTrouble() => null;
+
+    /// <summary>
     /// Makes the disk at least <paramref name="sizeBytes"/> large, where this is a disk that can be made larger from
     /// here; what it holds stays, and what is new reads as zeroes. Not served yet: see <see cref="Serve"/>.
     /// </summary>

@@ -63,6 +63,20 @@ public sealed class BlockDisk : DescriptorDisk
         file.TryGetDiskSequence(out ulong sequence) == 0 ? sequence.ToString(CultureInfo.InvariantCulture) : "";
 
     /// <inheritdoc/>
+    public override string? FindTrouble()
+    {
+        LookForEnd();
+        return DescribeEnd();
+    }
+
+    private protected override void LookForEnd()
+    {
+        long served = Info.SizeBytes;
+        if (File.TryGetBlockSizes(out long sizeBytes, out _, out _) == 0)
+            NoteSize(served, sizeBytes);
+    }
+
+    /// <inheritdoc/>
     public override long MeasureBytes()
     {
         int error = File.TryGetBlockSizes(out long sizeBytes, out _, out _);

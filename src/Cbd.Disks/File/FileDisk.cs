@@ -43,6 +43,24 @@ public sealed class FileDisk : DescriptorDisk
     /// <inheritdoc/>
     public override long MeasureBytes() => Status().SizeBytes;
 
+    /// <inheritdoc/>
+    public override string? FindTrouble()
+    {
+        long served = Info.SizeBytes;
+        if (File.TryGetStatus(out FileStatus status) is var error && error != 0)
+            return $"disk {Path} cannot be looked at (errno {-error}): check its file system";
+        NoteSize(served, status.SizeBytes);
+        return DescribeEnd() ?? (status.LinkCount > 0 ? null
+            : $"disk {Path} was removed: all of it is gone when its backend stops: copy it from a device of it before that");
+    }
+
+    private protected override void LookForEnd()
+    {
+        long served = Info.SizeBytes;
+        if (File.TryGetStatus(out FileStatus status) == 0)
+            NoteSize(served, status.SizeBytes);
+    }
+
     /// <summary>
     /// Makes the file longer: by a hole, or by reserved space if all that it has is reserved, so that a disk whose writes
     /// cannot fail for lack of space stays one.
@@ -100,14 +118,24 @@ public sealed class FileDisk : DescriptorDisk
     {
         long end = offset + length;
         int stored = 0;
-        while (offset < end && extents.Length - stored >= BlockExtent.EncodedSizeBytes)
+        // What the file does not have is no hole: a copy has to read it, and fail.
+        LookForEnd();
+        long there = Math.Clamp(EndBytes & ~(long)(Info.LogicalBlockBytes - 1), offset, end);
+        while (offset < there && extents.Length - stored >= BlockExtent.EncodedSizeBytes)
         {
-            long next = FindChange(offset, end, out bool isHole);
+            long next = FindChange(offset, there, out bool isHole);
             new BlockExtent(next - offset, isHole ? BlockExtentState.Hole | BlockExtentState.Zero : BlockExtentState.Data)
                 .Encode(extents[stored..]);
             stored += BlockExtent.EncodedSizeBytes;
             offset = next;
         }
+
+        if (offset >= there && there < end && extents.Length - stored >= BlockExtent.EncodedSizeBytes)
+        {
+            new BlockExtent(end - there, BlockExtentState.Data).Encode(extents[stored..]);
+            stored += BlockExtent.EncodedSizeBytes;
+        }
+
         return stored;
     }
 

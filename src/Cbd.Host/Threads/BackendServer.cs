@@ -27,6 +27,8 @@ internal sealed class BackendServer : IGrowingDisk
     private bool _isDisposed;
     private int _isFinishTaken;
     private int _finishesInVain;
+    private int _isLooking;
+    private string? _trouble;
     private volatile bool _isAbandoned;
 
     /// <summary>The disk. It has what it was opened with also after it was closed.</summary>
@@ -220,6 +222,45 @@ internal sealed class BackendServer : IGrowingDisk
         _logger.LogError("backend {Backend}: the disk does not finish", Backend);
         foreach (HandlerThread thread in _threads)
             thread.Abandon();
+    }
+
+    /// <summary>What became of that which its disk stands on; null if nothing is known. Any thread.</summary>
+    public string? Trouble => Volatile.Read(ref _trouble);
+
+    /// <summary>Has a thread of the pool look at what the disk stands on, if none is at it, and says what is new. Waits for nothing.</summary>
+    public void BeginLook()
+    {
+        if (_isDisposed || _isAbandoned || Interlocked.Exchange(ref _isLooking, 1) != 0)
+            return;
+        try
+        {
+            ThreadPool.UnsafeQueueUserWorkItem(static server => server.Look(), this, preferLocal: false);
+        }
+        catch (OutOfMemoryException)
+        {
+            Volatile.Write(ref _isLooking, 0);
+        }
+    }
+
+    private void Look()
+    {
+        try
+        {
+            string? now = _disk.FindTrouble();
+            string? before = Interlocked.Exchange(ref _trouble, now);
+            if (now is not null && now != before)
+                _logger.LogError("backend {Backend}: {Trouble}", Backend, now);
+            else if (now is null && before is not null)
+                _logger.LogWarning("backend {Backend}: disk {Path} is well again", Backend, _disk.Path);
+        }
+        catch (ObjectDisposedException)
+        {
+            // It was stopped meanwhile.
+        }
+        finally
+        {
+            Volatile.Write(ref _isLooking, 0);
+        }
     }
 
     public long MeasureBytes() => _disk.MeasureBytes();

@@ -31,6 +31,7 @@ internal sealed class Housekeeping
     private volatile bool _mayRejoin = true;
     private long _roundMs = MonotonicClock.Milliseconds;
     private bool _saysThatItStands;
+    private volatile bool _isRemoved;
 
     public Housekeeping(Transport transport)
     {
@@ -139,6 +140,22 @@ internal sealed class Housekeeping
             Doorbells.Retract(_transport.Memory, doorbell);
     }
 
+    /// <summary>The region's file has no name any more, or has one again; null if it has.</summary>
+    public string? Removal => _isRemoved
+        ? $"region '{_transport.Region.Path}' was removed: its hosts go on, and nobody else can register: stop what uses it on all of them, then format it anew with tp-reg --format"
+        : null;
+
+    private void NoteRemoval(bool isRemoved)
+    {
+        if (isRemoved == _isRemoved)
+            return;
+        _isRemoved = isRemoved;
+        if (Removal is { } removal)
+            Logger.LogError("transport {Transport}: {Removal}", _transport.Id, removal);
+        else
+            Logger.LogWarning("transport {Transport}: region '{Path}' has a name again", _transport.Id, _transport.Region.Path);
+    }
+
     private void Beat(long now, BeatCondition condition)
     {
         if (_transport.Region.IsTruncated)
@@ -147,6 +164,7 @@ internal sealed class Housekeeping
             return;
         }
 
+        NoteRemoval(_transport.Region.IsRemoved);
         bool wasOverdue = condition.IsOverdueAfterSleep;
         long silentMs = condition.SinceBeatMs;
         long bootNs = KernelClock.BootTimeNs;
@@ -156,6 +174,8 @@ internal sealed class Housekeeping
             isOurs = _transport.Membership.Beat(now);
             if (isOurs)
                 condition.NoteBeat(now, bootNs);
+            foreach (BackendServer server in _transport.BackendServers)
+                server.BeginLook();
         }
 
         if (!isOurs)

@@ -88,13 +88,13 @@ internal sealed class Transport
     /// <summary>Nothing of it may be touched any more.</summary>
     public bool IsClosed { get; private set; }
 
-    /// <summary>Why this transport serves nothing; null while all is well.</summary>
+    /// <summary>Why this transport serves nothing, or what has become of its region; null while all is well.</summary>
     public string? Failure
     {
         get
         {
             if (Session.Condition.Failure is not { } failure)
-                return _housekeeping.StandsStillMs is > 0 and var still ? $"its housekeeping stands still for {still} ms: this host does not beat, and stores nothing until it does" : null;
+                return _housekeeping.StandsStillMs is > 0 and var still ? $"its housekeeping stands still for {still} ms: this host does not beat, and stores nothing until it does" : _housekeeping.Removal;
             LifeStatus status = Membership.Status;
             return !Session.IsCleared || status.State == LifeState.Failed ? failure
                 : status.Reason == failure || status.Reason.Length == 0 ? $"{failure}; it registers anew"

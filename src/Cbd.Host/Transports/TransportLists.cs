@@ -172,7 +172,7 @@ internal sealed class TransportLists(Transport transport)
             DiskIdentity = listing.Body?.Identity ?? "",
             Alive = LivenessText.Of(listing.Liveness),
             State = LivenessText.Of(listing.Word.State),
-            Reason = status?.Reason ?? "",
+            Reason = status?.Reason is { Length: > 0 } reason ? reason : own?.Trouble ?? "",
             Since = SinceOf(status),
             Blkdevs = listing.Blkdevs,
             SizeBytes = listing.Body?.SizeBytes ?? 0,

@@ -86,7 +86,8 @@ internal static class TransportOpening
         long target = Math.Max(options.SizeBytes ?? source.SizeBytes, source.SizeBytes);
         // Before the file grows: nothing changes if the region cannot be laid out.
         RegionPlan.Create(target, Plan(options, source.PageBytes), Guid.NewGuid());
-        if (target > source.SizeBytes)
+        // Reserved also where the file is long enough: a file with holes on a file system that gets full ends the transport.
+        if (source.IsFile || target > source.SizeBytes)
             source.Grow(target);
     }
 

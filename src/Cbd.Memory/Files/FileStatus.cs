@@ -24,6 +24,7 @@ public readonly record struct FileStatus
     {
         Type = (FileType)(raw.Mode >> 12);
         Permissions = raw.Mode & 0xfffu;
+        LinkCount = raw.LinkCount;
         OwnerId = raw.OwnerId;
         DeviceMajor = raw.DeviceMajor;
         DeviceMinor = raw.DeviceMinor;
@@ -49,6 +50,9 @@ public readonly record struct FileStatus
 
     /// <summary>The lower twelve bits of st_mode.</summary>
     public uint Permissions { get; }
+
+    /// <summary>Names that it has; none once it was removed.</summary>
+    public uint LinkCount { get; }
 
     /// <summary>The user whose file it is.</summary>
     public uint OwnerId { get; }

@@ -14,6 +14,7 @@ internal static unsafe partial class LibC
         [FieldOffset(0)] internal uint Mask;
         [FieldOffset(4)] internal uint BlockSize;
         [FieldOffset(8)] internal ulong Attributes;
+        [FieldOffset(16)] internal uint LinkCount;
         [FieldOffset(20)] internal uint OwnerId;
         [FieldOffset(28)] internal ushort Mode;
         [FieldOffset(32)] internal ulong Inode;

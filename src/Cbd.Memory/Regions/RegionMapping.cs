@@ -73,6 +73,11 @@ public sealed unsafe class RegionMapping : IDisposable
     /// </summary>
     public bool IsTruncated => _source.IsFile && Descriptor.GetStatus().SizeBytes < SizeBytes;
 
+    /// <summary>
+    /// The region's file has no name any more: whoever opens the path now gets another one, or none. A system call; any thread.
+    /// </summary>
+    public bool IsRemoved => _source.IsFile && Descriptor.GetStatus().LinkCount == 0;
+
     // Read by MappedMemory on every access; zero after Dispose, so that its one compare catches that too.
     internal byte* Start => _start;
     internal ulong WordCount => _wordCount;

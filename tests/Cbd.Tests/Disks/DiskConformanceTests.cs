@@ -380,6 +380,53 @@ public class Every_disk
         Assert.Equal(4096, driver.Read(4096, 4096).Length);
     }
 
+    /// <summary>A hole would be copied as zeroes, and a write behind the end would make zeroes of what lies before it.</summary>
+    [Theory]
+    [MemberData(nameof(KindsOfFiles))]
+    public void Has_no_holes_and_takes_nothing_where_the_file_was_truncated_underneath(string kind)
+    {
+        using var test = new TestDisk(kind);
+        using var driver = new DiskDriver(test.Device);
+        Assert.Equal(0, driver.Write(0, Pattern(16384, 1)).Error);
+        SetLength(test, 8192 + 100);
+        Assert.All(driver.Status(0, TestDisk.SizeBytes), extent => Assert.Equal(BlockExtentState.Data, extent.State));
+        foreach (BlockOperation operation in new[] { BlockOperation.Discard, BlockOperation.WriteZeroes })
+        {
+            Assert.Equal(Errno.EIO, driver.Do(operation, 1 << 20, 65536).Error);
+            Assert.Equal(Errno.EIO, driver.Do(operation, 0, 65536).Error);
+            Assert.Equal(0, driver.Do(operation, 0, 4096).Error);
+        }
+
+        Assert.Equal(Errno.EIO, driver.Write(1 << 20, Pattern(4096, 2)).Error);
+        Assert.Equal(8192 + 100, new FileInfo(test.FilePath).Length);
+        // Made longer again, it does not have what it lost.
+        SetLength(test, TestDisk.SizeBytes);
+        Assert.Equal(Errno.EIO, driver.Do(BlockOperation.Read, 16384, 4096, data: driver.Slice(0, 4096)).Error);
+        Assert.Equal(4096, driver.Read(4096, 4096).Length);
+        // One of another host says it there.
+        if (test.Disk is { } own)
+            Assert.Contains($"had {8192 + 100} of {TestDisk.SizeBytes} bytes", own.FindTrouble(), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("file")]
+    [InlineData("tmpfs")]
+    public void Says_that_its_file_was_removed(string kind)
+    {
+        using var test = new TestDisk(kind);
+        Assert.Null(test.Disk.FindTrouble());
+        File.Delete(test.FilePath);
+        Assert.Contains("was removed", test.Disk.FindTrouble(), StringComparison.Ordinal);
+        using var driver = new DiskDriver(test.Device);
+        Assert.Equal(0, driver.Write(0, Pattern(4096, 1)).Error);
+    }
+
+    private static void SetLength(TestDisk test, long bytes)
+    {
+        using var file = new FileStream(test.FilePath, FileMode.Open, FileAccess.Write, FileShare.ReadWrite);
+        file.SetLength(bytes);
+    }
+
     [Theory]
     [InlineData("loop io_uring")]
     [InlineData("loop pread")]
