@@ -137,6 +137,8 @@ internal static class DiskOpening
                             $"disk {options.Path} cannot be locked (errno {-error}); move it to a file system that has locks");
                     }
                 }
+                if (error == 0 && !options.ReadOnly && LoopUse.Find(file!, isBlockDevice) is { } use)
+                    throw new DiskInUseException($"disk {options.Path} {use}");
                 if (error == 0)
                 {
                     DiskFile opened = file!;

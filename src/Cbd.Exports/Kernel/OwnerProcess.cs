@@ -36,7 +36,7 @@ internal readonly record struct OwnerProcess(int Id, long? StartTicks, ulong Nam
             if (Id <= 0 || Namespace != s_ownNamespace)
                 return false;
             long? actual = StartOf(Id, out bool isUnknown);
-            return !isUnknown && (actual is null || (StartTicks is not null && actual != StartTicks));
+            return !isUnknown && (actual is null || (StartTicks is not null && actual != StartTicks && HasOwnTime(Id)));
         }
     }
 
@@ -45,6 +45,13 @@ internal readonly record struct OwnerProcess(int Id, long? StartTicks, ulong Nam
 
     /// <inheritdoc cref="TryParse(ReadOnlySpan{char}, out int)"/>
     internal static bool TryParse(ReadOnlySpan<char> text, out long ticks) => long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ticks);
+
+    /// <summary>
+    /// Start times are counted in the time namespace of who reads them. What a process of another one wrote of itself is another number
+    /// here; a process that has its number now, and is of this one, is not it.
+    /// </summary>
+    private static bool HasOwnTime(int process) =>
+        KernelFiles.LinkOf("/proc/self/ns/time") is not { } own || KernelFiles.LinkOf($"/proc/{process.ToString(CultureInfo.InvariantCulture)}/ns/time") == own;
 
     /// <summary>Null if there is no such process, or if that cannot be told.</summary>
     private static long? StartOf(int process, out bool isUnknown)

@@ -138,7 +138,7 @@ internal sealed class ClearVerbs(Transport transport)
             return;
         using ProcessDescriptor? process = ByteLockHolder.TryOpen(body.Pid, transport.Region.Device, transport.Region.Inode, transport.Geometry.HostOffset(host));
         if (process is null)
-            throw new CbdException(CbdErrorKind.Denied, $"host {host} ('{sighting.Name}') is alive, and its process (pid {body.Pid} there) cannot be found from here by the lock that it holds: end its daemon where it runs");
+            throw new CbdException(CbdErrorKind.Denied, $"host {host} ('{sighting.Name}') is alive, and its process (pid {body.Pid} there) cannot be found from here by the lock that it holds (it is another user's, or in another process namespace): end its daemon where it runs");
         if (process.ProcessId == Environment.ProcessId)
             throw new CbdException(CbdErrorKind.Invalid, $"host {host} ('{sighting.Name}') is this process itself: leave with tp-unreg");
         // The lock was this claim's while its word stands.

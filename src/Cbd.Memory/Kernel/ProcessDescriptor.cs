@@ -1,3 +1,4 @@
+using System.Globalization;
 using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
@@ -27,6 +28,21 @@ public sealed unsafe class ProcessDescriptor : IDisposable
         if (descriptor >= 0)
             return new ProcessDescriptor(processId, FileDescriptor.Own((int)descriptor, $"process {processId}"));
         return LibC.LastErrno == ESRCH ? null : throw SystemCallException.Last("pidfd_open", $"process {processId}");
+    }
+
+    /// <summary>
+    /// Whether what <c>/proc</c> has under that number is this process. It is another where <c>/proc</c> was mounted in another process
+    /// namespace than this one: numbers of the two have nothing to do with each other. False also if nothing tells.
+    /// </summary>
+    public bool IsInProc(int number)
+    {
+        foreach (string line in File.ReadLines($"/proc/self/fdinfo/{Descriptor.Number}"))
+        {
+            if (line.StartsWith("Pid:", StringComparison.Ordinal))
+                return line.AsSpan("Pid:".Length).Trim().SequenceEqual(number.ToString(CultureInfo.InvariantCulture));
+        }
+
+        return false;
     }
 
     /// <summary>Sends SIGKILL; nothing if the process has ended already.</summary>

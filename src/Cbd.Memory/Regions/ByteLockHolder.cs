@@ -34,7 +34,7 @@ public static class ByteLockHolder
         try
         {
             descriptor = ProcessDescriptor.TryOpen(process);
-            if (descriptor is null || !Holds(process, device, inode, offset))
+            if (descriptor is null || !descriptor.IsInProc(process) || !Holds(process, device, inode, offset))
             {
                 descriptor?.Dispose();
                 return null;

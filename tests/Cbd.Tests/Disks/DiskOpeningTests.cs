@@ -296,6 +296,32 @@ public sealed class Opening_a_disk : IDisposable
         Assert.NotEqual(first.Info.DurabilityId, second.Info.DurabilityId);
     }
 
+    [Fact]
+    public void Of_a_file_that_a_loop_device_stands_on_is_refused_for_writing()
+    {
+        using var test = new TestDisk("loop", readOnly: true);
+        Refused(CbdErrorKind.Busy, new() { Path = test.FilePath }, "the loop device /dev/loop", "losetup -d");
+        Disk.Open(new() { Path = test.FilePath, ReadOnly = true }).Dispose();
+    }
+
+    [Fact]
+    public void Of_a_loop_device_whose_file_is_served_is_refused_for_writing()
+    {
+        using var test = new TestDisk("file");
+        string loop = TestDisk.Run("losetup", "--find", "--show", test.FilePath);
+        try
+        {
+            Refused(CbdErrorKind.Busy, new() { Path = loop }, test.FilePath, "has a lock");
+            Disk.Open(new() { Path = loop, ReadOnly = true }).Dispose();
+            test.Disk.Dispose();
+            Disk.Open(new() { Path = loop }).Dispose();
+        }
+        finally
+        {
+            TestDisk.Run("losetup", "-d", loop);
+        }
+    }
+
     private static void RunSelfWithoutIoUring(string method)
     {
         // A seccomp filter: load the call number; io_uring_setup (425) answers EPERM, all else is allowed.

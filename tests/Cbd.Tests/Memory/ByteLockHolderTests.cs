@@ -38,6 +38,14 @@ public sealed class The_process_that_holds_a_byte_of_a_file : IDisposable
     }
 
     [Fact]
+    public void Is_told_from_one_of_another_name_space_by_its_number_in_proc()
+    {
+        using ProcessDescriptor self = Assert.IsType<ProcessDescriptor>(ProcessDescriptor.TryOpen(Environment.ProcessId));
+        Assert.True(self.IsInProc(Environment.ProcessId));
+        Assert.False(self.IsInProc(1));
+    }
+
+    [Fact]
     public void Is_nobody_where_the_byte_is_free_although_the_file_is_open()
     {
         using (RegionByteLock.TryAcquire(_file, 4096))
