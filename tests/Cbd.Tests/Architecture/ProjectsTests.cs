@@ -78,6 +78,7 @@ public sealed partial class ProjectsTests
     [InlineData("Cbd.Host/Sessions")]
     [InlineData("Cbd.Host/Backends")]
     [InlineData("Cbd.Host/Devices")]
+    [InlineData("Cbd.Host/Wanted")]
     public void Have_no_threads_and_no_clocks_in_the_life_cycles(string folder) =>
         Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), folder));
 
