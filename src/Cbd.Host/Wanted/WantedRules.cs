@@ -17,6 +17,9 @@ internal static class WantedRules<TPolicy>
     public static bool IsDue(StateEntry entry) =>
         entry is { IsPending: true, Intent: null, Held: null, Failed: null } && (TPolicy.TryWantedAgain || entry.Reason is null);
 
+    /// <summary>An entry that was pending, and was started by itself.</summary>
+    public static StateEntry Started(StateEntry entry) => entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
+
     /// <summary>Why nothing of a record may start on this machine, in words; null if it may.</summary>
     /// <param name="own">This machine.</param>
     /// <param name="writer">The one that wrote the record; null if it does not say.</param>

@@ -179,7 +179,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
     private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
     {
-        var confirmed = entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
+        var confirmed = WantedRules<SafePolicy>.Started(entry);
         if (entry.Transport is { } wanted)
         {
             var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence };

@@ -92,6 +92,7 @@ public sealed partial class ProjectsTests
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new Membership<", StringComparison.Ordinal));
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new DeviceLife<", StringComparison.Ordinal));
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new BackendLife<", StringComparison.Ordinal));
+        Assert.Contains(files, path => SourceTree.Code(path).Contains("new WantedRecord<", StringComparison.Ordinal));
     }
 
     /// <summary>.NET's cryptography loads OpenSSL, and ends the process where there is none; a disk needs libc alone.</summary>
