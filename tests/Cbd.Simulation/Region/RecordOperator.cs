@@ -117,9 +117,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number))];
         if (able.Length == 0)
             return;
-        SimulatedProcess<TPolicy> process = able[Random.Next(able.Length)];
-        if (world.Records!.PathOf(process.Machine, disk) is { } path)
-            process.Ask(p => p.Wanted!.StartBackend(disk, path));
+        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk));
     }
 
     private void Stop(SimulatedProcess<TPolicy> process)

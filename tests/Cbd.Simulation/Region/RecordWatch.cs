@@ -28,7 +28,11 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
         public bool HasFailed { get; set; }
     }
 
-    public void Asked(int slot, string name, int disk) => _wishes.TryAdd((slot, name), new Wish(disk));
+    public void Asked(int slot, string name, int disk)
+    {
+        world.TraceIo($"daemon {slot}: {name} on disk {disk} is asked for");
+        _wishes[(slot, name)] = new Wish(disk);
+    }
 
     /// <summary>It is being written down that it was started, or is wanted no more.</summary>
     public void Open(int slot, string name)
@@ -41,15 +45,21 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
     {
         if (_wishes.TryGetValue((slot, name), out Wish? wish))
             (wish.IsAsked, wish.IsOpen) = (false, false);
+        world.TraceIo($"daemon {slot}: {name} is wanted");
     }
 
     /// <summary>A start was refused, or a stop is on its way: it is wanted no more.</summary>
-    public void Remove(int slot, string name) => _wishes.Remove((slot, name));
+    public void Remove(int slot, string name)
+    {
+        world.TraceIo($"daemon {slot}: {name} is wanted no more");
+        _wishes.Remove((slot, name));
+    }
 
     public void Failed(int slot, string name)
     {
         if (_wishes.TryGetValue((slot, name), out Wish? wish))
             wish.HasFailed = true;
+        world.TraceIo($"daemon {slot}: {name} has failed");
     }
 
     public void Died(int slot)
@@ -99,13 +109,17 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
             throw new SimulationException($"process {process.Number} on machine {process.Machine.Number} goes on with the record of machine {medium.OwnerMachine}");
         if (!isConfirmed && _regions.TryGetValue(process.Slot, out (Guid Region, Guid Boot) before) && before.Boot == process.Machine.BootId && before.Region != region)
             throw new SimulationException($"process {process.Number} goes on in region {region}, and its record is of {before.Region}");
-        _regions[process.Slot] = (region, process.Machine.BootId);
+        // Until it is written down, both are right.
+        _regions.Remove(process.Slot);
         foreach (SimulatedProcess<TPolicy> other in world.Living)
         {
             if (other.Machine != process.Machine && other.MayStore && other.HostUuid == process.HostUuid)
                 throw new SimulationException($"processes {other.Number} and {process.Number} are hosts with the uuid {process.HostUuid} on two machines");
         }
     }
+
+    /// <summary>The record of a daemon has its region.</summary>
+    public void RecordedRegion(SimulatedProcess<TPolicy> process, Guid region) => _regions[process.Slot] = (region, process.Machine.BootId);
 
     /// <summary>What a path leads to for processes of a machine. Throws NotFound if that is nothing.</summary>
     public SharedDisk<TPolicy> OpenPath(Machine machine, string path) =>

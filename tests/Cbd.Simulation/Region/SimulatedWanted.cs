@@ -31,7 +31,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     /// <param name="IsVerb">An operator waits for the answer.</param>
     private sealed record Attempt(int Number, bool IsNew, bool IsVerb, SimulatedSession<TPolicy>? Session, SimulatedDevice<TPolicy>? Device, OfferedBackend On, long LimitMs);
 
-    private sealed record Stop(IReadOnlyList<int> Numbers, string Name, Func<bool> IsOver, Func<bool> IsRefused);
+    private sealed record Stop(IReadOnlyList<int> Numbers, Func<bool> IsOver);
 
     /// <summary>Reads the record, and writes it as it is from now on.</summary>
     public SimulatedWanted(World<TPolicy> world, SimulatedProcess<TPolicy> process, RecordMedium medium)
@@ -97,6 +97,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             _record.Confirm(number, started);
         else
             _record.ConfirmStart(number, started);
+        Watch.RecordedRegion(_process, region);
     }
 
     /// <summary>One turn of the reconciler, and of the verbs that wait.</summary>
@@ -116,8 +117,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     }
 
     /// <summary>backend-start.</summary>
-    public void StartBackend(SharedDisk<TPolicy> disk, string path)
+    public void StartBackend(SharedDisk<TPolicy> disk)
     {
+        if (Watch.PathOf(_process.Machine, disk) is not { } path)
+            return;
         string name = $"b{disk.Number}";
         Start(name, disk.Number, new StateEntry
         {
@@ -164,13 +167,14 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         }
         catch (CbdException)
         {
-            _record.CancelStop(numbers);
             Watch.Asked(Slot, name, DiskOf(found));
+            Watch.Open(Slot, name);
+            _record.CancelStop(numbers);
             Watch.Answered(Slot, name);
             throw;
         }
 
-        _stops.Add(new Stop(numbers, name, () => session?.IsOver ?? device?.IsOver ?? true, () => false));
+        _stops.Add(new Stop(numbers, () => session?.IsOver ?? device?.IsOver ?? true));
     }
 
     /// <summary>The daemon has it, and it works.</summary>
