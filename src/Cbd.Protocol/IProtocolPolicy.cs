@@ -112,6 +112,9 @@ internal interface IProtocolPolicy
     /// <summary>A host becomes active only when no other one beats with its uuid under another boot id.</summary>
     static abstract bool LookForTwins { get; }
 
+    /// <summary>A backend becomes active only when no other host has begun with its disk at the same moment.</summary>
+    static abstract bool LookForRivals { get; }
+
     /// <summary>A device of a record goes to the backend that has its disk, whichever has its id.</summary>
     static abstract bool FollowDisk { get; }
 
@@ -175,6 +178,7 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool TakeOverOwnRecord => true;
     public static bool StopBeforeLeave => true;
     public static bool LookForTwins => true;
+    public static bool LookForRivals => true;
     public static bool FollowDisk => true;
     public static bool OpenWantedDiskOnly => true;
     public static bool RefuseOtherRegion => true;

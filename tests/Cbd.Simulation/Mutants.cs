@@ -51,6 +51,7 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool KeepLatchAnew => Holds(nameof(KeepLatchAnew));
     public static bool TakeOverOwnRecord => Holds(nameof(TakeOverOwnRecord));
     public static bool LookForTwins => Holds(nameof(LookForTwins));
+    public static bool LookForRivals => Holds(nameof(LookForRivals));
     public static bool FollowDisk => Holds(nameof(FollowDisk));
     public static bool OpenWantedDiskOnly => Holds(nameof(OpenWantedDiskOnly));
     public static bool RefuseOtherRegion => Holds(nameof(RefuseOtherRegion));

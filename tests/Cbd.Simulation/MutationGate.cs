@@ -53,6 +53,16 @@ internal static class MutationGate
         new("DrainGivenUp", "losses", 92),
         new("KeepLatchAnew", "everything", 741),
         new("TakeOverOwnRecord", "everything", 2),
+        new("LookForTwins", "records"),
+        new("LookForRivals", "records", 42),
+        new("FollowDisk", "records"),
+        new("OpenWantedDiskOnly", "records"),
+        new("RefuseOtherRegion", "records"),
+        new("RefuseForeignRecord", "records"),
+        new("UndoStarts", "records"),
+        new("FinishStops", "records"),
+        new("KeepFailed", "records"),
+        new("TryWantedAgain", "records"),
         new(MutantPolicy.DiskLock, "slow-disks", 26),
     ];
 

@@ -149,7 +149,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         int number = SimulatedWanted<TPolicy>.DiskOf(entry);
         return entry.Backend is { } backend
             ? world.Records!.DiskAt(process.Machine, backend.Path) != number || world.Living.Any(p => p != process && p.Sessions.Any(s => s.Disk.Number == number && s.IsServing))
-            : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && device.Process != process);
+            : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && (device.Process != process || device.Name != entry.Device!.Name));
     }
 
     private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>

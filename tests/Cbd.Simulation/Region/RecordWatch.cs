@@ -113,7 +113,7 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
         _regions.Remove(process.Slot);
         foreach (SimulatedProcess<TPolicy> other in world.Living)
         {
-            if (other.Machine != process.Machine && other.MayStore && other.HostUuid == process.HostUuid)
+            if (other.Machine != process.Machine && other.MayStore && other.HostUuid == process.HostUuid && world.Word(world.Geometry.HostOffset(other.Host!.Host)) is { State: Protocol.Format.ClaimState.Active } word && word.Epoch == other.Host.Epoch)
                 throw new SimulationException($"processes {other.Number} and {process.Number} are hosts with the uuid {process.HostUuid} on two machines");
         }
     }

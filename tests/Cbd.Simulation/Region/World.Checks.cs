@@ -225,8 +225,9 @@ internal sealed partial class World<TPolicy>
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
             CheckRecord(backend, word);
-            // What a new claim finds in its entry is no record, nor what it leaves there for a blkdev of a record that was given up.
-            if (word.State != ClaimState.Free &&
+            // What a new claim finds in its entry is no record, nor what it leaves there for a blkdev of a record that was given up. Of two
+            // that begin with one disk at the same moment each publishes what it is, and then steps back.
+            if (word.State is not (ClaimState.Free or ClaimState.Claiming) &&
                 EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _) &&
                 stamp.Epoch > _freedEpochs.GetValueOrDefault(Geometry.BackendOffset(backend)) && !disks.TryAdd(record.Identity, backend))
                 throw new SimulationException($"{record.Identity} is backend {disks[record.Identity]} ({Word(Geometry.BackendOffset(disks[record.Identity]))}) and backend {backend} ({word}, record of epoch {stamp.Epoch})");
