@@ -50,7 +50,7 @@ internal static class MutationGate
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 71),
         new("StopBeforeLeave", "slow-disks", 2),
-        new("DrainGivenUp", "losses", 415),
+        new("DrainGivenUp", "losses", 414),
         new("KeepLatchAnew", "everything", 825),
         new("TakeOverOwnRecord", "everything", 2),
         new("LookForTwins", "records", 2),
