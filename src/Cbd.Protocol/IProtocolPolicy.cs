@@ -111,6 +111,36 @@ internal interface IProtocolPolicy
 
     /// <summary>A host gives its entry back only when its devices and backends have stopped.</summary>
     static abstract bool StopBeforeLeave { get; }
+
+    /// <summary>A host becomes active only when no other one beats with its uuid under another boot id.</summary>
+    static abstract bool LookForTwins { get; }
+
+    /// <summary>A backend becomes active only when no other host has begun with its disk at the same moment.</summary>
+    static abstract bool LookForRivals { get; }
+
+    /// <summary>A device of a record goes to the backend that has its disk, whichever has its id.</summary>
+    static abstract bool FollowDisk { get; }
+
+    /// <summary>A backend of a record serves the recorded disk alone, whatever is at its path.</summary>
+    static abstract bool OpenWantedDiskOnly { get; }
+
+    /// <summary>A record goes on in its region alone, until an operator confirms another one.</summary>
+    static abstract bool RefuseOtherRegion { get; }
+
+    /// <summary>Nothing starts of the record of another machine.</summary>
+    static abstract bool RefuseForeignRecord { get; }
+
+    /// <summary>What was being started when the daemon died, and was never answered, is wanted no more.</summary>
+    static abstract bool UndoStarts { get; }
+
+    /// <summary>What was being stopped when the daemon died is wanted no more.</summary>
+    static abstract bool FinishStops { get; }
+
+    /// <summary>What has failed for good is not started again by a next life.</summary>
+    static abstract bool KeepFailed { get; }
+
+    /// <summary>What could not be started is tried again.</summary>
+    static abstract bool TryWantedAgain { get; }
 }
 
 /// <summary>All rules hold.</summary>
@@ -151,4 +181,14 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool KeepLatchAnew => true;
     public static bool TakeOverOwnRecord => true;
     public static bool StopBeforeLeave => true;
+    public static bool LookForTwins => true;
+    public static bool LookForRivals => true;
+    public static bool FollowDisk => true;
+    public static bool OpenWantedDiskOnly => true;
+    public static bool RefuseOtherRegion => true;
+    public static bool RefuseForeignRecord => true;
+    public static bool UndoStarts => true;
+    public static bool FinishStops => true;
+    public static bool KeepFailed => true;
+    public static bool TryWantedAgain => true;
 }

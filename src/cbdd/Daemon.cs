@@ -9,6 +9,8 @@ using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
 using Cbd.Host;
+using Cbd.Host.Wanted;
+using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
@@ -125,10 +127,10 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
     /// </summary>
     private StateRecord OpenRecord(string directory)
     {
-        var machine = MachineIdentity.Read();
+        var machine = MachineFiles.Read();
         var file = new StateFile(directory, machine);
         var entries = file.Read();
-        if (file.Writer is { } writer && machine.FindDifference(writer) is { } difference && !options.AdoptRecord)
+        if (!options.AdoptRecord && WantedRules<SafePolicy>.FindForeign(machine, file.Writer) is { } difference)
         {
             throw new CbdException(CbdErrorKind.Denied,
                 $"the record '{file.FilePath}' is another machine's ({difference}), which may still run: start cbdd with --adopt-record if that is gone and this one takes its place; if this is a copy of it, remove the state directory '{directory}'");

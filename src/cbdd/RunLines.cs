@@ -2,7 +2,7 @@ using System.Globalization;
 using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Host;
-using Cbd.Host.Transports;
+using Cbd.Host.Wanted;
 using Cbd.Programs.Daemon.State;
 using Microsoft.Extensions.Logging;
 

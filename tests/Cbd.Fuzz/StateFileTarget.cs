@@ -1,4 +1,5 @@
 using Cbd.Memory;
+using Cbd.Host.Wanted;
 using Cbd.Programs.Daemon.State;
 
 namespace Cbd.Fuzz;

@@ -51,6 +51,16 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool DrainGivenUp => Holds(nameof(DrainGivenUp));
     public static bool KeepLatchAnew => Holds(nameof(KeepLatchAnew));
     public static bool TakeOverOwnRecord => Holds(nameof(TakeOverOwnRecord));
+    public static bool LookForTwins => Holds(nameof(LookForTwins));
+    public static bool LookForRivals => Holds(nameof(LookForRivals));
+    public static bool FollowDisk => Holds(nameof(FollowDisk));
+    public static bool OpenWantedDiskOnly => Holds(nameof(OpenWantedDiskOnly));
+    public static bool RefuseOtherRegion => Holds(nameof(RefuseOtherRegion));
+    public static bool RefuseForeignRecord => Holds(nameof(RefuseForeignRecord));
+    public static bool UndoStarts => Holds(nameof(UndoStarts));
+    public static bool FinishStops => Holds(nameof(FinishStops));
+    public static bool KeepFailed => Holds(nameof(KeepFailed));
+    public static bool TryWantedAgain => Holds(nameof(TryWantedAgain));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

@@ -99,6 +99,15 @@ internal sealed class SimulatedRegion
         }
     }
 
+    /// <summary>All of it is zeros: the memory lost its power.</summary>
+    public void Clear()
+    {
+        _pending.Clear();
+        _fenced.Clear();
+        Array.Clear(_visible);
+        Array.Clear(_older);
+    }
+
     private void Finish((int Host, long Line) key, List<Store> stores)
     {
         foreach (Store store in stores)

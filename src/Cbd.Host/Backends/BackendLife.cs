@@ -62,6 +62,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
     private RecordSearch<TMemory, TPolicy>? _search;
     private Action<int>? _offer;
     private long _limitMs;
+    private long _notBeforeMs;
 
     public BackendLife(HostSession<TMemory, TPolicy> session, BackendWish wish, long nowMs)
     {
@@ -131,6 +132,8 @@ internal sealed class BackendLife<TMemory, TPolicy>
         try
         {
             _session.CheckUsable();
+            if (nowMs < _notBeforeMs)
+                return false;
             _session.Tracker.Sample(nowMs);
             FoundRecord? found = LookForRecord(nowMs);
             _found = found?.Backend;
@@ -139,10 +142,10 @@ internal sealed class BackendLife<TMemory, TPolicy>
             if (!isOver && nowMs <= _limitMs)
                 _life.Go(LifeState.Waiting, $"the disk is backend {_found}, whose session is just ending, or beginning", nowMs);
             else if ((_wish.Backend ?? _found) is not { } wanted)
-                Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend);
+                Claim = _session.Backends.Start(_body!, isServedHere: _session.UsesBackend, search: _search);
             else if (_wish.Anew && _session.IsBackendFree(wanted))
-                Claim = _session.Backends.Start(_body!, wanted);
-            else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, IsDiskConfirmed, out BackendClaim<TMemory, TPolicy>? claim) == StepResult.Done)
+                Claim = _session.Backends.Start(_body!, wanted, search: _search);
+            else if (_session.Backends.TakeOver(wanted, _body!, _wish.Fenced, IsDiskConfirmed, out BackendClaim<TMemory, TPolicy>? claim, _search) == StepResult.Done)
                 Claim = claim!;
             else if (nowMs > _limitMs)
                 throw TooLate(wanted);
@@ -152,6 +155,13 @@ internal sealed class BackendLife<TMemory, TPolicy>
         catch (CbdException e) when (e.Kind == CbdErrorKind.NotFound && _found is not null)
         {
             // The last blkdev has left it in this moment: the disk gets another entry.
+            return false;
+        }
+        catch (RivalClaimException e) when (nowMs <= _limitMs)
+        {
+            // Both may have stepped back: the one with the lower host id is there first the next time.
+            _notBeforeMs = nowMs + (_session.Claim.Host + 1L) * _session.Times.BeatMs;
+            _life.Go(LifeState.Waiting, e.Message, nowMs);
             return false;
         }
         catch (CbdException e)

@@ -1,7 +1,7 @@
-using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Host.Backends;
 using Cbd.Host.Threads;
+using Cbd.Host.Wanted;
 using Cbd.Memory;
 using Cbd.Protocol.Backends;
 using Cbd.Protocol.Format;
@@ -293,7 +293,7 @@ internal sealed class BackendVerbs(Transport transport)
         try
         {
             BackendBody body = Describe(options, disk);
-            CheckIdentity(options, body);
+            WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend);
             _reservations.Check(disk, transport.Geometry.RegionId);
             lock (transport.StateLock)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);
@@ -318,18 +318,6 @@ internal sealed class BackendVerbs(Transport transport)
             Drop(life);
             throw;
         }
-    }
-
-    /// <summary>Who starts a disk from a record wants that disk; an operator who starts it says which it is.</summary>
-    private static void CheckIdentity(StartBackendOptions options, BackendBody disk)
-    {
-        if (options.DiskIdentity is not { } wanted || wanted == disk.Identity)
-            return;
-        DiskComparison comparison = DiskIdentity.Compare(new DiskIdentity(wanted), disk.DiskIdentity);
-        if (comparison == DiskComparison.Different)
-            throw new CbdException(CbdErrorKind.Invalid, $"'{options.Path}' is another disk ({disk.Identity}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {options.Path}, then backend-start -p {options.Path}");
-        if (comparison == DiskComparison.CannotTell)
-            throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{options.Path}' is the disk that is wanted ({disk.Identity}, was {wanted}): confirm it with backend-start {(options.Backend is { } id ? $"-b {id} " : "")}-p {options.Path}");
     }
 
     private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life)

@@ -1,5 +1,6 @@
 using Cbd.Host.Sessions;
 using Cbd.Host.Threads;
+using Cbd.Host.Wanted;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 using Cbd.Memory;
@@ -143,8 +144,7 @@ internal static class TransportOpening
         TransportInfo read = ReadInfo(memory, region, options.Path);
         // The claim looks again; before it, nothing has been stored.
         read.CheckWritable();
-        if (options.RegionUuid is { } recorded && recorded != read.Geometry.RegionId)
-            throw new OtherRegionException($"region '{options.Path}' has the uuid {read.Geometry.RegionId}, and this host wants the one with {recorded}: bring that back, or confirm this one with tp-reg -H {options.Host} -p {options.Path}");
+        WantedRules<SafePolicy>.CheckRegion(options.RegionUuid, read.Geometry.RegionId, options.Path, options.Host);
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
         var membership = new Membership<MappedMemory, SafePolicy>(

@@ -115,8 +115,15 @@ internal sealed class BackendClaim<TMemory, TPolicy>
         }
     }
 
-    /// <summary>Publishes the first body and becomes active; false if the claim was taken for stale meanwhile.</summary>
-    internal bool Activate() => Publish(body => body, announce: false) && Swap(_word.With(ClaimState.Active));
+    /// <summary>Publishes the first body; false if the claim was taken for stale meanwhile. What is read afterwards is read after it.</summary>
+    internal bool Publish() => Publish(body => body, announce: false);
+
+    /// <summary>Becomes active; false if the claim was taken for stale meanwhile.</summary>
+    internal bool Activate()
+    {
+        lock (_lock)
+            return Swap(_word.With(ClaimState.Active));
+    }
 
     private bool Publish(Func<BackendBody, BackendBody> change, bool announce)
     {

@@ -40,7 +40,8 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     /// <param name="body">What it is; host id and epoch are filled in here.</param>
     /// <param name="backend">The entry to take, which must be free; null: any.</param>
     /// <param name="isServedHere">Ids that this process has in use still, whatever their entries say.</param>
-    public BackendClaim<TMemory, TPolicy> Start(BackendBody body, int? backend = null, Predicate<int>? isServedHere = null)
+    /// <param name="search">Looks for others that have the disk; null: nobody can.</param>
+    public BackendClaim<TMemory, TPolicy> Start(BackendBody body, int? backend = null, Predicate<int>? isServedHere = null, RecordSearch<TMemory, TPolicy>? search = null)
     {
         BackendBody own = Own(body);
         int id;
@@ -57,7 +58,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             throw new CbdException(CbdErrorKind.Exhausted, $"no free backend entry: all {_geometry.BackendCount} are taken: stop one with backend-stop, or format with more --backends");
         }
 
-        return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own.InSession(claimed.Epoch, null), keptCopy: -1));
+        return Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, id, claimed, own.InSession(claimed.Epoch, null), keptCopy: -1), search);
     }
 
     /// <summary>
@@ -82,7 +83,8 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     /// <param name="fenced">An operator vouches that the machine of the old session is off or cut off.</param>
     /// <param name="isConfirmed">It is the recorded disk, if nothing says that it is not; otherwise only if that is proven.</param>
     /// <param name="claim">The new session, when it answers Done.</param>
-    public StepResult TakeOver(int backend, BackendBody body, bool fenced, bool isConfirmed, out BackendClaim<TMemory, TPolicy>? claim)
+    /// <param name="search">Looks for others that have the disk; null: nobody can.</param>
+    public StepResult TakeOver(int backend, BackendBody body, bool fenced, bool isConfirmed, out BackendClaim<TMemory, TPolicy>? claim, RecordSearch<TMemory, TPolicy>? search = null)
     {
         claim = null;
         CheckId(backend);
@@ -112,7 +114,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             // Devices of the version before compare texts.
             Identity = record.Identity == own.OldIdentity ? record.Identity : own.Identity,
         };
-        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1));
+        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1), search);
         return StepResult.Done;
     }
 
@@ -170,11 +172,22 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         return own;
     }
 
-    private BackendClaim<TMemory, TPolicy> Activate(BackendClaim<TMemory, TPolicy> claim)
+    private BackendClaim<TMemory, TPolicy> Activate(BackendClaim<TMemory, TPolicy> claim, RecordSearch<TMemory, TPolicy>? search)
     {
         // A claim made after this host was cleared would be nobody's to clear: look at our own word after claiming.
-        if ((!TPolicy.LookAtHostAfterClaim || _host.IsMine()) && claim.Activate())
-            return claim;
+        if ((!TPolicy.LookAtHostAfterClaim || _host.IsMine()) && claim.Publish())
+        {
+            int? rival = TPolicy.LookForRivals ? search?.FindRival(claim.Backend) : null;
+            if (rival is { } other)
+            {
+                claim.EndClose();
+                throw new RivalClaimException(other, claim.Body.Path);
+            }
+
+            if (claim.Activate())
+                return claim;
+        }
+
         claim.EndClose();
         throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the backend");
     }

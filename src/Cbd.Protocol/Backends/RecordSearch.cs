@@ -76,6 +76,25 @@ internal sealed class RecordSearch<TMemory, TPolicy>
         return undecided;
     }
 
+    /// <summary>
+    /// Another entry that has this disk: as a record, or as a claim that has published what it is. Two hosts may begin at the same moment,
+    /// and only this kernel has the disk locked: each publishes first and looks then, so that at least one of them sees the other.
+    /// </summary>
+    /// <param name="own">The entry that the caller has claimed for the disk.</param>
+    public int? FindRival(int own)
+    {
+        foreach ((int backend, ClaimWord word) in _entries.ListTaken())
+        {
+            if (backend == own)
+                continue;
+            (BackendBody? record, ulong epoch, DiskComparison comparison) = Judge(backend, word);
+            if (record is not null && comparison == DiskComparison.Same && IsRecord(backend, word, epoch) && !(record.ReadOnly && _disk.ReadOnly))
+                return backend;
+        }
+
+        return null;
+    }
+
     private (BackendBody? Record, ulong Epoch, DiskComparison Comparison) Judge(int backend, ClaimWord word)
     {
         // A claim that is under way may publish what it is at any time.

@@ -42,7 +42,8 @@ internal static class Body<TMemory>
         // The other copy, published before, must be visible to everybody before this one stops being valid.
         memory.FullFence();
         memory.Write(place.CopyOffset(copy), frame);
-        // Pairs with nothing: readers check the CRC. It bounds how long the publication can be delayed.
+        // Readers check the CRC. It bounds how long the publication can be delayed; and who looks for others with the same disk
+        // afterwards sees those that have published before.
         memory.FullFence();
     }
 

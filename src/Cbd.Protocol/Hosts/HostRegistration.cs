@@ -183,7 +183,7 @@ internal sealed class HostRegistration<TMemory, TPolicy>
         }
 
         bool isNamesake = TPolicy.LookAtNames && other.Name == _identity.Name;
-        bool isTwin = other.Body.HostUuid == _identity.HostUuid && other.Body.BootId != _identity.BootId;
+        bool isTwin = TPolicy.LookForTwins && other.Body.HostUuid == _identity.HostUuid && other.Body.BootId != _identity.BootId;
         if (!isNamesake && !isTwin)
             return true;
         if (other.Liveness == Liveness.Dead)

@@ -1,6 +1,6 @@
-using Cbd.Blocks;
-using Cbd.Host.Transports;
+using Cbd.Host.Wanted;
 using Cbd.Memory;
+using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon.State;
@@ -21,7 +21,6 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>All that is waited for in one pass: what is in the way of one thing must not hold up many.</summary>
     private const int PassMs = 5_000;
 
-    /// <summary>Hosts that wait for each other announce their attempts: this is the least time between two passes that such news begin.</summary>
     private const int NewsMs = 500;
 
     private readonly Dictionary<int, Task> _attempts = [];
@@ -53,15 +52,13 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var budgetEnd = Environment.TickCount64 + PassMs;
         if (record.IsDirty)
             record.Keep();
-        foreach (var number in record.Entries.Where(IsDue).Select(e => e.Number))
+        foreach (var number in record.Entries.Where(WantedRules<SafePolicy>.IsDue).Select(e => e.Number))
         {
             if (isEnding())
                 break;
-            var isFirst = !_attempts.TryGetValue(number, out var before);
-            if (before?.IsCompleted == false)
+            if (_attempts.TryGetValue(number, out var before) && !before.IsCompleted)
                 continue;
-            if (isFirst)
-                record.BeginRestore(number);
+            record.BeginRestore(number);
             try
             {
                 var attempt = Task.Factory.StartNew(() => Try(number), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
@@ -78,10 +75,8 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             }
         }
 
-        return record.Entries.Count(IsDue);
+        return record.Entries.Count(WantedRules<SafePolicy>.IsDue);
     }
-
-    private static bool IsDue(StateEntry entry) => entry is { IsPending: true, Intent: null, Held: null, Failed: null };
 
     /// <summary>Nothing more is begun.</summary>
     public void End()
@@ -99,14 +94,11 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     }
 
     /// <summary>The request for a recorded transport: on the region that it had, unless that cannot be there any more.</summary>
-    internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded)
-    {
-        // What lies in memory is gone with a boot, and another region in its place is what has to be there.
-        if (recorded.Uuid is null || (recorded.BootId != ProcessIdentity.BootId && IsVolatile(recorded.Region)))
-            return options with { RegionUuid = null };
-        // What is formatted now could not be the region that was there.
-        return new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = recorded.Uuid };
-    }
+    internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded) =>
+        WantedRules<SafePolicy>.ExpectRegion(recorded, ProcessIdentity.BootId, IsVolatile(recorded.Region)) is { } uuid
+            // What is formatted now could not be the region that was there.
+            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = uuid }
+            : options with { RegionUuid = null };
 
     /// <summary>A transport as it is recorded once it is registered.</summary>
     internal static StateEntry Confirmed(IControl control, StateEntry wanted, int id) => wanted with
@@ -117,9 +109,6 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             BootId = ProcessIdentity.BootId,
         },
     };
-
-    /// <summary>The identity of a disk that outlives its backend's life; null of one that begins anew with each.</summary>
-    internal static string? Lasting(string? identity) => identity is { Length: > 0 } && !StartBackendOptions.IsDiskScheme(identity) ? identity : null;
 
     private static bool IsVolatile(string region)
     {
@@ -135,21 +124,19 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     private void Run()
     {
-        var pauseMs = LeastPauseMs;
-        var left = int.MaxValue;
+        var pauses = new RetryPauses(LeastPauseMs, MostPauseMs, NewsMs);
         while (!_isEnding)
         {
-            var now = Pass(() => _isEnding);
-            // It gets on: the rest may be possible now.
-            pauseMs = now < left ? LeastPauseMs : Math.Min(2 * pauseMs, MostPauseMs);
-            left = now;
-            _isTold = false;
-            if (!_moved.WaitOne(left > 0 ? pauseMs : record.IsDirty ? MostPauseMs : Timeout.Infinite))
-                continue;
-            if (_isTold)
-                pauseMs = LeastPauseMs;
-            else if (!_isEnding && left > 0)
-                Thread.Sleep(NewsMs);
+            var left = Pass(() => _isEnding);
+            pauses.Passed(left, record.IsDirty, Environment.TickCount64);
+            while (!_isEnding && pauses.NextMs - Environment.TickCount64 is > 0 and var ms && _moved.WaitOne(ms > int.MaxValue ? Timeout.Infinite : (int)ms))
+            {
+                if (_isTold)
+                    pauses.Told(Environment.TickCount64);
+                else
+                    pauses.Heard(Environment.TickCount64);
+                _isTold = false;
+            }
         }
     }
 
@@ -161,7 +148,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         try
         {
             // What came before may have changed it: a backend has another id now, say.
-            if (record.Find(number) is { } entry && IsDue(entry))
+            if (record.Find(number) is { } entry && WantedRules<SafePolicy>.IsDue(entry))
                 Try(entry);
         }
         finally
@@ -180,31 +167,19 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             else
                 takeBack();
         }
-        catch (FailedThingException e) when (entry.Device?.Name is { } name)
-        {
-            record.EndRestore(entry.Number);
-            record.SetFailed(name, e.Message);
-            logger.LogError("not restored: {What}: {Reason}", entry, e.Message);
-        }
-        catch (CbdException e)
-        {
-            record.EndRestore(entry.Number);
-            if (record.SetReason(entry.Number, e.Message, isBlocked: e is OtherRegionException))
-                logger.LogError("not restored: {What}: {Reason}", entry, e.Message);
-        }
         catch (Exception e)
         {
-            // A bug of ours, or no thread: the rest goes on.
-            logger.LogError(e, "not restored: {What}", entry);
-            record.EndRestore(entry.Number);
-            record.SetReason(entry.Number, e.Message);
+            if (!record.Refuse(entry.Number, e))
+                return;
+            // What is no error of ours is a bug, or no thread: the rest goes on.
+            logger.LogError(e is CbdException ? null : e, "not restored: {What}: {Reason}", entry, e.Message);
         }
     }
 
     /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
     private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
     {
-        var confirmed = entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
+        var confirmed = WantedRules<SafePolicy>.Started(entry);
         if (entry.Transport is { } wanted)
         {
             var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence };
@@ -216,25 +191,23 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         if (entry.Backend is { } backend)
         {
             var (id, path) = StartBackend(transport, backend);
-            return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
+            return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = WantedRules<SafePolicy>.Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
                 $"backend {id} on {path}",
                 () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
         }
 
-        var on = BackendOf(transport, entry.Device!);
+        var on = WantedRules<SafePolicy>.FindBackend(entry.Device!, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
         var device = StartDevice(transport, entry.Device!, on);
-        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.BackendId, BackendPath = on.Path, DiskIdentity = on.DiskIdentity } },
+        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.Id, BackendPath = on.Path, DiskIdentity = on.Identity } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
             () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Force = true }));
     }
 
     private (int Id, string Path) StartBackend(int transport, BackendEntry backend)
     {
-        // A record that our killed self left in the region is taken over, so that blkdevs of other hosts go on.
-        var left = FindBackend(transport, backend.BackendId);
-        var takesOver = left is not null && IsLeft(left, backend.Path);
+        var left = WantedRules<SafePolicy>.FindLeft(backend, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
         // Of a disk without a file the region knows the last size.
-        var path = takesOver ? left!.Path : backend.Path;
+        var path = left?.Path ?? backend.Path;
         var id = control.Execute(Operations.StartBackend, new StartBackendOptions
         {
             Transport = transport,
@@ -243,7 +216,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             DiskIdentity = backend.DiskIdentity,
             IsUnattended = true,
             Handlers = backend.Handlers,
-            Backend = takesOver ? backend.BackendId : null,
+            Backend = left?.Id,
             ReadOnly = backend.ReadOnly,
             Engine = backend.Engine,
             BlockBytes = backend.BlockSize,
@@ -252,41 +225,15 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         return (id, path);
     }
 
-    /// <summary>The backend that has the device's disk now, under whichever id. Throws if none has for certain.</summary>
-    private BackendDescription BackendOf(int transport, DeviceEntry device)
-    {
-        var all = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true });
-        var known = all.FirstOrDefault(b => b.BackendId == device.BackendId);
-        if (device.DiskIdentity is not { } identity)
-        {
-            // Written by a version that did not look: the path is all there is.
-            if (known is not null && SameThing.IsSamePath(known.Path, device.BackendPath))
-                return known;
-        }
-        else if (known is not null && SameThing.IsSameDisk(identity, known.DiskIdentity))
-        {
-            return known;
-        }
-        else if (all.FirstOrDefault(b => SameThing.IsSameDisk(identity, b.DiskIdentity)) is { } moved)
-        {
-            return moved;
-        }
-        else if (known is not null && DiskIdentity.BeginsAnew(identity, known.DiskIdentity))
-        {
-            throw new FailedThingException($"its disk, backend {known.BackendId} ('{known.Path}'), was in memory and began anew: what was written is gone");
-        }
+    /// <summary>Backends of a list, as the rules of the record see them.</summary>
+    internal static IReadOnlyList<OfferedBackend> Offered(IEnumerable<BackendDescription> backends) =>
+        [.. backends.Select(b => new OfferedBackend(b.BackendId, b.Path, b.DiskIdentity, b.Alive == "alive"))];
 
-        throw known is null
-            ? new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId} yet: start '{device.BackendPath}' on its host")
-            : new CbdException(CbdErrorKind.Invalid,
-                $"backend {device.BackendId} is '{known.Path}' ({known.DiskIdentity}) now and was '{device.BackendPath}'{(device.DiskIdentity is null ? "" : $" ({device.DiskIdentity})")}: start that disk on its host, or confirm the other one: dev-stop{(device.Name is null ? "" : $" -d {device.Name}")}, then dev-start");
-    }
-
-    private StartedDevice StartDevice(int transport, DeviceEntry device, BackendDescription on) => control.Execute(Operations.StartDevice, new StartDeviceOptions
+    private StartedDevice StartDevice(int transport, DeviceEntry device, OfferedBackend on) => control.Execute(Operations.StartDevice, new StartDeviceOptions
     {
         Transport = transport,
-        Backend = on.BackendId,
-        DiskIdentity = on.DiskIdentity.Length > 0 ? on.DiskIdentity : null,
+        Backend = on.Id,
+        DiskIdentity = on.Identity.Length > 0 ? on.Identity : null,
         Name = device.Name,
         Queues = device.Queues,
         Attach = device.Attach,
@@ -300,9 +247,6 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
         LossTimeoutSeconds = device.LossTimeout ?? 0,
     });
-
-    /// <summary>A backend that nobody serves, on that disk.</summary>
-    public static bool IsLeft(BackendDescription backend, string path) => SameThing.IsSamePath(backend.Path, path) && backend.Alive != "alive";
 
     private BackendDescription? FindBackend(int transport, int backend) =>
         control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).FirstOrDefault(b => b.BackendId == backend);

@@ -1,4 +1,6 @@
 using System.Collections.Concurrent;
+using Cbd.Host.Wanted;
+using Cbd.Protocol;
 
 namespace Cbd.Programs.Daemon.State;
 
@@ -265,7 +267,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         (RegisterTransportOptions, TransportStarted started) => Reconciler.Confirmed(inner, Wanted(region, request)!, started.TransportId),
         (StartBackendOptions options, BackendStarted started) => Marked(new StateEntry
         {
-            Backend = Entry(region, options, started.BackendId, Reconciler.Lasting(Backend(options.Transport, started.BackendId)?.DiskIdentity)),
+            Backend = Entry(region, options, started.BackendId, WantedRules<SafePolicy>.Lasting(Backend(options.Transport, started.BackendId)?.DiskIdentity)),
         }),
         (StartDeviceOptions options, StartedDevice started) => Marked(new StateEntry { Device = Entry(region, options, started.Device, started.Name) }),
         _ => Wanted(region, request)!,
@@ -324,8 +326,8 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         // Of a file or a block device the region itself knows whether it is the same.
         if (!StartBackendOptions.IsDiskScheme(start.Path))
             return null;
-        return inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })
-            .Any(b => b.BackendId == wanted.BackendId && Reconciler.IsLeft(b, start.Path)) ? wanted.BackendId : null;
+        return WantedRules<SafePolicy>.FindLeft(
+            wanted with { Path = start.Path }, Reconciler.Offered(inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })))?.Id;
     }
 
     private void Forget(ForgetRequest request)

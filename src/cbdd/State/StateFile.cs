@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Cbd.Host;
+using Cbd.Host.Wanted;
 using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon.State;
@@ -8,7 +9,7 @@ namespace Cbd.Programs.Daemon.State;
 /// <c>&lt;state-dir&gt;/wanted.json</c>: replaced as a whole, durably, with every change. Versions before kept
 /// <c>state.json</c>, which is read if there is nothing newer, and set aside by the first change.
 /// </summary>
-internal sealed class StateFile(string stateDirectory, MachineIdentity? machine = null)
+internal sealed class StateFile(string stateDirectory, MachineIdentity? machine = null) : IRecordMedium
 {
     /// <summary>Largest record taken, bytes.</summary>
     private const long MaxBytes = 64 << 20;
@@ -140,7 +141,7 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
         for (var i = 0; i < document.Entries.Count; i++)
             Check(path, document.Entries[i], i);
         Writer = document.Machine;
-        return [.. document.Entries.Select(entry => entry with { IsPending = true })];
+        return document.Entries;
     }
 
     private static void Check(string path, StateEntry? entry, int index)

@@ -1,3 +1,5 @@
+using Cbd.Host.Wanted;
+
 namespace Cbd.Programs.Daemon.State;
 
 /// <summary>Where each thing of a record stands, by the lists of the host.</summary>

@@ -1,3 +1,5 @@
+using Cbd.Host.Wanted;
+
 namespace Cbd.Simulation.Region;
 
 /// <summary>A machine: its kernel's boot, its clock, and the byte locks of its view of the region.</summary>
@@ -14,6 +16,9 @@ internal sealed class Machine(int number, SimulatedRegion world, Random random)
 
     /// <summary>As kept in the state directory: survives a reboot.</summary>
     public Guid HostUuid { get; } = NewId(random);
+
+    /// <summary>What tells it from other machines.</summary>
+    public MachineIdentity Identity { get; } = new() { MachineId = $"machine-{number}" };
 
     public bool IsUp { get; private set; } = true;
 

@@ -98,7 +98,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
     private bool _isDown;
 
     /// <summary>A quarantined channel of a blkdev that is gone is given back when the session that served it is over.</summary>
-    private bool IsQuarantinedWith(SimulatedSession<TPolicy> session)
+    public bool IsQuarantinedWith(SimulatedSession<TPolicy> session)
     {
         for (int channel = 0; channel < world.Geometry.ChannelCount; channel++)
         {
@@ -189,6 +189,16 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         {
             (int host, ulong epoch) = (hosts[i], epochs[i]);
             survivor.Ask(p => ClearFenced(p, host, epoch, 30));
+        }
+    }
+
+    /// <summary>host-clear --fenced of a host whose process is dead, and of which nobody has proof: its host uuid is gone.</summary>
+    public void ClearDead(SimulatedProcess<TPolicy> process)
+    {
+        for (int host = 0; host < world.Geometry.HostCount; host++)
+        {
+            if (world.IsProcessDeadOf(host) && world.Word(world.Geometry.HostOffset(host)).State is not ClaimState.Free and not ClaimState.Claiming)
+                process.Clear(host, ClearAuthority.Fenced);
         }
     }
 

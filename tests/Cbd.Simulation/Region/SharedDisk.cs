@@ -120,7 +120,7 @@ internal sealed class SharedDisk<TPolicy>
         IsLossPending = false;
     }
 
-    public BackendBody Describe(Guid durabilityId, string identity) => new()
+    public BackendBody Describe(Guid durabilityId, string identity, string? path = null) => new()
     {
         Flags = Disk.IsBuffered ? BackendFlags.Buffered : BackendFlags.None,
         SizeBytes = (long)Disk.SizeBlocks * SimulatedDisk.BlockBytes,
@@ -132,7 +132,7 @@ internal sealed class SharedDisk<TPolicy>
         Handlers = 1,
         Engine = BackendEngine.Direct,
         Identity = identity,
-        Path = $"/disks/{Number}",
+        Path = path ?? $"/disks/{Number}",
     };
 
     private string Name => $"{(IsInMemory ? "memory" : "disk")}:{Number}";

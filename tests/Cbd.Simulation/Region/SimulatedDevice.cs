@@ -21,11 +21,12 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     private bool _isLifeEnded;
     private bool _isClaimed;
 
-    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss)
+    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss, string? name = null)
     {
         _world = world;
         _process = process;
         Disk = disk;
+        Name = name;
         Machine = new DeviceLife<SimulatedMemory, TPolicy>(process.Session, new DeviceWish
         {
             Backend = backend,
@@ -38,6 +39,9 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             Observer = this,
         };
     }
+
+    /// <summary>What its daemon's record calls it; null without a record.</summary>
+    public string? Name { get; }
 
     /// <summary>The state machine.</summary>
     public DeviceLife<SimulatedMemory, TPolicy> Machine { get; }
@@ -121,7 +125,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
                 break;
             case DeviceStage.Serving:
                 // A user who reads the error stops the device, looks at the data, and starts it again.
-                if (HasFailed && !_process.IsRejoining)
+                if (HasFailed && !_process.IsRejoining && Name is null)
                     Machine.BeginStop(force: false, now);
                 break;
             case DeviceStage.EndingExport:

@@ -1,6 +1,7 @@
 using Cbd.Host.Backends;
 using Cbd.Host.Devices;
 using Cbd.Host.Sessions;
+using Cbd.Host.Wanted;
 using Cbd.Memory;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
@@ -50,6 +51,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
 {
     private readonly World<TPolicy> _world;
     private readonly bool _format;
+    private readonly RecordMedium? _medium;
     private readonly Queue<Action<SimulatedProcess<TPolicy>>> _commands = new();
     private readonly List<SimulatedSession<TPolicy>> _sessions = [];
     private readonly List<SimulatedDevice<TPolicy>> _devices = [];
@@ -62,11 +64,12 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     private long _leaveLimitMs;
     private (int Host, ulong Epoch) _freed = (-1, 0);
 
-    public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format)
+    public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format, RecordMedium? medium = null)
     {
         _world = world;
         Name = name;
         _format = format;
+        _medium = medium;
         Slot = slot;
         Number = number;
         Machine = machine;
@@ -76,7 +79,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         {
             Name = name,
             BootId = machine.BootId,
-            HostUuid = machine.HostUuid,
+            HostUuid = medium?.HostUuid ?? machine.HostUuid,
             Device = 5,
             Inode = 77,
             Pid = number,
@@ -97,6 +100,11 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public SimulatedMemory Memory { get; }
 
     public SimulatedThread<TPolicy> Main { get; }
+
+    /// <summary>What it wants, with a record; null without one, or before it is read.</summary>
+    public SimulatedWanted<TPolicy>? Wanted { get; private set; }
+
+    public Guid HostUuid => _identity.HostUuid;
 
     public RegionGeometry Geometry => _membership!.Geometry;
 
@@ -175,18 +183,20 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         _membership!.BeginLeave(Machine.NowMs);
     }
 
-    public SimulatedSession<TPolicy> StartBackend(SharedDisk<TPolicy> disk, int? wanted, bool fenced)
+    public SimulatedSession<TPolicy> StartBackend(SharedDisk<TPolicy> disk, int? wanted, bool fenced, bool isConfirmed = true, string? name = null, string? path = null)
     {
         Session.CheckUsable();
-        var session = new SimulatedSession<TPolicy>(_world, this, disk, new BackendWish(wanted, fenced));
+        var session = new SimulatedSession<TPolicy>(_world, this, disk, new BackendWish(wanted, fenced, IsConfirmed: isConfirmed)) { Name = name, Path = path };
         _sessions.Add(session);
         return session;
     }
 
-    public void StartDevice(SharedDisk<TPolicy> disk, int backend)
+    public SimulatedDevice<TPolicy> StartDevice(SharedDisk<TPolicy> disk, int backend, string? name = null)
     {
         Session.CheckUsable();
-        _devices.Add(new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy()));
+        var device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy(), name);
+        _devices.Add(device);
+        return device;
     }
 
     /// <summary>The entry of this host, claimed or on the way, is this process's.</summary>
@@ -224,6 +234,8 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     {
         if (_commands.TryDequeue(out Action<SimulatedProcess<TPolicy>>? command))
             Do(() => command(this));
+        if (Wanted is not null)
+            Do(Wanted.Turn);
         KeepHouse();
         if (IsUp)
             TurnAll();
@@ -246,12 +258,30 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     {
         if (_world.Region.Now < _nextStep)
             return;
+        if (_medium is not null && Wanted is null)
+        {
+            if (WantedRules<TPolicy>.FindForeign(Machine.Identity, _medium.Writer) is { } foreign)
+            {
+                _world.Trace($"process {Number}: its record is another machine's: {foreign}");
+                _world.Exit(this);
+                return;
+            }
+
+            Wanted = new SimulatedWanted<TPolicy>(_world, this, _medium);
+        }
+
         try
         {
             if (_format)
                 throw new CbdException(CbdErrorKind.Corrupt, "to be formatted");
             RegionGeometry geometry = TransportInfo.Read(Memory, Memory.SizeBytes).Geometry;
+            Wanted?.CheckRegion(geometry.RegionId);
             _membership = new Membership<SimulatedMemory, TPolicy>("transport 0", Memory, geometry, _identity, this, World<TPolicy>.Times, () => new SessionCondition(), Machine.NowMs);
+        }
+        catch (CbdException e) when (e is OtherRegionException || (Wanted is { MayFormat: false } && !_format))
+        {
+            // It waits for the region that was there, or for an operator.
+            _nextStep = _world.Region.Now + 2000;
         }
         catch (CbdException)
         {
@@ -302,6 +332,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         }
 
         _world.Registered(this, Name);
+        Wanted?.Registered(Geometry.RegionId);
     }
 
     private void KeepHouse()
@@ -386,7 +417,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         _world.Registered(this, Name);
         foreach (SimulatedSession<TPolicy> held in _sessions.Where(s => s.IsHeld).ToArray())
         {
-            _sessions.Add(new SimulatedSession<TPolicy>(_world, this, held.Disk, held.Life.WishAnew, held));
+            _sessions.Add(new SimulatedSession<TPolicy>(_world, this, held.Disk, held.Life.WishAnew, held) { Name = held.Name, Path = held.Path });
             held.PassOn();
             _sessions.Remove(held);
         }

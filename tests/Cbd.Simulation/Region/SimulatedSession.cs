@@ -49,6 +49,15 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
     /// <summary>Which disk it is for those who compare.</summary>
     public string Identity { get; }
 
+    /// <summary>What its daemon's record calls it; null without a record.</summary>
+    public string? Name { get; init; }
+
+    /// <summary>Under which path the disk was opened.</summary>
+    public string? Path { get; init; }
+
+    /// <summary>Why it came to nothing; null if it did not, or nobody knows.</summary>
+    public CbdException? Trouble { get; private set; }
+
     public SimulatedDiskQueue Queue { get; }
 
     public BackendClaim<SimulatedMemory, TPolicy>? Claim => Life.Claim;
@@ -188,7 +197,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
 
     void IGrowingDisk.Serve(long sizeBytes) => Queue.Serve(sizeBytes);
 
-    string IGrowingDisk.PathAt(long sizeBytes) => $"/disks/{Disk.Number}";
+    string IGrowingDisk.PathAt(long sizeBytes) => Path ?? $"/disks/{Disk.Number}";
 
     private void Open()
     {
@@ -197,7 +206,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
             HasLock = true;
             try
             {
-                Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId, Identity), _process.Machine.NowMs);
+                Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId, Identity, Path), _process.Machine.NowMs);
             }
             catch (CbdException e)
             {
@@ -237,6 +246,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
     private void Refuse(CbdException e)
     {
         _world.Trace($"process {_process.Number}: backend on disk {Disk.Number}: {e.Message}");
+        Trouble = e;
         Abandon();
     }
 

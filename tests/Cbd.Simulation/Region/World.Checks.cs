@@ -54,6 +54,8 @@ internal sealed partial class World<TPolicy>
     {
         if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore && other.Backend == device.Backend && other.BackendLife == device.BackendLife)
             throw new SimulationException($"disk {device.Disk.Number} has two devices: of processes {other.Process.Number} and {device.Process.Number}");
+        if (device.Name is { } name)
+            Records!.Served(device.Process, name, device.Disk.Number);
         device.Disk.Device = device;
         // The device before, whose record was given up, may not know yet: this one was promised nothing of what was lost.
         if (device.Disk.IsLossPending)
@@ -70,6 +72,8 @@ internal sealed partial class World<TPolicy>
                 throw new SimulationException($"disk {session.Disk.Number} is served twice: as backend {other.Backend} by process {other.Process.Number}, and as backend {session.Backend} by process {session.Process.Number}");
         }
 
+        if (session.Name is { } name)
+            Records!.Served(session.Process, name, session.Disk.Number);
         if (session.Disk.HasLeftoversOf(session.Process.Machine.Number))
             throw new SimulationException($"disk {session.Disk.Number} is served by process {session.Process.Number} while operations of a dead one on its machine can still land");
         session.Disk.ServedBy(session.Process.Machine.Number);
@@ -225,8 +229,9 @@ internal sealed partial class World<TPolicy>
             if (!whole)
                 throw new SimulationException($"backend {backend} ({word}) cannot be read: {error}");
             CheckRecord(backend, word);
-            // What a new claim finds in its entry is no record, nor what it leaves there for a blkdev of a record that was given up.
-            if (word.State != ClaimState.Free &&
+            // What a new claim finds in its entry is no record, nor what it leaves there for a blkdev of a record that was given up. Of two
+            // that begin with one disk at the same moment each publishes what it is, and then steps back.
+            if (word.State is not (ClaimState.Free or ClaimState.Claiming) &&
                 EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _) &&
                 stamp.Epoch > _freedEpochs.GetValueOrDefault(Geometry.BackendOffset(backend)) && !disks.TryAdd(record.Identity, backend))
                 throw new SimulationException($"{record.Identity} is backend {disks[record.Identity]} ({Word(Geometry.BackendOffset(disks[record.Identity]))}) and backend {backend} ({word}, record of epoch {stamp.Epoch})");
@@ -292,6 +297,7 @@ internal sealed partial class World<TPolicy>
         foreach (SharedDisk<TPolicy> disk in _disks)
             disk.Disk.FailShare = disk.Disk.FlushFailShare = 0;
         Trace("the faults stop");
+        Records?.ReturnDisks();
         Await("not every disk has a device that works", () => _disks.All(d => d.Device is { IsQuiet: true } && !d.IsLossPending) && _ended.Count == 0);
         foreach (SharedDisk<TPolicy> disk in _disks)
         {
@@ -299,6 +305,8 @@ internal sealed partial class World<TPolicy>
                 user.FinalBlock = 0;
         }
 
+        if (Records is not null)
+            Await("what is wanted does not come back", () => MissingThings().Count == 0);
         Await("the last reading does not end", () => _disks.All(d => d.Device is { IsQuiet: true }));
         Await("a death had no end", () => _watch.IsEmpty);
         Await("something stays quarantined, or of the dead", () => CountLeftovers() == 0);
@@ -307,6 +315,9 @@ internal sealed partial class World<TPolicy>
         Await("not everybody leaves", () => !Living.Any());
         CheckNothingIsLeft();
     }
+
+    /// <summary>What is wanted for certain and not there, unless another thing has its disk.</summary>
+    internal IReadOnlyList<(int Slot, string Name)> MissingThings() => Records!.Missing((slot, name, _) => _slots[slot].Process?.Wanted?.Has(name) ?? false);
 
     private int CountLeftovers()
     {
@@ -381,6 +392,8 @@ internal sealed partial class World<TPolicy>
             Add("blkdev", i, Geometry.BlkdevOffset(i));
         for (int i = 0; i < Geometry.ChannelCount; i++)
             Add("channel", i, Geometry.ChannelOffset(i));
+        if (Records is not null)
+            parts.Add($"missing: {string.Join(", ", MissingThings())}; wanted: {string.Join(", ", Living.SelectMany(p => (p.Wanted?.Entries ?? []).Select(e => $"{p.Number}: {e} pending {e.IsPending} {e.Intent} {e.Failed} {e.Reason}")))}");
         parts.Add($"waited for: {_watch.Describe()}; {_ended.Count} lives not drained");
         return string.Join("\n    ", parts);
 

@@ -42,6 +42,7 @@ internal sealed partial class World<TPolicy>
     private readonly SharedDisk<TPolicy>[] _disks;
     private readonly ProcessSlot[] _slots;
     private readonly Operator<TPolicy> _operator;
+    private readonly RecordOperator<TPolicy> _recordOperator;
     private readonly CrashWatch<TPolicy> _watch;
     private readonly Stack<NativeBuffer> _buffers = new();
 
@@ -75,6 +76,9 @@ internal sealed partial class World<TPolicy>
         public SimulatedProcess<TPolicy>? Process { get; set; }
         public long StartAt { get; set; }
         public bool Format { get; set; }
+
+        /// <summary>Its state directory; null if daemons have no records.</summary>
+        public RecordMedium? Medium { get; set; }
     }
 
     /// <param name="target">A cell of the crash matrix to aim at: processes die in that state, and only there.</param>
@@ -96,11 +100,20 @@ internal sealed partial class World<TPolicy>
         _disks = [MakeDisk(0, false, 0), MakeDisk(1, true, 1), MakeDisk(2, false, 1, 2)];
         _slots = [new ProcessSlot(0, 0, "a"), new ProcessSlot(1, 0, "b"), new ProcessSlot(2, 1, "c"), new ProcessSlot(3, 1, "d"), new ProcessSlot(4, 2, "e")];
         _operator = new Operator<TPolicy>(this);
+        _recordOperator = new RecordOperator<TPolicy>(this, _operator);
         _watch = new CrashWatch<TPolicy>(this);
         Region.Swapped = Swapped;
         foreach (ProcessSlot slot in _slots)
             slot.StartAt = _random.Next(0, 3000);
+        if (!scenario.HasRecords)
+            return;
+        Records = new RecordWatch<TPolicy>(this);
+        foreach (ProcessSlot slot in _slots)
+            slot.Medium = new RecordMedium(Machine.NewId(_random));
     }
+
+    /// <summary>What daemons with records want; null if they have none.</summary>
+    internal RecordWatch<TPolicy>? Records { get; }
 
     internal SimulatedRegion Region { get; }
 
@@ -297,6 +310,62 @@ internal sealed partial class World<TPolicy>
     /// <summary>The next life of some daemon begins with tp-reg --format --force.</summary>
     internal void FormatSoon() => _slots[_random.Next(_slots.Length)].Format = true;
 
+    /// <summary>Every machine is off at once, and what was in the memory that they share is gone.</summary>
+    internal void LoseRegion()
+    {
+        foreach (Machine machine in _machines)
+            PowerOff(machine, Region.Now + _random.Next(1000, DeadMicroseconds));
+        Trace("the region is gone");
+        Region.Clear();
+        IsFormatted = false;
+        _watch.Formatted();
+    }
+
+    /// <summary>All daemons die, and one of them formats the region anew.</summary>
+    internal void ReplaceRegion()
+    {
+        Kill([.. Living]);
+        FormatSoon();
+    }
+
+    /// <summary>The state directory of some daemon is copied to another machine.</summary>
+    internal void CopyRecord()
+    {
+        ProcessSlot from = _slots[_random.Next(_slots.Length)];
+        ProcessSlot to = _slots[_random.Next(_slots.Length)];
+        if (from.Machine == to.Machine || from.Medium!.IsCopy || _slots.Any(s => s.Medium!.IsCopy))
+            return;
+        if (to.Process is { } process)
+            Kill(process);
+        bool isKnown = _random.Next(2) == 0;
+        to.Medium!.CopyFrom(from.Medium, from.Machine, isKnown);
+        Trace($"daemon {to.Number} gets the state directory of {from.Number}{(isKnown ? "" : ", which does not say whose it is")}");
+        Records!.Replaced(to.Number, to.Medium.OwnerMachine < 0 ? from.Number : -1);
+    }
+
+    internal int DaemonCount => _slots.Length;
+
+    /// <summary>The region is gone, and records want the one that was there: an operator has it formatted.</summary>
+    internal void FormatWhereNobodyMay()
+    {
+        if (Inspection.ReadAcquire(TransportInfo.MagicOffset) == TransportInfo.Magic || _slots.Any(s => s.Format || s.Process is { IsFormatting: true }) || _slots[0].Process is not { Wanted.MayFormat: false } process)
+            return;
+        _slots[0].Format = true;
+        Kill(process);
+    }
+
+    /// <summary>An operator removes the state directory that is a copy.</summary>
+    internal void RemoveCopies()
+    {
+        foreach (ProcessSlot slot in _slots.Where(s => s.Medium!.IsCopy))
+        {
+            if (slot.Process is { } process)
+                Kill(process);
+            slot.Medium!.Remove(Machine.NewId(_random));
+            Records!.Replaced(slot.Number, -1);
+        }
+    }
+
     internal void LeaveSoon(SimulatedProcess<TPolicy> process)
     {
         if (process.IsUp)
@@ -310,6 +379,9 @@ internal sealed partial class World<TPolicy>
     /// <summary>The process that had this host entry last is dead, and its machine is off.</summary>
     internal bool IsMachineOffOf(int host) => _lastOn.TryGetValue(host, out SimulatedProcess<TPolicy>? process) && process.IsDead && !process.Machine.IsUp;
 
+    /// <summary>The process that had this host entry last is dead, and nothing of it can reach a disk.</summary>
+    internal bool IsProcessDeadOf(int host) => _lastOn.TryGetValue(host, out SimulatedProcess<TPolicy>? process) && process.IsDead && !Living.Any(p => p.Holds(host)) && _disks.All(d => !d.Disk.HasLeftovers);
+
     private static void ThrowIfDead(SimulatedProcess<TPolicy> process)
     {
         if (process.IsDead)
@@ -322,6 +394,7 @@ internal sealed partial class World<TPolicy>
         if (slot.Process != process)
             return;
         slot.Process = null;
+        Records?.Died(slot.Number);
         slot.StartAt = Region.Now + _random.Next(500, DeadMicroseconds / 2);
     }
 
@@ -364,7 +437,7 @@ internal sealed partial class World<TPolicy>
         if (faults)
             Disturb();
         else if (IsCalming)
-            _operator.Repair();
+            Repair();
         _watch.Check();
         EndLives();
         if (_random.Next(64) == 0)
@@ -372,11 +445,19 @@ internal sealed partial class World<TPolicy>
         RunSomebody();
     }
 
+    private void Repair()
+    {
+        if (Records is null)
+            _operator.Repair();
+        else if (!_isEnding)
+            _recordOperator.Repair();
+    }
+
     private void Start(ProcessSlot slot)
     {
         // Now and then a daemon is given another's name, by mistake.
-        string name = !IsCalming && _random.Next(8) == 0 ? _slots[_random.Next(_slots.Length)].Name : slot.Name;
-        slot.Process = new SimulatedProcess<TPolicy>(this, slot.Number, ++_nextProcess, _machines[slot.Machine], name, slot.Format && !IsCalming);
+        string name = Records is null && !IsCalming && _random.Next(8) == 0 ? _slots[_random.Next(_slots.Length)].Name : slot.Name;
+        slot.Process = new SimulatedProcess<TPolicy>(this, slot.Number, ++_nextProcess, _machines[slot.Machine], name, slot.Format && (!IsCalming || Records is not null), slot.Medium);
         slot.Format = false;
         Trace($"process {_nextProcess} ('{slot.Number}') starts");
     }
@@ -395,7 +476,13 @@ internal sealed partial class World<TPolicy>
         }
 
         if (Chance(_scenario.Operate))
-            _operator.Act();
+        {
+            if (Records is null)
+                _operator.Act();
+            else
+                _recordOperator.Act();
+        }
+
         if (_target is not null && !IsTargetHit)
             Aim();
     }

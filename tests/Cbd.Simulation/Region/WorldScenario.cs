@@ -65,6 +65,12 @@ internal sealed record WorldScenario
     /// <summary>The first disk is in the memory of the process that serves it.</summary>
     public bool IsInMemory { get; init; }
 
+    /// <summary>Daemons keep a record of what is wanted, and start again with it; operators start and stop things by their names.</summary>
+    public bool HasRecords { get; init; }
+
+    /// <summary>Per write of a record: the process dies before it, or after it.</summary>
+    public double RecordCrash { get; init; }
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -132,6 +138,12 @@ internal sealed record WorldScenario
     /// <summary>A disk in memory begins anew under its id, while its users flush what they write.</summary>
     public static WorldScenario Memory { get; } = new() { Operate = 0.03, Crash = 0.00005, Blocks = 3, Submit = 0.1, FlushShare = 0.5, IsInMemory = true };
 
+    /// <summary>
+    /// Daemons with records die between intent, effect and confirmation; regions, disks and state directories are moved, replaced and copied
+    /// meanwhile. No process stands still: what does so while its state directory is copied cannot be told from an earlier life of the copy.
+    /// </summary>
+    public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.00008, Crash = 0.00001, RecordCrash = 0.03, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
+
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {
         ["everything"] = Everything,
@@ -150,5 +162,6 @@ internal sealed record WorldScenario
         ["rejoins"] = Rejoins,
         ["give-ups"] = GiveUps,
         ["memory"] = Memory,
+        ["records"] = Records,
     };
 }

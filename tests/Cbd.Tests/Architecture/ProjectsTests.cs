@@ -78,6 +78,7 @@ public sealed partial class ProjectsTests
     [InlineData("Cbd.Host/Sessions")]
     [InlineData("Cbd.Host/Backends")]
     [InlineData("Cbd.Host/Devices")]
+    [InlineData("Cbd.Host/Wanted")]
     public void Have_no_threads_and_no_clocks_in_the_life_cycles(string folder) =>
         Assert.Empty(SourceTree.FilesWith(ThreadOrClock(), folder));
 
@@ -91,6 +92,7 @@ public sealed partial class ProjectsTests
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new Membership<", StringComparison.Ordinal));
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new DeviceLife<", StringComparison.Ordinal));
         Assert.Contains(files, path => SourceTree.Code(path).Contains("new BackendLife<", StringComparison.Ordinal));
+        Assert.Contains(files, path => SourceTree.Code(path).Contains("new WantedRecord<", StringComparison.Ordinal));
     }
 
     /// <summary>.NET's cryptography loads OpenSSL, and ends the process where there is none; a disk needs libc alone.</summary>

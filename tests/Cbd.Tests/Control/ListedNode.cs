@@ -1,5 +1,6 @@
-using Cbd.Host.Transports;
 using Cbd.Host;
+using Cbd.Host.Transports;
+using Cbd.Host.Wanted;
 
 namespace Cbd.Tests.Control;
 

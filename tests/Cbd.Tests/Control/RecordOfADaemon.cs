@@ -1,3 +1,4 @@
+using Cbd.Host.Wanted;
 using Cbd.Memory;
 using Cbd.Programs.Daemon;
 using Cbd.Programs.Daemon.State;

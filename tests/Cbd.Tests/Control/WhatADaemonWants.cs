@@ -1,3 +1,4 @@
+using Cbd.Host.Wanted;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
 using Microsoft.Extensions.Logging;
@@ -348,7 +349,7 @@ public sealed class WhatADaemonWants : IDisposable
     public void Does_not_start_again_what_ended_the_daemon_three_times()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
-        for (int death = 1; death <= StateRecord.MostDeaths; death++)
+        for (int death = 1; death <= WantedRecord<Cbd.Protocol.SafePolicy>.MostDeaths; death++)
         {
             var record = NextRecord();
             Assert.DoesNotContain(record.Entries, entry => entry.Failed is not null);
@@ -683,7 +684,7 @@ public sealed class WhatADaemonWants : IDisposable
             Write("there/etc/machine-id", id == "same" ? Same : id == "id" ? Other : "uninitialized\n");
         if (uuid != "none")
             Write("there/sys/class/dmi/id/product_uuid", uuid == "same" ? "01234567-89AB-CDEF-0123-456789ABCDEF\n" : "ffffffff-89ab-cdef-0123-456789abcdef\n");
-        string? found = MachineIdentity.Read(_directory.File("here")).FindDifference(MachineIdentity.Read(_directory.File("there")));
+        string? found = MachineFiles.Read(_directory.File("here")).FindDifference(MachineFiles.Read(_directory.File("there")));
         if (difference is null)
             Assert.Null(found);
         else

@@ -193,6 +193,25 @@ public sealed class A_disk_that_has_a_record
         Assert.Equal(ClaimState.Free, _region.BackendWord(1).State);
     }
 
+    [Fact]
+    public void Is_given_up_by_a_host_that_began_with_it_at_the_same_moment_as_another()
+    {
+        BackendLife<ArrayMemory, SafePolicy>? other = null;
+        TestHost? host = null;
+        bool isBegun = false;
+        host = _region.Host("late", _ =>
+        {
+            // It has claimed entry 0, and nobody can see yet for which disk.
+            if (isBegun && other is null && _region.BackendWord(0).State == ClaimState.Claiming)
+                other = _host.ClaimBackend(body: TestRegion.Disk());
+        }).Register();
+        isBegun = true;
+        CbdException refused = Assert.Throws<RivalClaimException>(() => host.Backends.Start(TestRegion.Disk(), search: host.Backends.SearchFor(TestRegion.Disk())));
+        Assert.Contains("is being started by another host as backend 1 right now", refused.Message, StringComparison.Ordinal);
+        Assert.Equal((1, BackendStage.Claimed), (other!.Backend, other.Stage));
+        Assert.Equal(ClaimState.Free, _region.BackendWord(0).State);
+    }
+
     /// <summary>Backend 0 as a record of a session that is over, for the blkdev that waits for the next.</summary>
     private ClaimWord LeaveARecord(string identity = "file:1:2")
     {

@@ -1,6 +1,6 @@
 using Cbd.Blocks;
 
-namespace Cbd.Programs.Daemon.State;
+namespace Cbd.Host.Wanted;
 
 /// <summary>Whether two entries of a record are of one thing: what makes it that thing, and what is only an option of it.</summary>
 internal static class SameThing

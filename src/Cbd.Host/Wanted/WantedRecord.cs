@@ -1,0 +1,361 @@
+using Cbd.Memory;
+
+namespace Cbd.Host.Wanted;
+
+/// <summary>
+/// What is to be running: what this run has started, and what an earlier run had and this one could not start yet (pending). A
+/// disk that is missing today is not forgotten. On the medium with every change. A state machine without threads and clocks; one
+/// thread at a time.
+/// </summary>
+/// <remarks>
+/// Intent comes before effect, and effect before confirmation. A start is recorded as <see cref="StateIntent.Starting"/>, done,
+/// then confirmed. A stop is recorded as <see cref="StateIntent.Stopping"/>, done, then removed. Who finds either in the record of
+/// a daemon that died drops it: the start was not answered, and the stop was asked for.
+/// </remarks>
+internal sealed class WantedRecord<TPolicy>
+    where TPolicy : struct, IProtocolPolicy
+{
+    /// <summary>What was being started when the daemon died this often, one time after the other, is not started again.</summary>
+    public const int MostDeaths = 3;
+
+    private readonly IRecordMedium _medium;
+    private readonly List<StateEntry> _entries = [];
+    private readonly HashSet<int> _beingTried = [];
+
+    /// <summary>What this run has tried to start from the record.</summary>
+    private readonly HashSet<int> _tried = [];
+    private int _lastNumber;
+
+    /// <param name="medium">Where it is kept.</param>
+    /// <param name="loaded">What is there.</param>
+    public WantedRecord(IRecordMedium medium, IReadOnlyList<StateEntry> loaded)
+    {
+        _medium = medium;
+        foreach (StateEntry entry in loaded)
+        {
+            if (entry.Intent switch { StateIntent.Starting => TPolicy.UndoStarts, StateIntent.Stopping => TPolicy.FinishStops, _ => false })
+                continue;
+            string? failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
+            _entries.Add(entry with { Number = ++_lastNumber, Intent = null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
+        }
+    }
+
+    /// <summary>What is wanted, in the order of the first start.</summary>
+    public IReadOnlyList<StateEntry> Entries => _entries;
+
+    /// <summary>A change is not on the medium yet.</summary>
+    public bool IsDirty { get; private set; }
+
+    /// <summary>Why a change that was made all the same could not be written; null when everything is on the medium.</summary>
+    public string? Trouble { get; private set; }
+
+    /// <summary>The entry with a number, as it is now; null if it is wanted no more.</summary>
+    public StateEntry? Find(int number) => _entries.Find(entry => entry.Number == number);
+
+    /// <summary>Writes it down as it is, with the machine that it is on now.</summary>
+    public void Keep() => TrySave();
+
+    /// <summary>
+    /// The thing of the record that a start asks for again: one that is not there yet, or one that this run has started by itself.
+    /// Null if there is none. Throws Busy if it is not the same thing under that name, and Failed if it failed for good.
+    /// </summary>
+    /// <param name="wanted">What is asked for.</param>
+    /// <param name="isRun">A <c>--run</c> line asks, which may ask for what is there.</param>
+    /// <param name="isClaimed">Whether such a line has had that entry already.</param>
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed)
+    {
+        StateEntry? named = wanted.Device?.Name is { } device ? _entries.Find(entry => entry.Device?.Name == device)
+            : wanted.Backend?.Name is { } backend ? _entries.Find(entry => entry.Backend?.Name == backend && entry.Region == wanted.Region)
+            : null;
+        StateEntry? found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted, isRun));
+        if (found is null || !IsFree(found))
+            return null;
+        if (found.Failed is { } failure)
+            throw new FailedThingException($"{found} has failed: {failure}: {(found.Device is null ? "" : "check the data, ")}stop it with {found.StopVerb}, then start it");
+        SameThing.Check(found, wanted);
+        return found;
+
+        bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || isRun);
+    }
+
+    /// <summary>What was started from the record is what a start asks for, with its other options from the next start on.</summary>
+    /// <returns>What runs with options that were not asked for; null if it has none.</returns>
+    public StateEntry? Claim(int number, StateEntry wanted, bool isRun)
+    {
+        int place = PlaceOf(number);
+        if (place < 0)
+            return null;
+        StateEntry before = _entries[place];
+        StateEntry now = SameThing.WithOptions(before, wanted);
+        _entries[place] = now with { IsUnclaimed = false, FromRun = before.FromRun == true && isRun ? true : null };
+        if (_entries[place] with { IsUnclaimed = before.IsUnclaimed } != before)
+            TrySave();
+        return now != before ? before : null;
+    }
+
+    /// <summary>Only one tries to start a thing at a time. With true, <see cref="EndAttempt"/> is called.</summary>
+    public bool TryBeginAttempt(int number) => _beingTried.Add(number);
+
+    /// <summary>The next one may try.</summary>
+    public void EndAttempt(int number) => _beingTried.Remove(number);
+
+    /// <summary>Something is about to be started. Throws, and nothing is to be started, if that cannot be recorded.</summary>
+    /// <returns>The number of its entry.</returns>
+    public int BeginStart(StateEntry wanted)
+    {
+        StateEntry entry = wanted with { Number = ++_lastNumber, Intent = StateIntent.Starting };
+        _entries.Add(entry);
+        try
+        {
+            Save();
+        }
+        catch (CbdException e)
+        {
+            _entries.Remove(entry);
+            throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}: make room there, or repair it", e);
+        }
+
+        return entry.Number;
+    }
+
+    /// <summary>The start came to nothing.</summary>
+    public void DropStart(int number)
+    {
+        // If this cannot be written, the next life drops it.
+        if (_entries.RemoveAll(entry => entry.Number == number) > 0)
+            TrySave();
+    }
+
+    /// <summary>It was started. Throws if that cannot be recorded: it is to be stopped again then.</summary>
+    public void ConfirmStart(int number, StateEntry started)
+    {
+        int own = PlaceOf(number);
+        // Left with its transport meanwhile.
+        if (own < 0)
+            return;
+        StateEntry[] before = [.. _entries];
+        _entries[own] = started with { Number = number, Failed = before[own].Failed };
+        DropTwins(_entries[own]);
+        SaveOrReturnTo(before);
+    }
+
+    /// <summary>
+    /// What is pending is about to be tried. If the daemon dies too often at the first try of a run, it is not tried again.
+    /// </summary>
+    public void BeginRestore(int number)
+    {
+        if (_tried.Add(number))
+            Change(number, entry => entry with { Deaths = (entry.Deaths ?? 0) + 1 });
+    }
+
+    /// <summary>The daemon has outlived the try.</summary>
+    public void EndRestore(int number) => Change(number, entry => entry with { Deaths = null });
+
+    /// <summary>
+    /// What was pending was started; false if it is wanted no more, and is to be stopped again.
+    /// </summary>
+    public bool Confirm(int number, StateEntry started)
+    {
+        int place = _entries.FindIndex(entry => entry.Number == number && entry is { IsPending: true, Intent: null });
+        if (place < 0)
+            return false;
+        if (started.Backend is { } now && _entries[place].Backend is { } before)
+            MoveDevices(before, now);
+        _entries[place] = started with { Number = number, Failed = _entries[place].Failed };
+        DropTwins(_entries[place]);
+        TrySave();
+        return true;
+    }
+
+    /// <summary>A try of what is pending came to nothing. True if that is to be said: it is another reason than before.</summary>
+    public bool Refuse(int number, Exception why)
+    {
+        EndRestore(number);
+        if (why is FailedThingException && Find(number)?.Device?.Name is { } name)
+        {
+            SetFailed(name, why.Message);
+            return true;
+        }
+
+        return SetReason(number, why.Message, isBlocked: why is OtherRegionException);
+    }
+
+    /// <summary>Why something that is pending could not be started. True if that is another reason than before.</summary>
+    /// <param name="number">Its number.</param>
+    /// <param name="reason">In one line.</param>
+    /// <param name="isBlocked">It does not pass by itself.</param>
+    public bool SetReason(int number, string reason, bool isBlocked = false)
+    {
+        int place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+        if (place < 0)
+            return false;
+        bool isNew = _entries[place].Reason != reason;
+        _entries[place] = _entries[place] with { Reason = reason, IsBlocked = isBlocked };
+        return isNew;
+    }
+
+    /// <summary>A device failed for good: no restart starts it again.</summary>
+    public void SetFailed(string device, string reason)
+    {
+        int place = _entries.FindIndex(entry => entry.Device?.Name == device);
+        if (place < 0 || _entries[place].Failed is not null)
+            return;
+        _entries[place] = _entries[place] with { Failed = reason };
+        TrySave();
+    }
+
+    /// <summary>What is pending is wanted no more; false if there is nothing of the kind.</summary>
+    public bool Forget(Predicate<StateEntry> which)
+    {
+        StateEntry[] before = [.. _entries];
+        if (_entries.RemoveAll(entry => entry.IsPending && which(entry)) == 0)
+            return false;
+        SaveOrReturnTo(before);
+        return true;
+    }
+
+    /// <summary>A device that is wanted and not there keeps its name.</summary>
+    public bool IsNameReserved(string name) => _entries.Exists(entry => entry.IsPending && entry.Device?.Name == name);
+
+    /// <summary>
+    /// Throws Busy, with their names, if something is wanted on a region and is not there: a transport is left after everything on it.
+    /// </summary>
+    public void CheckLeave(string region)
+    {
+        List<string> wanted = [.. _entries.Where(entry => entry.Region == region && entry.Transport is null && entry.IsPending).Select(entry => $"{entry}")];
+        if (wanted.Count > 0)
+            throw new CbdException(CbdErrorKind.Busy, $"{string.Join(", ", wanted)} {(wanted.Count == 1 ? "is" : "are")} wanted on '{region}': stop {(wanted.Count == 1 ? "it" : "them")} first (dev-stop -d NAME, backend-stop -b PATH)");
+    }
+
+    /// <summary>
+    /// What is there is about to be stopped. It is done all the same if that cannot be recorded; the caller of <see cref="EndStop"/>
+    /// learns it then.
+    /// </summary>
+    /// <returns>Numbers of the entries that go with it.</returns>
+    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which)
+    {
+        List<int> numbers = [];
+        for (int i = 0; i < _entries.Count; i++)
+        {
+            if (_entries[i].Intent is not null || !which(_entries[i]))
+                continue;
+            numbers.Add(_entries[i].Number);
+            _entries[i] = _entries[i] with { Intent = StateIntent.Stopping };
+        }
+
+        if (numbers.Count > 0)
+            TrySave();
+        return numbers;
+    }
+
+    /// <summary>The stop was refused: what it was for is wanted still.</summary>
+    public void CancelStop(IReadOnlyList<int> numbers)
+    {
+        for (int i = 0; i < _entries.Count; i++)
+        {
+            if (numbers.Contains(_entries[i].Number))
+                _entries[i] = _entries[i] with { Intent = null };
+        }
+
+        if (numbers.Count > 0)
+            TrySave();
+    }
+
+    /// <summary>It was stopped, or stops. Throws if the record keeps it.</summary>
+    public void EndStop(IReadOnlyList<int> numbers)
+    {
+        if (_entries.RemoveAll(entry => numbers.Contains(entry.Number)) == 0)
+            return;
+        try
+        {
+            Save();
+        }
+        catch (CbdException e)
+        {
+            throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
+        }
+    }
+
+    /// <summary>The disk of a started backend has another path now; devices on it follow.</summary>
+    public void SetBackendPath(string region, int backend, string path)
+    {
+        int place = _entries.FindIndex(e => !e.IsPending && e.Backend is { } b && b.Region == region && b.BackendId == backend);
+        if (place < 0 || path.Length == 0 || _entries[place].Backend!.Path == path)
+            return;
+        BackendEntry before = _entries[place].Backend!;
+        _entries[place] = _entries[place] with { Backend = before with { Path = path } };
+        MoveDevices(before, _entries[place].Backend!);
+        TrySave();
+    }
+
+    /// <summary>What this run had started is not there any more, without a stop: it is started again.</summary>
+    public void SetPending(int number)
+    {
+        int place = PlaceOf(number);
+        if (place >= 0)
+            _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = "it is not there any more" };
+    }
+
+    private int PlaceOf(int number) => _entries.FindIndex(entry => entry.Number == number);
+
+    /// <summary>One disk is one backend: what waits for the same disk under another path is this one.</summary>
+    private void DropTwins(StateEntry started)
+    {
+        if (started.Backend is { DiskIdentity: { } identity } backend)
+            _entries.RemoveAll(e => e.Number != started.Number && e.IsPending && e.Backend is { DiskIdentity: { } other } b && b.Region == backend.Region && SameThing.IsSameDisk(identity, other));
+    }
+
+    /// <summary>Devices on a backend of this host follow it to its new id or path.</summary>
+    private void MoveDevices(BackendEntry before, BackendEntry now)
+    {
+        for (int i = 0; i < _entries.Count; i++)
+        {
+            if (_entries[i].Device is { } device && device.Region == before.Region && device.BackendId == before.BackendId && device.BackendPath == before.Path)
+                _entries[i] = _entries[i] with { Device = device with { BackendId = now.BackendId, BackendPath = now.Path } };
+        }
+    }
+
+    private void Change(int number, Func<StateEntry, StateEntry> change)
+    {
+        int place = _entries.FindIndex(entry => entry.Number == number && entry.IsPending);
+        if (place < 0 || change(_entries[place]) is var next && next == _entries[place])
+            return;
+        _entries[place] = next;
+        TrySave();
+    }
+
+    private void Save()
+    {
+        IsDirty = true;
+        _medium.Write(_entries);
+        IsDirty = false;
+    }
+
+    private void SaveOrReturnTo(StateEntry[] before)
+    {
+        try
+        {
+            Save();
+        }
+        catch (CbdException)
+        {
+            _entries.Clear();
+            _entries.AddRange(before);
+            throw;
+        }
+    }
+
+    private void TrySave()
+    {
+        try
+        {
+            Save();
+            Trouble = null;
+        }
+        catch (CbdException e)
+        {
+            // The thing itself was done and is in use; undoing it would do more harm than an old record.
+            Trouble = e.Message;
+        }
+    }
+}

@@ -1,0 +1,123 @@
+using Cbd.Blocks;
+
+namespace Cbd.Host.Wanted;
+
+/// <summary>A backend of whichever host, as a list of a region says.</summary>
+/// <param name="Id">Its id.</param>
+/// <param name="Path">Of its disk, on its host.</param>
+/// <param name="Identity">Of its disk; empty while that cannot be read.</param>
+/// <param name="IsAlive">Somebody serves it.</param>
+internal readonly record struct OfferedBackend(int Id, string Path, string Identity, bool IsAlive);
+
+/// <summary>What a record may lead to: which machine, region, disk and backend is the one that is wanted. It has no state.</summary>
+internal static class WantedRules<TPolicy>
+    where TPolicy : struct, IProtocolPolicy
+{
+    /// <summary>It is to be started now.</summary>
+    public static bool IsDue(StateEntry entry) =>
+        entry is { IsPending: true, Intent: null, Held: null, Failed: null } && (TPolicy.TryWantedAgain || entry.Reason is null);
+
+    /// <summary>An entry that was pending, and was started by itself.</summary>
+    public static StateEntry Started(StateEntry entry) => entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
+
+    /// <summary>Why nothing of a record may start on this machine, in words; null if it may.</summary>
+    /// <param name="own">This machine.</param>
+    /// <param name="writer">The one that wrote the record; null if it does not say.</param>
+    public static string? FindForeign(MachineIdentity own, MachineIdentity? writer) =>
+        TPolicy.RefuseForeignRecord && writer is not null ? own.FindDifference(writer) : null;
+
+    /// <summary>The uuid that the region of a recorded transport must have; null: any.</summary>
+    /// <param name="recorded">What is wanted.</param>
+    /// <param name="bootId">Of this machine now.</param>
+    /// <param name="isVolatile">What is under its path is gone with a boot, and another region in its place is what has to be there.</param>
+    public static Guid? ExpectRegion(TransportEntry recorded, Guid bootId, bool isVolatile) => recorded.BootId != bootId && isVolatile ? null : recorded.Uuid;
+
+    /// <summary>Throws if a region is not the one that is expected.</summary>
+    public static void CheckRegion(Guid? expected, Guid found, string path, string host)
+    {
+        if (TPolicy.RefuseOtherRegion && expected is { } recorded && recorded != found)
+            throw new OtherRegionException($"region '{path}' has the uuid {found}, and this host wants the one with {recorded}: bring that back, or confirm this one with tp-reg -H {host} -p {path}");
+    }
+
+    /// <summary>Who starts a disk from a record wants that disk; an operator who starts it says which it is.</summary>
+    /// <param name="wanted">Identity of the disk that is wanted; null: whichever.</param>
+    /// <param name="disk">The one that is there.</param>
+    /// <param name="path">Its path.</param>
+    /// <param name="backend">The backend that is to be taken over; null for none.</param>
+    public static void CheckDisk(string? wanted, DiskIdentity disk, string path, int? backend)
+    {
+        if (!TPolicy.OpenWantedDiskOnly || wanted is null || wanted == disk.Text)
+            return;
+        DiskComparison comparison = DiskIdentity.Compare(new DiskIdentity(wanted), disk);
+        if (comparison == DiskComparison.Different)
+            throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is another disk ({disk.Text}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {path}, then backend-start -p {path}");
+        if (comparison == DiskComparison.CannotTell)
+            throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{path}' is the disk that is wanted ({disk.Text}, was {wanted}): confirm it with backend-start {(backend is { } id ? $"-b {id} " : "")}-p {path}");
+    }
+
+    /// <summary>
+    /// The entry that a killed self left in the region, which is taken over, so that blkdevs of other hosts go on. Null if it is not there,
+    /// or somebody serves it.
+    /// </summary>
+    public static OfferedBackend? FindLeft(BackendEntry wanted, IEnumerable<OfferedBackend> all)
+    {
+        foreach (OfferedBackend backend in all)
+        {
+            if (backend.Id == wanted.BackendId)
+                return IsLeft(backend, wanted.Path) ? backend : null;
+        }
+
+        return null;
+    }
+
+    /// <summary>A backend that nobody serves, on that disk.</summary>
+    public static bool IsLeft(OfferedBackend backend, string path) => SameThing.IsSamePath(backend.Path, path) && !backend.IsAlive;
+
+    /// <summary>
+    /// The backend that has a device's disk now, under whichever id. Throws if none has for certain, and
+    /// <see cref="FailedThingException"/> if the disk was in memory and began anew.
+    /// </summary>
+    public static OfferedBackend FindBackend(DeviceEntry device, IReadOnlyList<OfferedBackend> all)
+    {
+        OfferedBackend? known = Find(all, b => b.Id == device.BackendId);
+        if (!TPolicy.FollowDisk && known is { } byId)
+            return byId;
+        if (device.DiskIdentity is not { } identity)
+        {
+            // Written by a version that did not look: the path is all there is.
+            if (known is { } backend && SameThing.IsSamePath(backend.Path, device.BackendPath))
+                return backend;
+        }
+        else if (known is { } same && SameThing.IsSameDisk(identity, same.Identity))
+        {
+            return same;
+        }
+        else if (Find(all, b => SameThing.IsSameDisk(identity, b.Identity)) is { } moved)
+        {
+            return moved;
+        }
+        else if (known is { } anew && DiskIdentity.BeginsAnew(identity, anew.Identity))
+        {
+            throw new FailedThingException($"its disk, backend {anew.Id} ('{anew.Path}'), was in memory and began anew: what was written is gone");
+        }
+
+        throw known is not { } other
+            ? new CbdException(CbdErrorKind.NotFound, $"there is no backend {device.BackendId} yet: start '{device.BackendPath}' on its host")
+            : new CbdException(CbdErrorKind.Invalid,
+                $"backend {device.BackendId} is '{other.Path}' ({other.Identity}) now and was '{device.BackendPath}'{(device.DiskIdentity is null ? "" : $" ({device.DiskIdentity})")}: start that disk on its host, or confirm the other one: dev-stop{(device.Name is null ? "" : $" -d {device.Name}")}, then dev-start");
+    }
+
+    /// <summary>The identity of a disk that outlives its backend's life; null of one that begins anew with each.</summary>
+    public static string? Lasting(string? identity) => identity is { Length: > 0 } && !StartBackendOptions.IsDiskScheme(identity) ? identity : null;
+
+    private static OfferedBackend? Find(IReadOnlyList<OfferedBackend> all, Func<OfferedBackend, bool> which)
+    {
+        foreach (OfferedBackend backend in all)
+        {
+            if (which(backend))
+                return backend;
+        }
+
+        return null;
+    }
+}

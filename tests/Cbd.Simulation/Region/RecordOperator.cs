@@ -1,0 +1,157 @@
+using Cbd.Host.Wanted;
+
+namespace Cbd.Simulation.Region;
+
+/// <summary>
+/// Who manages daemons with records: starts and stops things by their names, moves disks, replaces regions, copies state directories; and puts
+/// in order what no daemon may decide when the faults stop. What is wanted comes back without him.
+/// </summary>
+internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPolicy> other)
+    where TPolicy : struct, IProtocolPolicy
+{
+    private long _nextRepair;
+
+    private Random Random => world.Random;
+
+    /// <summary>One operation, or an attempt.</summary>
+    public void Act()
+    {
+        switch (Random.Next(40))
+        {
+            case 0:
+                world.CopyRecord();
+                return;
+            case 1:
+                if (Random.Next(3) == 0)
+                    world.RemoveCopies();
+                return;
+            case 2:
+                if (Random.Next(6) == 0)
+                    world.LoseRegion();
+                return;
+            case 3:
+                if (Random.Next(6) == 0)
+                    world.ReplaceRegion();
+                return;
+            case < 7:
+                world.Records!.MoveDisks();
+                return;
+            case < 9:
+                ConfirmRegions();
+                return;
+        }
+
+        SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands < 2)];
+        if (up.Length == 0)
+            return;
+        SimulatedProcess<TPolicy> process = up[Random.Next(up.Length)];
+        SharedDisk<TPolicy> disk = world.Disks[Random.Next(world.Disks.Count)];
+        switch (Random.Next(12))
+        {
+            case < 4:
+                StartBackend(disk, up);
+                break;
+            case < 8:
+                process.Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
+                break;
+            case 8:
+                Stop(process);
+                break;
+            case 9:
+                process.Ask(p => p.Leave());
+                break;
+            default:
+                world.Kill(process);
+                break;
+        }
+    }
+
+    /// <summary>Called in each step after the faults have stopped.</summary>
+    public void Repair()
+    {
+        if (world.Region.Now < _nextRepair)
+            return;
+        _nextRepair = world.Region.Now + 2000;
+        world.RemoveCopies();
+        ConfirmRegions();
+        world.FormatWhereNobodyMay();
+        SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands == 0)];
+        foreach (SimulatedProcess<TPolicy> process in up)
+        {
+            foreach (StateEntry entry in process.Wanted!.Entries)
+            {
+                if (entry.Transport is null && (entry.Failed is not null || IsTaken(entry, process)))
+                    process.Ask(p => p.Wanted!.StopThing(entry, force: true));
+            }
+        }
+
+        if (up.Length > 0)
+            up[Random.Next(up.Length)].Ask(other.ClearDead);
+        foreach (SimulatedSession<TPolicy> session in up.SelectMany(p => p.Sessions))
+        {
+            if (session.IsServing && other.IsQuarantinedWith(session))
+                session.Process.Ask(p => StopNamed(p, session.Name!));
+        }
+
+        if (up.Length < world.DaemonCount)
+            return;
+        foreach (SharedDisk<TPolicy> disk in world.Disks)
+        {
+            if (!Wants(up, disk, isBackend: true))
+                StartBackend(disk, up);
+            else if (!Wants(up, disk, isBackend: false))
+                up[Random.Next(up.Length)].Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
+        }
+    }
+
+    private static void StopNamed(SimulatedProcess<TPolicy> process, string name)
+    {
+        if (process.Wanted!.Entries.FirstOrDefault(e => e.Backend is not null && SimulatedWanted<TPolicy>.NameOf(e) == name) is { } entry)
+            process.Wanted.StopThing(entry, force: true);
+    }
+
+    private string NameOn(SimulatedProcess<TPolicy> process) => $"d{Random.Next(3)}{process.Name}";
+
+    private void StartBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
+    {
+        SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number))];
+        if (able.Length == 0)
+            return;
+        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk));
+    }
+
+    private void Stop(SimulatedProcess<TPolicy> process)
+    {
+        StateEntry[] things = [.. process.Wanted!.Entries.Where(e => e.Transport is null)];
+        if (things.Length == 0)
+            return;
+        StateEntry entry = things[Random.Next(things.Length)];
+        bool force = Random.Next(2) == 0;
+        process.Ask(p => p.Wanted!.StopThing(entry, force));
+    }
+
+    private void ConfirmRegions()
+    {
+        foreach (SimulatedProcess<TPolicy> process in world.Living)
+        {
+            if (process.Wanted is { IsBlocked: true } wanted)
+                wanted.ConfirmRegion();
+        }
+    }
+
+    /// <summary>
+    /// A thing waits, and another daemon has its disk, or its disk is elsewhere: only an operator can say what is to be.
+    /// </summary>
+    private bool IsTaken(StateEntry entry, SimulatedProcess<TPolicy> process)
+    {
+        if (!entry.IsPending)
+            return false;
+        int number = SimulatedWanted<TPolicy>.DiskOf(entry);
+        return entry.Backend is { } backend
+            ? world.Records!.DiskAt(process.Machine, backend.Path) != number || world.Living.Any(p => p != process && p.Sessions.Any(s => s.Disk.Number == number && s.IsServing))
+            : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && (device.Process != process || device.Name != entry.Device!.Name));
+    }
+
+    private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>
+        up.Any(p => p.Wanted!.Entries.Any(e => e.Transport is null && e.Backend is not null == isBackend && SimulatedWanted<TPolicy>.DiskOf(e) == disk.Number));
+}

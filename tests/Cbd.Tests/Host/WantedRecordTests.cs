@@ -1,0 +1,83 @@
+using Cbd.Host.Wanted;
+using Cbd.Memory;
+using Xunit;
+
+namespace Cbd.Tests.Host;
+
+/// <summary>The record and its rules, without files and threads.</summary>
+public sealed class A_wanted_record : IRecordMedium
+{
+    private static readonly Guid s_boot = Guid.NewGuid();
+
+    private IReadOnlyList<StateEntry> _written = [];
+    private bool _isFull;
+
+    void IRecordMedium.Write(IReadOnlyList<StateEntry> entries)
+    {
+        if (_isFull)
+            throw new CbdException(CbdErrorKind.Failed, "no space");
+        _written = [.. entries];
+    }
+
+    private static StateEntry Backend(string path, string? identity) =>
+        new() { Backend = new BackendEntry { Region = "/r", BackendId = 0, Path = path, DiskIdentity = identity, Handlers = 1, ReadOnly = false, Engine = "auto" } };
+
+    private static DeviceEntry Device(string identity) =>
+        new() { Region = "/r", BlkdevId = 0, Name = "cbd0", BackendId = 0, BackendPath = "/d", DiskIdentity = identity, Insecure = false, ReadOnly = false };
+
+    [Fact]
+    public void Keeps_what_waits_for_the_same_disk_when_a_start_cannot_be_confirmed()
+    {
+        var record = new WantedRecord<SafePolicy>(this, [Backend("/a", "file:1")]);
+        int number = record.BeginStart(Backend("/b", null));
+        _isFull = true;
+        Assert.Throws<CbdException>(() => record.ConfirmStart(number, Backend("/b", "file:1")));
+        Assert.Equal(["/a", "/b"], record.Entries.Select(e => e.Backend!.Path));
+        _isFull = false;
+        record.ConfirmStart(number, Backend("/b", "file:1"));
+        Assert.Equal(["/b"], _written.Select(e => e.Backend!.Path));
+    }
+
+    [Theory]
+    [InlineData(true, true, true)]
+    [InlineData(true, false, false)]
+    [InlineData(false, true, false)]
+    public void Takes_any_region_only_after_a_boot_and_in_memory(bool isOtherBoot, bool isVolatile, bool isAny)
+    {
+        var recorded = new TransportEntry { Region = "/r", Host = "a", Uuid = Guid.NewGuid(), BootId = isOtherBoot ? Guid.NewGuid() : s_boot };
+        Assert.Equal(isAny ? null : recorded.Uuid, WantedRules<SafePolicy>.ExpectRegion(recorded, s_boot, isVolatile));
+    }
+
+    [Fact]
+    public void Leads_to_the_disk_whichever_backend_has_its_id()
+    {
+        OfferedBackend[] all = [new(0, "/d", "file:other", true), new(3, "/x", "file:mine", true)];
+        Assert.Equal(3, WantedRules<SafePolicy>.FindBackend(Device("file:mine"), all).Id);
+        Assert.Equal(CbdErrorKind.Invalid, Assert.Throws<CbdException>(() => WantedRules<SafePolicy>.FindBackend(Device("file:mine"), all[..1])).Kind);
+        Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => WantedRules<SafePolicy>.FindBackend(Device("file:mine"), [])).Kind);
+        Assert.Throws<FailedThingException>(() => WantedRules<SafePolicy>.FindBackend(Device("memory:1"), [new(0, "memory:1M", "memory:2", true)]));
+    }
+
+    [Fact]
+    public void Is_tried_after_pauses_that_grow_and_at_once_when_something_moved()
+    {
+        var pauses = new RetryPauses(10, 40, 20);
+        List<long> next = [];
+        foreach (int left in (int[])[3, 3, 3, 3, 2, 2])
+        {
+            pauses.Passed(left, isDirty: false, nowMs: 0);
+            next.Add(pauses.NextMs);
+        }
+
+        Assert.Equal([10, 20, 40, 40, 10, 20], next);
+        pauses.Passed(2, isDirty: false, nowMs: 100);
+        pauses.Heard(101);
+        Assert.Equal(121, pauses.NextMs);
+        pauses.Told(102);
+        Assert.Equal(102, pauses.NextMs);
+        pauses.Passed(0, isDirty: false, nowMs: 103);
+        Assert.Equal(long.MaxValue, pauses.NextMs);
+        pauses.Passed(0, isDirty: true, nowMs: 104);
+        Assert.Equal(144, pauses.NextMs);
+    }
+}
