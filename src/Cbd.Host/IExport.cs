@@ -31,6 +31,12 @@ internal interface IExport : IDisposable
     /// <summary>What the one who started it may not expect, in one line; empty if there is nothing.</summary>
     string Note => "";
 
+    /// <summary>
+    /// What another program has done to it, with the remedy; null if nothing. It leads nobody astray after that: what had its name may be
+    /// another's. System calls. Any thread.
+    /// </summary>
+    string? FindTrouble() => null;
+
     /// <summary>Who uses it, and what they must do so that it can be stopped, as the rest of "it is in use"; null if nobody does.</summary>
     string? DescribeUse() => ClientCount == 0 ? null : $"by {ClientCount} client(s) of {Uri}: disconnect them";
 

@@ -47,7 +47,7 @@ internal static class MutationGate
         new("LookAtNames", "management"),
         new("RefuseOtherDisk", "give-ups", 86),
         new("RefuseMemoryAnew", "memory"),
-        new("EndClaimingWithProof", "losses", 931615982990),
+        new("EndClaimingWithProof", "losses"),
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 71),
         new("StopBeforeLeave", "slow-disks", 2),

@@ -83,12 +83,22 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
     }
 
     /// <inheritdoc/>
+    public string? FindTrouble() => _node is { Length: > 0 } node && LoopDevice.FileOf(node) != BackingFile
+        ? $"another program detached its loop device {node} (losetup -d), and what used it got errors: stop the device and start it again"
+        : null;
+
+    /// <inheritdoc/>
     public void Stop(bool force)
     {
         if (_node.Length == 0)
             return;
         _file!.ExpectEnd();
-        if (force)
+        if (FindTrouble() is not null)
+        {
+            // The number may be another's by now, in use by others.
+            EndFileSystem();
+        }
+        else if (force)
         {
             // Its users get errors from here on, so that nothing waits for what will never be answered.
             TryClear();

@@ -68,11 +68,23 @@ internal sealed class AttachedExport : IExport
         }
     }
 
+    /// <inheritdoc/>
+    public string? FindTrouble()
+    {
+        if (_attachment.FindTrouble() is not { } trouble)
+            return null;
+        TryRemoveLink();
+        return $"{_link.Path}: {trouble}";
+    }
+
     /// <summary>
     /// Whoever was told of the device by udev looks at it for a moment: what ends by itself soon is no use.
     /// </summary>
     public string? DescribeUse()
     {
+        // Users of the number are another's.
+        if (_attachment.FindTrouble() is not null)
+            return null;
         string? users = NodeUsers.Describe(_attachment.Node);
         for (int waited = 0; users is not null && !users.StartsWith("mounted", StringComparison.Ordinal) && waited < UseWaitMs; waited += UsePollMs)
         {

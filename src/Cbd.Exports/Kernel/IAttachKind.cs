@@ -69,6 +69,9 @@ internal interface IKernelAttachment : IDisposable
     /// </summary>
     void Resize();
 
+    /// <inheritdoc cref="IExport.FindTrouble"/>
+    string? FindTrouble() => null;
+
     /// <summary>
     /// Removes the kernel's block device, then ends the threads after their requests were answered, and closes the
     /// queues. Nobody seemed to use the device, unless <paramref name="force"/>: then its users get I/O errors from here

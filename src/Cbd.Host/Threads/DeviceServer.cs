@@ -25,6 +25,8 @@ internal sealed class DeviceServer
     private volatile string _note = "";
     private long _shownBytes;
     private int _isShowing;
+    private int _isLooking;
+    private string? _trouble;
     private int _isFinishTaken;
     private bool _isDisposed;
     private volatile bool _isAskedAgain;
@@ -81,6 +83,47 @@ internal sealed class DeviceServer
         }
 
         return -1;
+    }
+
+    /// <summary>What another program has done to its export; null if nothing is known. Any thread.</summary>
+    public string? Trouble => Volatile.Read(ref _trouble);
+
+    /// <summary>Has a thread of the pool look at the export, if none is at it, and says what is new. Waits for nothing.</summary>
+    public void BeginLook()
+    {
+        if (Node.Length == 0 || Life.Stage != DeviceStage.Serving || Interlocked.Exchange(ref _isLooking, 1) != 0)
+            return;
+        try
+        {
+            ThreadPool.UnsafeQueueUserWorkItem(static server => server.Look(), this, preferLocal: false);
+        }
+        catch (OutOfMemoryException)
+        {
+            Volatile.Write(ref _isLooking, 0);
+        }
+    }
+
+    private void Look()
+    {
+        try
+        {
+            // Not while it starts or ends.
+            lock (_exportLock)
+            {
+                if (_isDisposed || Life.Stage != DeviceStage.Serving || _export.FindTrouble() is not { } trouble || trouble == _trouble)
+                    return;
+                Volatile.Write(ref _trouble, trouble);
+                _logger.LogError("device {Device}: {Trouble}", Device, trouble);
+            }
+        }
+        catch (CbdException e)
+        {
+            _logger.LogWarning("device {Device}: its export cannot be looked at: {Reason}", Device, e.Message);
+        }
+        finally
+        {
+            Volatile.Write(ref _isLooking, 0);
+        }
     }
 
     /// <summary>Gives the attached queues to the export.</summary>

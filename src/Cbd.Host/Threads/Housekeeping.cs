@@ -176,6 +176,8 @@ internal sealed class Housekeeping
                 condition.NoteBeat(now, bootNs);
             foreach (BackendServer server in _transport.BackendServers)
                 server.BeginLook();
+            foreach (DeviceServer device in _transport.DeviceServers)
+                device.BeginLook();
         }
 
         if (!isOurs)

@@ -207,7 +207,7 @@ internal sealed class TransportLists(Transport transport)
             Node = own?.Node ?? "",
             Alive = own is not null ? "alive" : LivenessText.Of(listing.Liveness),
             State = own is null ? LivenessText.Of(listing.Word.State) : StateOf(own),
-            Reason = status?.Reason ?? "",
+            Reason = status?.Reason is { Length: > 0 } reason ? reason : own?.Trouble ?? "",
             Since = SinceOf(status),
             Loss = own?.Life.Loss ?? "",
             OnBackendLoss = own?.Life.LossPolicy.Action,
@@ -246,6 +246,7 @@ internal sealed class TransportLists(Transport transport)
         return status.State switch
         {
             LifeState.Failed => $"failed: {status.Reason}",
+            LifeState.Running or LifeState.Waiting when device.Trouble is { } trouble => $"failed: {trouble}",
             LifeState.Waiting when device.Life.IsFailing => "failing",
             var state => state.ToString().ToLowerInvariant(),
         };
