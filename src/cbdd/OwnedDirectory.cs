@@ -29,7 +29,7 @@ internal sealed class OwnedDirectory : IDisposable
     public static OwnedDirectory Take(string path, string what, string option, SocketGroup? group = null)
     {
         Make(path, what, option);
-        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"));
+        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"), $"give another {what} with {option}");
         try
         {
             if (!ControlSyscalls.TryLockExclusive(file, path))

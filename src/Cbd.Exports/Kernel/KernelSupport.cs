@@ -29,7 +29,7 @@ internal static class KernelSupport
 
     /// <summary>Why this process is not enough for <paramref name="purpose"/>; null if it is.</summary>
     internal static string? WhyNoAdministrator(string purpose) =>
-        IsAdministrator ? null : $"this process lacks CAP_SYS_ADMIN, which {purpose} needs: run cbdd as root";
+        IsAdministrator ? null : $"this process lacks CAP_SYS_ADMIN, which {purpose} needs: {Privilege.Remedy("CAP_SYS_ADMIN")}";
 
     /// <summary>The module is loaded, or built in with something to show.</summary>
     internal static bool HasModule(string module) => Directory.Exists($"/sys/module/{module}");
@@ -51,7 +51,7 @@ internal static class KernelSupport
                 $"{path} does not exist or has no driver: load the module with 'modprobe {module}'{remark}",
             Errno.ENOENT or Errno.ENXIO or Errno.ENODEV =>
                 $"{path} does not exist or has no driver although the module {module} is loaded: give this container the node",
-            Errno.EACCES or Errno.EPERM => $"{path} may not be opened (errno {-error}): run cbdd as root, with the device allowed in the container",
+            Errno.EACCES or Errno.EPERM => $"{path} may not be opened (errno {-error}): {(IsAdministrator ? "allow the device in the container (--device, DeviceAllow= of the unit)" : $"{Privilege.Remedy("CAP_SYS_ADMIN")}, and the device in its container")}",
             _ => $"{path} cannot be opened (errno {-error})",
         };
         return error == 0 ? file : null;

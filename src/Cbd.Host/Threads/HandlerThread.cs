@@ -70,7 +70,8 @@ internal sealed class HandlerThread : IDisposable
         _thread = new Thread(Run) { Name = $"cbd-be{backend.Backend}-h{number}", IsBackground = true };
     }
 
-    public void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    public void Start() => NeededThread.Begin(_thread);
 
     /// <summary>What the thread used since it started. Any thread; nothing before it runs and after it ended.</summary>
     public ThreadUsage Usage => new(_clock.CpuMicroseconds, Volatile.Read(ref _allocatedBytes));

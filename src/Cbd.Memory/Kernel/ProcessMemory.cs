@@ -45,6 +45,12 @@ public static unsafe class ProcessMemory
     }
 
     /// <summary>
+    /// Gives the whole pages of a part of a buffer back to the system: they are zeroes afterwards, and take no memory until they are
+    /// touched. Nothing happens where the kernel has the pages for itself, or cannot give them back. Nobody may use the bytes meanwhile.
+    /// </summary>
+    public static void GiveBack(NativeBuffer buffer, long offset, long length) => buffer.GiveBack(offset, length);
+
+    /// <summary>
     /// Keeps what this process has touched, and will touch, in memory (mlockall with MCL_ONFAULT). Returns 0 or a
     /// negative errno: EPERM or ENOMEM without CAP_IPC_LOCK.
     /// </summary>

@@ -34,7 +34,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     public void Start()
     {
         _thread = new Thread(Run) { Name = "cbd-wanted", IsBackground = true };
-        _thread.Start();
+        NeededThread.Begin(_thread);
     }
 
     /// <summary>Something changed here: what could not be started may be possible now.</summary>

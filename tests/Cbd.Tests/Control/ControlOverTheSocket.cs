@@ -16,7 +16,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
 {
     private readonly TemporaryDirectory _directory = new();
     private readonly ListedNode _node = new();
-    private readonly StringWriter _log = new();
+    private readonly WrittenLog _log = new();
     private ControlServer _server = null!;
 
     private string SocketPath => _directory.File("cbdd.sock");
@@ -32,7 +32,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     }
 
     private Task<ControlServer> StartAsync(PeerAccess access, IControl? control = null) =>
-        ControlServer.StartAsync(new CheckedControl(control ?? _node), SocketPath, access, new StderrLogs(_log, asJson: false));
+        ControlServer.StartAsync(new CheckedControl(control ?? _node), SocketPath, access, _log);
 
     private (int Status, JsonElement Body) Ask(string method, string target, string? body = null)
     {

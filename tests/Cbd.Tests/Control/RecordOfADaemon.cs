@@ -10,10 +10,10 @@ namespace Cbd.Tests.Control;
 public sealed class RecordOfADaemon : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
-    private readonly StringWriter _log = new();
+    private readonly WrittenLog _log = new();
     private readonly ILogger _logger;
 
-    public RecordOfADaemon() => _logger = new Programs.Daemon.Logs.StderrLogs(_log, asJson: false).CreateLogger("cbdd");
+    public RecordOfADaemon() => _logger = _log.CreateLogger("cbdd");
 
     private StateFile File => new(_directory.Path);
 
