@@ -295,6 +295,30 @@ public sealed class RecordOfADaemon : IDisposable
     }
 
     [Fact]
+    public void What_is_no_file_is_no_lock_and_no_link_is_followed()
+    {
+        var target = _directory.File("target");
+        System.IO.File.WriteAllText(target, "not ours");
+        Action<string>[] others =
+        [
+            path => System.IO.File.CreateSymbolicLink(path, target),
+            path => Directory.CreateDirectory(path),
+            path => System.Diagnostics.Process.Start("mkfifo", [path]).WaitForExit(),
+        ];
+        for (var i = 0; i < others.Length; i++)
+        {
+            var path = _directory.File($"run{i}");
+            Directory.CreateDirectory(path);
+            others[i](System.IO.Path.Combine(path, "lock"));
+            var error = Assert.Throws<CbdException>(() => OwnedDirectory.Take(path, "run directory", "--run-dir"));
+            Assert.Equal(CbdErrorKind.Busy, error.Kind);
+            Assert.Contains($"'{path}/lock' is where a lock file belongs, and it is no regular file: move it away, or give another run directory with --run-dir", error.Message);
+        }
+
+        Assert.Equal("not ours", System.IO.File.ReadAllText(target));
+    }
+
+    [Fact]
     public void A_directory_that_cannot_be_made_is_named_with_the_option()
     {
         System.IO.File.WriteAllText(_directory.File("file"), "");
