@@ -32,8 +32,20 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
     public int Run()
     {
         var socketPath = SocketPath();
-        CheckKernel();
+        CheckMachine();
         using var stop = new StopSignal();
+        var verbs = VerbSet.ForDaemon();
+        var lines = options.RunLines.Select(verbs.ParseLine).ToList();
+        var group = options.SocketGroup is null ? null : FindGroup(options.SocketGroup);
+        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
+        using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
+        state.CheckFiles("host-uuid", "wanted.json", "state.json");
+        using var socket = TakeControlSocket(socketPath);
+        if (socket is null)
+            RemoveLeftSocket(socketPath);
+
+        var record = OpenRecord(state.Path);
+        // Up to here nothing is done that a signal would have to undo.
         Action hangUp = static () => { };
         Action dump = static () => { };
         ProcessSignals.Start(signal =>
@@ -46,16 +58,6 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
                 stop.Handle(signal);
         });
         PoolThreads.Start();
-        var verbs = VerbSet.ForDaemon();
-        var lines = options.RunLines.Select(verbs.ParseLine).ToList();
-        var group = options.SocketGroup is null ? null : FindGroup(options.SocketGroup);
-        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
-        using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
-        using var socket = TakeControlSocket(socketPath);
-        if (socket is null)
-            RemoveLeftSocket(socketPath);
-
-        var record = OpenRecord(state.Path);
         Action heard = static () => { };
         using var node = createNode(new NodeOptions
         {
@@ -132,8 +134,13 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             : throw new CbdException(CbdErrorKind.Invalid, $"the path of the control socket '{path}' has {length} bytes and the kernel takes {MostSocketPathBytes}: give a shorter --run-dir");
     }
 
-    /// <summary>What every region needs of this machine, asked before anything is made.</summary>
-    private static void CheckKernel() => _ = ProcessIdentity.BootId;
+    /// <summary>What a daemon needs of this machine, asked before anything is made.</summary>
+    private static void CheckMachine()
+    {
+        if (ProcessLimits.OpenFiles < ProcessLimits.LeastOpenFiles)
+            throw new CbdException(CbdErrorKind.Exhausted, $"the limit of open files is {ProcessLimits.OpenFiles}, and cbdd needs at least {ProcessLimits.LeastOpenFiles}: raise it (LimitNOFILE= of the unit, ulimit -n)");
+        _ = ProcessIdentity.BootId;
+    }
 
     /// <summary>Removes the socket of a daemon that was killed: the lock of its directory is ours. Nothing else is removed.</summary>
     private static void RemoveLeftSocket(string path)

@@ -14,10 +14,15 @@ internal sealed class OwnedDirectory : IDisposable
 {
     private readonly SafeFileHandle _lock;
 
-    private OwnedDirectory(string path, SafeFileHandle lockFile)
+    private readonly string _what;
+    private readonly string _option;
+
+    private OwnedDirectory(string path, SafeFileHandle lockFile, string what, string option)
     {
         Path = path;
         _lock = lockFile;
+        _what = what;
+        _option = option;
     }
 
     public string Path { get; }
@@ -46,7 +51,7 @@ internal sealed class OwnedDirectory : IDisposable
                 File.SetUnixFileMode(path, File.GetUnixFileMode(path) | UnixFileMode.GroupExecute);
             }
 
-            return new OwnedDirectory(path, file);
+            return new OwnedDirectory(path, file, what, option);
         }
         catch (Exception e)
         {
@@ -54,6 +59,19 @@ internal sealed class OwnedDirectory : IDisposable
             if (e is IOException or UnauthorizedAccessException)
                 throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {e.Message}", e);
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Refuses what is no regular file under one of these names; it need not be there. To read a fifo would wait for ever.
+    /// </summary>
+    public void CheckFiles(params ReadOnlySpan<string> names)
+    {
+        foreach (var name in names)
+        {
+            var path = System.IO.Path.Combine(Path, name);
+            if (FileStatus.TryGet(path, out var status) == 0 && status.Type != FileType.Regular)
+                throw new CbdException(CbdErrorKind.Corrupt, $"'{path}' is no regular file: move it away, or give another {_what} with {_option}");
         }
     }
 

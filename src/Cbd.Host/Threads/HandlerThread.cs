@@ -99,8 +99,8 @@ internal sealed class HandlerThread : IDisposable
         _disk.Interrupt();
     }
 
-    /// <summary>Waits for the thread to end; false if the disk did not finish in time.</summary>
-    public bool Join(int timeoutMs) => _thread.Join(timeoutMs);
+    /// <summary>Waits for the thread, which need not have been started, to end; false if the disk did not finish in time.</summary>
+    public bool Join(int timeoutMs) => (_thread.ThreadState & ThreadState.Unstarted) != 0 || _thread.Join(timeoutMs);
 
     /// <summary>Ends without waiting for the disk; for a disk that hangs. Its buffers stay until the process ends.</summary>
     public void Abandon()

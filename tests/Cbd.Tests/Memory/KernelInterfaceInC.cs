@@ -120,6 +120,7 @@ internal static class KernelInterfaceInC
         ["KernelConstants.PrctlSetTimerSlack"] = "PR_SET_TIMERSLACK",
         ["KernelConstants.PrctlSetIoFlusher"] = "PR_SET_IO_FLUSHER",
         ["KernelConstants.PrctlGetIoFlusher"] = "PR_GET_IO_FLUSHER",
+        ["KernelConstants.LimitOpenFiles"] = "RLIMIT_NOFILE",
         ["KernelConstants.SignalHangUp"] = "SIGHUP",
         ["KernelConstants.SignalInterrupt"] = "SIGINT",
         ["KernelConstants.SignalQuit"] = "SIGQUIT",

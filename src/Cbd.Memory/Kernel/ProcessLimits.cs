@@ -1,0 +1,26 @@
+using static Cbd.Memory.KernelConstants;
+
+namespace Cbd.Memory;
+
+/// <summary>What this process may have, and what is kept for its verbs.</summary>
+public static unsafe class ProcessLimits
+{
+    /// <summary>Descriptors below which a daemon cannot serve anything.</summary>
+    public const int LeastOpenFiles = 64;
+
+    /// <summary>Descriptors that clients of devices do not get, so that verbs work whatever clients do.</summary>
+    private const int ReservedOpenFiles = 32;
+
+    /// <summary>Descriptors at once (RLIMIT_NOFILE).</summary>
+    public static int OpenFiles { get; } = ReadOpenFiles();
+
+    /// <summary>Whether a client may keep the descriptor that it was given: numbers are given out from below.</summary>
+    internal static bool IsForClients(FileDescriptor descriptor) => descriptor.Number < OpenFiles - ReservedOpenFiles;
+
+    private static int ReadOpenFiles()
+    {
+        // struct rlimit of 64-bit Linux: the soft and the hard limit, 8 bytes each.
+        ulong* limit = stackalloc ulong[2];
+        return LibC.GetLimit(LimitOpenFiles, limit) < 0 ? int.MaxValue : (int)Math.Min(limit[0], int.MaxValue);
+    }
+}
