@@ -1,4 +1,3 @@
-using System.Globalization;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Kernel;
@@ -9,23 +8,11 @@ namespace Cbd.Exports.Kernel;
 /// </summary>
 internal static class KernelSupport
 {
-    private const int AdministratorCapability = 21; // CAP_SYS_ADMIN
-
     /// <summary>E.g. "6.18.0-cloud".</summary>
     internal static string Release => KernelFiles.Line("/proc/sys/kernel/osrelease").Trim();
 
     /// <summary>This process may do what only root may: CAP_SYS_ADMIN.</summary>
-    internal static bool IsAdministrator
-    {
-        get
-        {
-            const string key = "CapEff:";
-            string? line = Array.Find(KernelFiles.Lines("/proc/self/status"), line => line.StartsWith(key, StringComparison.Ordinal));
-            return line is not null &&
-                ulong.TryParse(line.AsSpan(key.Length).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong bits) &&
-                (bits >> AdministratorCapability & 1) != 0;
-        }
-    }
+    internal static bool IsAdministrator => Privilege.Has(Privilege.Administrator);
 
     /// <summary>Why this process is not enough for <paramref name="purpose"/>; null if it is.</summary>
     internal static string? WhyNoAdministrator(string purpose) =>

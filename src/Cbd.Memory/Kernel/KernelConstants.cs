@@ -137,6 +137,7 @@ internal static class KernelConstants
     internal const int PrctlSetIoFlusher = 57;
     internal const int PrctlGetIoFlusher = 58;
     internal const int LimitOpenFiles = 7;
+    internal const int LimitLockedMemory = 8;
     internal const int SignalHangUp = 1;
     internal const int SignalInterrupt = 2;
     internal const int SignalQuit = 3;

@@ -1,8 +1,33 @@
+using System.Globalization;
+
 namespace Cbd.Memory;
 
-/// <summary>What to do about a right that this process has not.</summary>
+/// <summary>Rights of this process, and what to do about one that it has not.</summary>
 public static class Privilege
 {
+    /// <summary>CAP_SYS_ADMIN.</summary>
+    public const int Administrator = 21;
+
+    /// <summary>CAP_IPC_LOCK: memory is locked without a limit.</summary>
+    internal const int LockMemory = 14;
+
+    /// <summary>This process has the capability, as the kernel says it (proc_pid_status(5)); false where there is no /proc.</summary>
+    public static bool Has(int capability)
+    {
+        const string key = "CapEff:";
+        try
+        {
+            string? line = File.ReadLines("/proc/self/status").FirstOrDefault(line => line.StartsWith(key, StringComparison.Ordinal));
+            return line is not null &&
+                ulong.TryParse(line.AsSpan(key.Length).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong bits) &&
+                (bits >> capability & 1) != 0;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
     /// <summary>The remedy for a missing capability. Root that lacks one was started without it: "run as root" would not help.</summary>
     /// <param name="capability">Its name, such as CAP_SYS_ADMIN; or several.</param>
     public static string Remedy(string capability) => Remedy(capability, LibC.GetEffectiveUserId() == 0);

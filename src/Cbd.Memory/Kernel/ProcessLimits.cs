@@ -12,15 +12,18 @@ public static unsafe class ProcessLimits
     private const int ReservedOpenFiles = 32;
 
     /// <summary>Descriptors at once (RLIMIT_NOFILE).</summary>
-    public static int OpenFiles { get; } = ReadOpenFiles();
+    public static int OpenFiles { get; } = (int)Math.Min(Read(LimitOpenFiles), int.MaxValue);
+
+    /// <summary>Bytes of locked memory (RLIMIT_MEMLOCK); the largest number: no limit.</summary>
+    internal static ulong LockedMemory => Read(LimitLockedMemory);
 
     /// <summary>Whether a client may keep the descriptor that it was given: numbers are given out from below.</summary>
     internal static bool IsForClients(FileDescriptor descriptor) => descriptor.Number < OpenFiles - ReservedOpenFiles;
 
-    private static int ReadOpenFiles()
+    private static ulong Read(int resource)
     {
         // struct rlimit of 64-bit Linux: the soft and the hard limit, 8 bytes each.
         ulong* limit = stackalloc ulong[2];
-        return LibC.GetLimit(LimitOpenFiles, limit) < 0 ? int.MaxValue : (int)Math.Min(limit[0], int.MaxValue);
+        return LibC.GetLimit(resource, limit) < 0 ? ulong.MaxValue : limit[0];
     }
 }

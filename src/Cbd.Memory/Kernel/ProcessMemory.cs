@@ -52,7 +52,13 @@ public static unsafe class ProcessMemory
 
     /// <summary>
     /// Keeps what this process has touched, and will touch, in memory (mlockall with MCL_ONFAULT). Returns 0 or a
-    /// negative errno: EPERM or ENOMEM without CAP_IPC_LOCK.
+    /// negative errno: EPERM without CAP_IPC_LOCK, also where a limit would allow what is mapped now, because all that is mapped later
+    /// would count for it, and fail.
     /// </summary>
-    public static int LockAll() => LibC.MLockAll(LockCurrent | LockFuture | LockOnFault) == 0 ? 0 : -LibC.LastErrno;
+    public static int LockAll()
+    {
+        if (!Privilege.Has(Privilege.LockMemory) && ProcessLimits.LockedMemory != ulong.MaxValue)
+            return -Errno.EPERM;
+        return LibC.MLockAll(LockCurrent | LockFuture | LockOnFault) == 0 ? 0 : -LibC.LastErrno;
+    }
 }

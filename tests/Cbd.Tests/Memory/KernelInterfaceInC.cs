@@ -121,6 +121,7 @@ internal static class KernelInterfaceInC
         ["KernelConstants.PrctlSetIoFlusher"] = "PR_SET_IO_FLUSHER",
         ["KernelConstants.PrctlGetIoFlusher"] = "PR_GET_IO_FLUSHER",
         ["KernelConstants.LimitOpenFiles"] = "RLIMIT_NOFILE",
+        ["KernelConstants.LimitLockedMemory"] = "RLIMIT_MEMLOCK",
         ["KernelConstants.SignalHangUp"] = "SIGHUP",
         ["KernelConstants.SignalInterrupt"] = "SIGINT",
         ["KernelConstants.SignalQuit"] = "SIGQUIT",
