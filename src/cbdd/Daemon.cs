@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using System.Text;
 using Cbd.Control;
 using Cbd.Control.Api.Client;
@@ -140,6 +141,14 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
         if (ProcessLimits.OpenFiles < ProcessLimits.LeastOpenFiles)
             throw new CbdException(CbdErrorKind.Exhausted, $"the limit of open files is {ProcessLimits.OpenFiles}, and cbdd needs at least {ProcessLimits.LeastOpenFiles}: raise it (LimitNOFILE= of the unit, ulimit -n)");
         _ = ProcessIdentity.BootId;
+        try
+        {
+            _ = Guid.NewGuid();
+        }
+        catch (CryptographicException e)
+        {
+            throw new CbdException(CbdErrorKind.Unsupported, "there are no random numbers here: give this container the node /dev/urandom", e);
+        }
     }
 
     /// <summary>Removes the socket of a daemon that was killed: the lock of its directory is ours. Nothing else is removed.</summary>

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Cbd.Control.Server;
+using Cbd.Host;
 using Cbd.Memory;
 using Microsoft.Win32.SafeHandles;
 
@@ -56,8 +57,8 @@ internal sealed class OwnedDirectory : IDisposable
         catch (Exception e)
         {
             file.Dispose();
-            if (e is IOException or UnauthorizedAccessException)
-                throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {e.Message}", e);
+            if (AtomicFile.IsOfSystem(e))
+                throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {AtomicFile.Describe(e)}", e);
             throw;
         }
     }
