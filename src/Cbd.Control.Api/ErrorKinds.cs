@@ -38,6 +38,9 @@ internal static class ErrorKinds
 
     public static int ExitCode(CbdErrorKind kind) => Row(kind).ExitCode;
 
+    /// <summary>The exit code of an error.</summary>
+    public static int ExitCodeOf(CbdException error) => error is Client.NoDaemonException ? ExitNoDaemon : ExitCode(error.Kind);
+
     /// <summary>The kind of a name; a name of a later version counts as a failure.</summary>
     public static CbdErrorKind FromName(string name)
     {

@@ -163,6 +163,9 @@ public sealed record TransportDescription
 
     /// <summary>When it entered that state, UTC; null when that is not known.</summary>
     public DateTime? Since { get; init; }
+
+    /// <summary>Lines of the daemon's log that are lost, because the log could not be written or stood still.</summary>
+    public long LogLost { get; init; }
 }
 
 /// <summary>

@@ -71,9 +71,7 @@ internal static class DiskOpening
             throw new CbdException(
                 CbdErrorKind.Invalid,
                 $"disk {options.Path}: its size of {info.SizeBytes} bytes is not a multiple of the block size {info.LogicalBlockBytes}; " +
-                (isBlockDevice || info.LogicalBlockBytes != 512
-                    ? "use a block size of 512"
-                    : $"grow it (truncate -s {(info.SizeBytes + 511) / 512 * 512} {options.Path})"));
+                RemedyForSize(options, info, isBlockDevice));
         }
         string identity = isBlockDevice
             ? BlockNames.Find(status.NodeMajor, status.NodeMinor, file).ToString()
@@ -92,6 +90,26 @@ internal static class DiskOpening
             OldIdentity = oldIdentity,
             Info = info with { CanCache = !isDirect, DurabilityId = DiskHash.ForThisBoot($"{oldIdentity} {life}") },
         };
+    }
+
+    private static string RemedyForSize(DiskOptions options, BlockDeviceInfo info, bool isBlockDevice)
+    {
+        bool fitsSmallBlocks = info.LogicalBlockBytes != 512 && info.SizeBytes % 512 == 0;
+        if (isBlockDevice)
+            return fitsSmallBlocks && options.LogicalBlockBytes is not null ? "use a block size of 512" : "make it larger or smaller by its own tools";
+        long wholeBytes = (info.SizeBytes / info.LogicalBlockBytes + 1) * info.LogicalBlockBytes;
+        return $"grow it (truncate -s {wholeBytes} {options.Path}){(fitsSmallBlocks ? ", or use a block size of 512" : "")}";
+    }
+
+    /// <summary>What helps where there is no such path: a file in a directory of devices would be one in memory, beside the devices.</summary>
+    private static string RemedyForMissing(string path)
+    {
+        string? directory = System.IO.Path.GetDirectoryName(path);
+        if (path.StartsWith("/dev/", StringComparison.Ordinal) && !path.StartsWith("/dev/shm/", StringComparison.Ordinal))
+            return "attach the device, or correct the path (lsblk lists what there is)";
+        return directory is { Length: > 0 } && !Directory.Exists(directory)
+            ? $"correct the path, for there is no directory {directory} either"
+            : $"create it (truncate -s 10G {path}) or correct the path";
     }
 
     private static void CheckKind(DiskOptions options, in FileStatus status)
@@ -174,7 +192,11 @@ internal static class DiskOpening
         return errno switch
         {
             ENOENT or ENOTDIR => new CbdException(
-                CbdErrorKind.NotFound, $"disk {path} does not exist; create it (truncate -s 10G {path}) or correct the path"),
+                CbdErrorKind.NotFound, $"disk {path} does not exist; {RemedyForMissing(path)}"),
+            EMFILE or ENFILE => new CbdException(
+                CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}): no descriptor is left; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n), or stop something"),
+            ENOMEM => new CbdException(
+                CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}): no memory is left for it; raise the limits (MemoryMax= of the unit, ulimit -v)"),
             ENXIO or ENODEV => new CbdException(
                 CbdErrorKind.NotFound, $"disk {path} is a node without a device behind it; attach the device or correct the path"),
             EROFS => new CbdException(

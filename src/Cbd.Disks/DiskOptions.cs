@@ -33,6 +33,9 @@ public sealed record DiskOptions
     /// <summary>How long to wait for a disk that is in use, milliseconds; 0 refuses it at once.</summary>
     public int LockWaitMs { get; init; }
 
+    /// <summary>Largest disk in memory, bytes; null for any.</summary>
+    public Func<long?>? MemoryLimitBytes { get; init; }
+
     /// <summary>Faults for its requests; null, and nothing on their way, for none ever.</summary>
     public FaultSet? Faults { get; init; }
 

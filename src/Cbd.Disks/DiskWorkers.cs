@@ -1,8 +1,10 @@
+using Cbd.Memory;
+
 namespace Cbd.Disks;
 
 /// <summary>
-/// A fixed number of threads that do a disk's blocking calls, started with the first request. They sleep while there
-/// is nothing to do.
+/// Threads that do a disk's blocking calls. The first exists from the start, so that a request that needs one is never without; the
+/// others come with the first request, as many as can be had. They sleep while there is nothing to do.
 /// </summary>
 internal sealed class DiskWorkers : IDisposable
 {
@@ -11,15 +13,20 @@ internal sealed class DiskWorkers : IDisposable
     private readonly DescriptorDisk _disk;
     private readonly int _threadCount;
     private readonly object _gate = new();
-    private Thread[] _threads = [];
+    private readonly List<Thread> _threads = [];
     private PendingRequest? _first;
     private PendingRequest? _last;
     private bool _stopping;
+    private bool _isComplete;
 
+    /// <exception cref="CbdException">Not even one thread can be had.</exception>
     public DiskWorkers(DescriptorDisk disk, int threadCount)
     {
         _disk = disk;
         _threadCount = threadCount;
+        Thread first = NewThread();
+        NeededThread.Begin(first);
+        _threads.Add(first);
     }
 
     /// <summary>Hands over a request; <see cref="PendingRequest.HandBack"/> is called when it is done. Any thread.</summary>
@@ -34,8 +41,8 @@ internal sealed class DiskWorkers : IDisposable
             else
                 _last.Next = request;
             _last = request;
-            if (_threads.Length == 0)
-                Start();
+            if (!_isComplete)
+                StartOthers();
             Monitor.Pulse(_gate);
         }
     }
@@ -53,15 +60,19 @@ internal sealed class DiskWorkers : IDisposable
     }
 
     /// <summary>All of them at once, so that no later request pays for a start.</summary>
-    private void Start()
+    private void StartOthers()
     {
-        _threads = new Thread[_threadCount];
-        for (int i = 0; i < _threadCount; i++)
+        _isComplete = true;
+        while (_threads.Count < _threadCount)
         {
-            _threads[i] = new Thread(Work, StackBytes) { IsBackground = true, Name = "cbd-disk" };
-            _threads[i].Start();
+            Thread thread = NewThread();
+            if (!NeededThread.TryBegin(thread))
+                return;
+            _threads.Add(thread);
         }
     }
+
+    private Thread NewThread() => new(Work, StackBytes) { IsBackground = true, Name = "cbd-disk" };
 
     private void Work()
     {

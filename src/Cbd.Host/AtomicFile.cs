@@ -56,11 +56,19 @@ internal static class AtomicFile
             if (isDurable)
                 ControlSyscalls.SynchronizeDirectory(Path.GetDirectoryName(path)!);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (IsOfSystem(e))
         {
-            throw new CbdException(CbdErrorKind.Failed, $"cannot write '{path}': {e.Message}", e);
+            throw new CbdException(CbdErrorKind.Failed, $"cannot write '{path}': {Describe(e)}", e);
         }
     }
+
+    /// <summary>What .NET throws where a file cannot be made or written.</summary>
+    public static bool IsOfSystem(Exception e) => e is IOException or UnauthorizedAccessException or ArgumentOutOfRangeException;
+
+    /// <summary>Such an error in words. One of an argument is .NET's word for EFBIG.</summary>
+    public static string Describe(Exception e) => e is ArgumentOutOfRangeException
+        ? "the file would be larger than a file may be here: raise the limit (LimitFSIZE= of the unit, ulimit -f)"
+        : e.Message;
 
     private static void TryDelete(string path)
     {

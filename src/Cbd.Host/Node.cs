@@ -18,12 +18,13 @@ internal sealed class Node : INode
     private readonly Lock _keepLock = new();
     private readonly Dictionary<int, Transport> _transports = [];
     private readonly HashSet<string> _startingNames = [];
-    private readonly QueuedLog _log;
+    private readonly LogQueue _log;
+    private readonly bool _ownsLog;
     private readonly Timer _watchdog;
     private bool _disposed;
 
     /// <summary>Starts a thread, or throws because none can be had: for tests.</summary>
-    internal Action<Thread> StartThread { get; init; } = static thread => thread.Start();
+    internal Action<Thread> StartThread { get; init; } = NeededThread.Begin;
 
     /// <param name="options">See there.</param>
     /// <param name="exports">What makes sockets for devices that this machine's kernel does not get.</param>
@@ -32,8 +33,9 @@ internal sealed class Node : INode
     /// </param>
     public Node(NodeOptions options, IExportFactory exports, IKernelExports? kernel = null)
     {
-        _log = new QueuedLog(options.Logger);
-        _options = options with { Logger = _log };
+        _ownsLog = options.Logger is not QueuedLog;
+        _log = options.Logger is QueuedLog queued ? queued.Queue : new LogQueue(options.Logger);
+        _options = _ownsLog ? options with { Logger = _log.CreateLogger("node") } : options;
         _exports = exports;
         _kernel = kernel;
         _kernel?.CleanUp(Log);
@@ -236,7 +238,8 @@ internal sealed class Node : INode
         foreach (Transport service in services)
             service.Close();
         _watchdog.Dispose();
-        _log.Dispose();
+        if (_ownsLog)
+            _log.Dispose();
     }
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
@@ -385,7 +388,7 @@ internal sealed class Node : INode
     private static CbdException Unknown(int transport) =>
         new(CbdErrorKind.NotFound, $"transport {transport} is not registered: register a region with tp-reg, or see tp-list");
 
-    private static TransportDescription Describe(Transport transport)
+    private TransportDescription Describe(Transport transport)
     {
         Cbd.Protocol.Format.RegionGeometry geometry = transport.Geometry;
         QuarantineCounts quarantined = transport.Lists.CountQuarantined();
@@ -420,6 +423,7 @@ internal sealed class Node : INode
             State = transport.Membership.Status.State.ToString().ToLowerInvariant(),
             Reason = transport.Membership.Status.Reason,
             Since = TransportLists.SinceOf(transport.Membership.Status),
+            LogLost = _log.Lost,
             QuarantinedHosts = quarantined.Hosts,
             QuarantinedBackends = quarantined.Backends,
             QuarantinedBlkdevs = quarantined.Blkdevs,

@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
 
@@ -22,6 +23,7 @@ public sealed unsafe class NativeBuffer : IDisposable
     private byte* _start;
     private void* _allocation;
     private int _isDisposed;
+    private volatile bool _isPinned;
 
     /// <summary>References to the memory; one is the owner's, until it disposes the buffer.</summary>
     private int _references = 1;
@@ -98,6 +100,26 @@ public sealed unsafe class NativeBuffer : IDisposable
         if (left == 0)
             Free();
     }
+
+    /// <summary>
+    /// Gives the whole pages of [offset, offset + length) back to the system: they are zeroes afterwards, and take no memory until they
+    /// are touched. Nothing happens where the kernel has the pages for itself, or cannot give them back. Nobody may use the bytes
+    /// meanwhile.
+    /// </summary>
+    internal void GiveBack(long offset, long length)
+    {
+        if (_start == null || _isPinned || (ulong)offset > (ulong)SizeBytes || (ulong)length > (ulong)(SizeBytes - offset))
+            return;
+        long first = (offset + AlignmentBytes - 1) & -AlignmentBytes;
+        long end = (offset + length) & -AlignmentBytes;
+        // SAFETY: whole pages inside the buffer, whose start is on a page. Where a page is larger than the alignment, the call fails.
+        // Locked memory is given back from Linux 5.18 on; the older call is for what is not locked.
+        if (end > first && LibC.MAdvise(_start + first, (nuint)(end - first), MemoryAdviseDontNeedLocked) != 0)
+            _ = LibC.MAdvise(_start + first, (nuint)(end - first), MemoryAdviseDontNeed);
+    }
+
+    /// <summary>From now on the kernel has these pages under their own numbers: they must stay.</summary>
+    internal void Pin() => _isPinned = true;
 
     /// <summary>Frees the memory, or, while others hold references, lets the last of them free it. May be called twice.</summary>
     public void Dispose()

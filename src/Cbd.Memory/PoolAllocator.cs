@@ -49,6 +49,23 @@ public sealed class PoolAllocator
     /// <summary>All units.</summary>
     public int UnitCount => _unitCount;
 
+    /// <summary>Units up to the last one that is used.</summary>
+    public int UsedEnd
+    {
+        get
+        {
+            for (int word = _used.Length - 1; word >= 0; word--)
+            {
+                // Units past the end are no part of the pool.
+                ulong used = word == _used.Length - 1 && (_unitCount & 63) != 0 ? _used[word] & ~(ulong.MaxValue << (_unitCount & 63)) : _used[word];
+                if (used != 0)
+                    return word * 64 + 64 - BitOperations.LeadingZeroCount(used);
+            }
+
+            return 0;
+        }
+    }
+
     /// <summary>Takes <paramref name="bytes"/> (&gt; 0), rounded up to units; false if no such piece is free.</summary>
     public bool TryAllocate(long bytes, out long offset)
     {

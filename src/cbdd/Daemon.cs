@@ -1,14 +1,16 @@
 using System.Globalization;
 using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text;
 using Cbd.Control;
 using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
-using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
 using Cbd.Host;
+using Cbd.Host.Logs;
 using Cbd.Host.Wanted;
 using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
@@ -19,28 +21,46 @@ namespace Cbd.Programs.Daemon;
 /// One life of a daemon: directories, node, control socket, what the record wants, verbs, wait, drain. The socket answers at
 /// once; 'cbdctrl wait' waits until all that is wanted is there.
 /// </summary>
-internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
+internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
 {
     /// <summary>The name of the service manager's socket for the control API.</summary>
     private const string ControlSocketName = "control";
 
+    /// <summary>Of sockaddr_un, without the zero at its end.</summary>
+    private const int MostSocketPathBytes = 107;
+
     private readonly ILogger _logger = logs.CreateLogger("cbdd");
 
     /// <summary>Runs until a signal; returns the exit code. Throws <see cref="CbdException"/> if it cannot start.</summary>
-    public async Task<int> RunAsync()
+    public int Run()
     {
+        var socketPath = SocketPath();
+        CheckMachine();
         using var stop = new StopSignal();
         var verbs = VerbSet.ForDaemon();
         var lines = options.RunLines.Select(verbs.ParseLine).ToList();
         var group = options.SocketGroup is null ? null : FindGroup(options.SocketGroup);
         using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
         using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
-        var socketPath = Path.Combine(run.Path, RunDirectories.SocketName);
+        state.CheckFiles("host-uuid", "wanted.json", "state.json");
         using var socket = TakeControlSocket(socketPath);
         if (socket is null)
-            File.Delete(socketPath); // a leftover: the lock is ours
+            RemoveLeftSocket(socketPath);
 
         var record = OpenRecord(state.Path);
+        // Up to here nothing is done that a signal would have to undo.
+        Action hangUp = static () => { };
+        Action dump = static () => { };
+        ProcessSignals.Start(signal =>
+        {
+            if (signal == PosixSignal.SIGHUP)
+                Volatile.Read(ref hangUp)();
+            else if (signal == PosixSignal.SIGQUIT)
+                Volatile.Read(ref dump)();
+            else
+                stop.Handle(signal);
+        });
+        PoolThreads.Start();
         Action heard = static () => { };
         using var node = createNode(new NodeOptions
         {
@@ -59,14 +79,10 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             DeviceFailed = (name, reason) => ThreadPool.UnsafeQueueUserWorkItem(_ => record.SetFailed(name, reason), null),
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
-        using var dump = new FlightSignal(flights, _logger);
+        Volatile.Write(ref dump, new FlightSignal(flights, _logger).Handle);
         using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
         heard = reconciler.Hear;
-        using var hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, context =>
-        {
-            context.Cancel = true;
-            reconciler.Wake();
-        });
+        Volatile.Write(ref hangUp, reconciler.Wake);
         node.KeepNames(record.KernelNames);
         var recording = new RecordingControl(node, record)
         {
@@ -78,30 +94,81 @@ internal sealed class Daemon(DaemonOptions options, StderrLogs logs, GivenSocket
             },
         };
         var gate = new CheckedControl(recording);
+        ControlServer? server = null;
         try
         {
             var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
-            await using var server = await ControlServer.StartAsync(gate, socketPath, access, logs, socket);
+            server = ControlServer.StartAsync(gate, socketPath, access, logs, socket).GetAwaiter().GetResult();
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
-            await Task.Run(() => reconciler.Pass(() => stop.IsSet));
+            reconciler.Pass(() => stop.IsSet);
             reconciler.Start();
             var runLines = new RunLines(node, record, recording, stop, _logger);
             foreach (var line in lines)
-                await Task.Run(() => runLines.Do(line));
+                runLines.Do(line);
             runLines.SayHeld();
             recording.IsStarting = false;
-            _logger.LogInformation("{Signal}: stopping", await stop.WaitAsync());
-            // What is being started gives up when its transport is left.
-            reconciler.End();
+            _logger.LogInformation("{Signal}: stopping", stop.Wait());
         }
-        catch (CbdException)
+        catch
         {
-            reconciler.End();
+            End(server, reconciler);
             Draining.Drain(node, _logger);
             throw;
         }
 
+        End(server, reconciler);
         return Draining.Drain(node, _logger) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+    }
+
+    /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>
+    private static void End(ControlServer? server, Reconciler reconciler)
+    {
+        reconciler.End();
+        server?.DisposeAsync().AsTask().GetAwaiter().GetResult();
+    }
+
+    /// <summary>Where the control socket goes. Throws, before anything is made, if the kernel takes no path of that length.</summary>
+    private string SocketPath()
+    {
+        var path = Path.Combine(options.RunDirectory, RunDirectories.SocketName);
+        var length = Encoding.UTF8.GetByteCount(path);
+        return length <= MostSocketPathBytes
+            ? path
+            : throw new CbdException(CbdErrorKind.Invalid, $"the path of the control socket '{path}' has {length} bytes and the kernel takes {MostSocketPathBytes}: give a shorter --run-dir");
+    }
+
+    /// <summary>What a daemon needs of this machine, asked before anything is made.</summary>
+    private static void CheckMachine()
+    {
+        if (ProcessLimits.OpenFiles < ProcessLimits.LeastOpenFiles)
+            throw new CbdException(CbdErrorKind.Exhausted, $"the limit of open files is {ProcessLimits.OpenFiles}, and cbdd needs at least {ProcessLimits.LeastOpenFiles}: raise it (LimitNOFILE= of the unit, ulimit -n)");
+        _ = ProcessIdentity.BootId;
+        try
+        {
+            _ = Guid.NewGuid();
+        }
+        catch (CryptographicException e)
+        {
+            throw new CbdException(CbdErrorKind.Unsupported, "there are no random numbers here: give this container the node /dev/urandom", e);
+        }
+    }
+
+    /// <summary>Removes the socket of a daemon that was killed: the lock of its directory is ours. Nothing else is removed.</summary>
+    private static void RemoveLeftSocket(string path)
+    {
+        var error = FileStatus.TryGet(path, out var status, followLinks: false);
+        if (error == -Errno.ENOENT)
+            return;
+        if (error == 0 && status.Type != FileType.Socket)
+            throw new CbdException(CbdErrorKind.Busy, $"'{path}' is where the control socket belongs, and it is no socket: move it away, or give another --run-dir");
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CbdException(CbdErrorKind.Failed, $"the socket '{path}' that a killed cbdd left cannot be removed: {e.Message}: remove it, or give another --run-dir", e);
+        }
     }
 
     /// <summary>

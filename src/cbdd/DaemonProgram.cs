@@ -1,8 +1,9 @@
 using Cbd.Control;
+using Cbd.Host;
+using Cbd.Host.Logs;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.Logs;
-using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
@@ -10,35 +11,29 @@ namespace Cbd.Programs.Daemon;
 /// <summary>cbdd from its words to its exit code.</summary>
 internal static class DaemonProgram
 {
-    public static async Task<int> RunAsync(string[] words, Func<NodeOptions, GivenSockets, INode> createNode)
+    public static int Run(string[] words, ProgramOutput output, Func<NodeOptions, GivenSockets, INode> createNode)
     {
         var commandLine = new DaemonCommandLine();
         var line = commandLine.Parse(words);
         if (DaemonCommandLine.AsksForHelp(line))
-            return await line.InvokeAsync();
+            return output.PrintHelp(line);
         if (commandLine.AsksForVersion(line))
         {
-            Console.Out.Write($"cbdd {ProductVersion.Text}\n");
+            output.Results.Write($"cbdd {ProductVersion.Text}\n");
             return ErrorKinds.ExitSuccess;
         }
 
-        StderrLogs? logs = null;
-        var asJson = false;
+        var options = commandLine.Options(line);
+        using var logs = new LogQueue(new LogStream(StandardStream.Error, options.LogsAsJson).Write);
         try
         {
-            var options = commandLine.Options(line);
-            asJson = options.LogsAsJson;
-            using (logs = new StderrLogs(Console.Error, asJson))
-            using (var given = GivenSockets.TakeFromEnvironment())
-                return await new Daemon(options, logs, given, createNode).RunAsync();
+            using var given = GivenSockets.TakeFromEnvironment();
+            return new Daemon(options, logs, given, createNode).Run();
         }
-        catch (CbdException e)
+        catch (CbdException e) when (options.LogsAsJson)
         {
-            if (asJson)
-                logs!.CreateLogger("cbdd").LogCritical("{Reason}", e.Message);
-            else
-                Console.Error.Write($"cbdd: {OneLine.From(e.Message)}\n");
-            return ErrorKinds.ExitCode(e.Kind);
+            logs.CreateLogger("cbdd").LogCritical("{Reason}", e.Message);
+            return ErrorKinds.ExitCodeOf(e);
         }
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Cbd.Memory;
 using Cbd.Host;
 using Microsoft.Extensions.Logging;
@@ -6,31 +5,40 @@ using Microsoft.Extensions.Logging;
 namespace Cbd.Programs.Daemon;
 
 /// <summary>SIGQUIT writes the flight recorders to a file, and the daemon goes on.</summary>
-internal sealed class FlightSignal : IDisposable
+internal sealed class FlightSignal
 {
     private readonly FlightFiles _files;
     private readonly ILogger _logger;
-    private readonly PosixSignalRegistration _registration;
+    private readonly AutoResetEvent _asked = new(false);
 
+    /// <exception cref="CbdException">No thread can be had.</exception>
     public FlightSignal(FlightFiles files, ILogger logger)
     {
         _files = files;
         _logger = logger;
-        _registration = PosixSignalRegistration.Create(PosixSignal.SIGQUIT, Handle);
+        // A disk that hangs may keep it for ever: it is no thread that others need.
+        NeededThread.Start("cbd-flight", Run);
     }
 
-    public void Dispose() => _registration.Dispose();
+    /// <summary>Never waits.</summary>
+    public void Handle() => _asked.Set();
 
-    private void Handle(PosixSignalContext signal)
+    private void Run()
     {
-        signal.Cancel = true;
-        try
+        while (_asked.WaitOne())
         {
-            _files.Write("SIGQUIT");
-        }
-        catch (CbdException e)
-        {
-            _logger.LogError("{Error}", e.Message);
+            try
+            {
+                _files.Write("SIGQUIT");
+            }
+            catch (CbdException e)
+            {
+                _logger.LogError("{Error}", e.Message);
+            }
+            catch (OutOfMemoryException)
+            {
+                _logger.LogError("there is no memory for the flight recorders");
+            }
         }
     }
 }

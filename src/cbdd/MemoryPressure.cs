@@ -28,6 +28,6 @@ internal static class MemoryPressure
         if (errno == 0 && ProcessMemory.IsIoFlusher)
             return;
         var missing = errno == 0 ? "CAP_SYS_RESOURCE" : ProcessMemory.IsIoFlusher ? "CAP_IPC_LOCK" : "CAP_SYS_RESOURCE and CAP_IPC_LOCK";
-        logger.LogWarning("{Missing} is missing: a device that this machine uses itself may hang when memory is short; run cbdd as root", missing);
+        logger.LogWarning("{Missing} is missing: a device that this machine uses itself may hang when memory is short; {Remedy}", missing, Privilege.Remedy(missing));
     }
 }

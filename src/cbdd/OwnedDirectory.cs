@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Cbd.Control.Server;
+using Cbd.Host;
 using Cbd.Memory;
 using Microsoft.Win32.SafeHandles;
 
@@ -14,10 +15,15 @@ internal sealed class OwnedDirectory : IDisposable
 {
     private readonly SafeFileHandle _lock;
 
-    private OwnedDirectory(string path, SafeFileHandle lockFile)
+    private readonly string _what;
+    private readonly string _option;
+
+    private OwnedDirectory(string path, SafeFileHandle lockFile, string what, string option)
     {
         Path = path;
         _lock = lockFile;
+        _what = what;
+        _option = option;
     }
 
     public string Path { get; }
@@ -29,7 +35,7 @@ internal sealed class OwnedDirectory : IDisposable
     public static OwnedDirectory Take(string path, string what, string option, SocketGroup? group = null)
     {
         Make(path, what, option);
-        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"));
+        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"), $"give another {what} with {option}");
         try
         {
             if (!ControlSyscalls.TryLockExclusive(file, path))
@@ -46,14 +52,27 @@ internal sealed class OwnedDirectory : IDisposable
                 File.SetUnixFileMode(path, File.GetUnixFileMode(path) | UnixFileMode.GroupExecute);
             }
 
-            return new OwnedDirectory(path, file);
+            return new OwnedDirectory(path, file, what, option);
         }
         catch (Exception e)
         {
             file.Dispose();
-            if (e is IOException or UnauthorizedAccessException)
-                throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {e.Message}", e);
+            if (AtomicFile.IsOfSystem(e))
+                throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {AtomicFile.Describe(e)}", e);
             throw;
+        }
+    }
+
+    /// <summary>
+    /// Refuses what is no regular file under one of these names; it need not be there. To read a fifo would wait for ever.
+    /// </summary>
+    public void CheckFiles(params ReadOnlySpan<string> names)
+    {
+        foreach (var name in names)
+        {
+            var path = System.IO.Path.Combine(Path, name);
+            if (FileStatus.TryGet(path, out var status) == 0 && status.Type != FileType.Regular)
+                throw new CbdException(CbdErrorKind.Corrupt, $"'{path}' is no regular file: move it away, or give another {_what} with {_option}");
         }
     }
 

@@ -1,3 +1,4 @@
+using Cbd.Control;
 using Cbd.Exports.Fuse;
 using Cbd.Exports.Kernel;
 using Cbd.Exports.KernelNbd;
@@ -7,14 +8,17 @@ using Cbd.Programs.Daemon;
 using Cbd.Host;
 using Microsoft.Extensions.Logging;
 
+// Nobody may read what a daemon says: its end does not wait for that.
+var output = new ProgramOutput("cbdd", patienceMs: 1_000);
 if (args is [LoopProgram.Verb, ..])
-    return LoopProgram.Run(args.AsSpan(1), Console.Out);
+    return output.Run(() => LoopProgram.Run(args.AsSpan(1), output.Results));
 MemoryPressure.BecomeIoFlusher(args);
-// With its first output .NET's console puts the terminal's keypad into application mode; without TERM it cannot.
+// Help is formatted for a width that .NET's console is asked for, which puts the terminal's keypad into application mode; without
+// TERM it cannot.
 Environment.SetEnvironmentVariable("TERM", null);
-return await DaemonProgram.RunAsync(args, static (options, given) =>
+return output.Run(() => DaemonProgram.Run(args, output, static (options, given) =>
 {
     MemoryPressure.Prepare(options.Logger);
     var sockets = new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line), given);
     return new Node(options, sockets, new KernelExports(new AttachPlaces(), new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind()));
-});
+}));

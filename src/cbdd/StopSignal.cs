@@ -1,32 +1,48 @@
 using System.Runtime.InteropServices;
+using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon;
 
-/// <summary>SIGTERM or SIGINT: the first asks for a clean end, the second ends at once. SIGPIPE is ignored.</summary>
+/// <summary>
+/// SIGTERM or SIGINT: the first asks for a clean end. A later one ends the process at once, but not within a second of the first:
+/// service managers and scripts send some twice. Thread-safe.
+/// </summary>
 internal sealed class StopSignal : IDisposable
 {
-    private const PosixSignal SigPipe = (PosixSignal)13;
+    /// <summary>Signals that come so soon after the first are one with it.</summary>
+    public const int OneSignalMs = 1_000;
 
-    private readonly TaskCompletionSource<string> _signal = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly PosixSignalRegistration[] _registrations;
+    private readonly ManualResetEventSlim _isSet = new();
+    private readonly Action<PosixSignal> _endAtOnce;
+    private PosixSignal _first;
+    private long _firstMs;
 
-    public StopSignal() => _registrations =
-    [
-        PosixSignalRegistration.Create(PosixSignal.SIGTERM, Handle),
-        PosixSignalRegistration.Create(PosixSignal.SIGINT, Handle),
-        PosixSignalRegistration.Create(SigPipe, static signal => signal.Cancel = true),
-    ];
+    /// <param name="endAtOnce">Ends the process as that signal does; null: so it does.</param>
+    public StopSignal(Action<PosixSignal>? endAtOnce = null) => _endAtOnce = endAtOnce ?? ProcessSignals.EndBy;
 
-    public bool IsSet => _signal.Task.IsCompleted;
+    public bool IsSet => _isSet.IsSet;
 
-    /// <summary>Ends with the name of the first signal.</summary>
-    public Task<string> WaitAsync() => _signal.Task;
-
-    public void Dispose()
+    /// <summary>A signal came. One thread at a time; never waits.</summary>
+    public void Handle(PosixSignal signal)
     {
-        foreach (var registration in _registrations)
-            registration.Dispose();
+        var now = Environment.TickCount64;
+        if (_isSet.IsSet)
+        {
+            if (now - _firstMs >= OneSignalMs)
+                _endAtOnce(signal);
+            return;
+        }
+
+        (_first, _firstMs) = (signal, now);
+        _isSet.Set();
     }
 
-    private void Handle(PosixSignalContext signal) => signal.Cancel = _signal.TrySetResult(signal.Signal.ToString());
+    /// <summary>Waits for the first signal and returns it.</summary>
+    public PosixSignal Wait()
+    {
+        _isSet.Wait();
+        return _first;
+    }
+
+    public void Dispose() => _isSet.Dispose();
 }

@@ -26,7 +26,10 @@ flags="-std=gnu11 -O2 -g -fPIC -fvisibility=hidden -Wall -Wextra -Werror"
 for source in "$here"/*.c; do
     "$cc" $flags -c "$source" -o "$work/$(basename "$source" .c).o"
 done
-"$ar" rcs "$work/libcbdnative.a" "$work"/*.o
+# The first step is for programs, which link the static library.
+mkdir "$work/program"
+mv "$work/start.o" "$work/program"
+"$ar" rcs "$work/libcbdnative.a" "$work"/*.o "$work/program/start.o"
 "$cc" -shared -Wl,-soname,libcbdnative.so -Wl,-z,defs -o "$work/libcbdnative.so" "$work"/*.o -lpthread
 mv "$work/libcbdnative.a" "$out/"
 mv "$work/libcbdnative.so" "$out/"

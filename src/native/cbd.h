@@ -59,6 +59,15 @@ CBD_EXPORT uint32_t cbd_crc_form_copy(int index, void *destination, const void *
 CBD_EXPORT int cbd_guard_add(void *start, size_t length);
 CBD_EXPORT void cbd_guard_remove(int guard);
 
+/*
+ * Signals as bytes of a pipe. cbd_signals_open returns the end to read from, or a negative errno; EBUSY if it is open already.
+ * cbd_signals_watch makes a signal a byte with its number in that pipe; returns 1, a negative errno, or 0 if the signal is
+ * ignored and that is to stay. cbd_signals_end_by ends the process as the signal does by default.
+ */
+CBD_EXPORT int cbd_signals_open(void);
+CBD_EXPORT int cbd_signals_watch(int number, int unless_ignored);
+CBD_EXPORT int cbd_signals_end_by(int number);
+
 /* Nonzero if the mapping was replaced. */
 CBD_EXPORT int cbd_guard_poisoned(int guard);
 

@@ -104,8 +104,7 @@ launch() {
     local name=$1
     shift
     mkdir -p "$work/$name"
-    # A shell script starts its background programs with SIGQUIT ignored.
-    env --default-signal=QUIT "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" --disks-dir "$work/disks" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
+    "$cbdd" --run-dir "$work/$name/run" --state-dir "$work/$name/state" --disks-dir "$work/disks" "$@" >>"$work/$name/stdout" 2>>"$work/$name/log" &
     pids[$name]=$!
 }
 

@@ -14,10 +14,16 @@ internal static class HttpExchange
     private const int MaxAnswerBytes = 256 << 20;
     private const int ErrnoAccess = 13;
 
+    /// <summary>
+    /// A daemon that says nothing for so long is asked whether it still answers. A verb may take longer; a daemon that is stopped, or
+    /// hangs, answers neither.
+    /// </summary>
+    internal const int DefaultPatienceMs = 15_000;
+
     /// <summary>Sends one request with a JSON body, or none; returns the status and the body of the answer.</summary>
-    public static (int Status, byte[] Body) Send(string socketPath, string method, string target, byte[]? body)
+    public static (int Status, byte[] Body) Send(string socketPath, string method, string target, byte[]? body, int patienceMs = DefaultPatienceMs)
     {
-        using var socket = Connect(socketPath);
+        using var socket = Connect(socketPath, patienceMs);
         try
         {
             var head = new StringBuilder(256)
@@ -28,7 +34,13 @@ internal static class HttpExchange
             byte[] request = [.. Encoding.ASCII.GetBytes(head.ToString()), .. body ?? []];
             for (var sent = 0; sent < request.Length;)
                 sent += socket.Send(request.AsSpan(sent));
+            while (!socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead))
+                Probe(socketPath, patienceMs);
             return Parse(ReceiveAll(socket));
+        }
+        catch (SocketException e) when (IsTimeout(e))
+        {
+            throw NoAnswer(socketPath, patienceMs, e);
         }
         catch (SocketException e)
         {
@@ -36,6 +48,20 @@ internal static class HttpExchange
                 $"the daemon on '{socketPath}' went away during {method} {target}: {e.Message}; see its log, and look with the list verbs what was done", e);
         }
     }
+
+    /// <summary>Asks for nothing in particular, which a daemon answers whatever its verbs wait for. Throws TimedOut if it does not.</summary>
+    private static void Probe(string socketPath, int patienceMs)
+    {
+        using var socket = Connect(socketPath, patienceMs);
+        socket.Send("GET / HTTP/1.1\r\nHost: cbdd\r\nConnection: close\r\n\r\n"u8);
+        if (!socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead))
+            throw NoAnswer(socketPath, patienceMs);
+    }
+
+    private static bool IsTimeout(SocketException e) => e.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock;
+
+    private static CbdException NoAnswer(string socketPath, int patienceMs, Exception? inner = null) => new(CbdErrorKind.TimedOut,
+        $"the daemon on '{socketPath}' is there and does not answer within {2 * patienceMs / 1000.0:0.#} s: see whether its process is stopped (ps -o stat), and look with the list verbs what was done", inner!);
 
     /// <summary>Takes an answer apart: status, headers, and a body that is chunked, of a given length, or to the end.</summary>
     public static (int Status, byte[] Body) Parse(ReadOnlySpan<byte> answer)
@@ -87,7 +113,7 @@ internal static class HttpExchange
         }
     }
 
-    private static Socket Connect(string socketPath)
+    private static Socket Connect(string socketPath, int patienceMs)
     {
         UnixDomainSocketEndPoint address;
         try
@@ -99,7 +125,8 @@ internal static class HttpExchange
             throw new CbdException(CbdErrorKind.Invalid, $"the path of the control socket '{socketPath}' is too long for a socket (107 bytes); use a shorter run directory");
         }
 
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        // The kernel's connect to a Unix socket waits while its queue is full, for as long as a send may.
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { SendTimeout = patienceMs, ReceiveTimeout = patienceMs };
         try
         {
             socket.Connect(address);
@@ -108,6 +135,8 @@ internal static class HttpExchange
         catch (SocketException e)
         {
             socket.Dispose();
+            if (IsTimeout(e))
+                throw NoAnswer(socketPath, patienceMs, e);
             if (e.SocketErrorCode == SocketError.AccessDenied || e.NativeErrorCode == ErrnoAccess)
             {
                 throw new CbdException(CbdErrorKind.Denied,

@@ -9,8 +9,11 @@ namespace Cbd.Control.Verbs;
 /// Where a verb's result goes, and whether a person reads it; and where notes go, which are no part of the result.
 /// Single-threaded.
 /// </summary>
-internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string>? note = null)
+internal sealed class VerbOutput(TextWriter writer, bool toTerminal, Action<string>? note = null, TextWriter? progress = null)
 {
+    /// <summary>Where a person sees how far a verb is; null if nobody looks.</summary>
+    public TextWriter? Progress => progress;
+
     /// <summary>"json", "table", or null: a table on a terminal, else JSON.</summary>
     public string? Format { get; set; }
 

@@ -28,7 +28,12 @@ public sealed class BlockDisk : DescriptorDisk
             throw new CbdException(
                 options.LogicalBlockBytes is null ? CbdErrorKind.Unsupported : CbdErrorKind.Invalid,
                 $"disk {options.Path}: a block size of {logicalBlockBytes} is not possible, its own is {ownBytes}; " +
-                (ownBytes > 4096 ? "use a device with blocks of 512 or 4096 bytes" : $"use {Math.Max(ownBytes, 512)} or 4096"));
+                ownBytes switch
+                {
+                    > 4096 => "use a device with blocks of 512 or 4096 bytes",
+                    4096 => "use 4096, or leave it out",
+                    _ => "use 512 or 4096",
+                });
         }
         string? queue = FindQueue(status);
         long granularity = ReadNumber(queue, "discard_granularity");

@@ -18,6 +18,7 @@ public sealed class MemoryDisk : Disk
     private const long SpareBytes = 1L << 30;
 
     private readonly long _limitBytes;
+    private readonly Func<long?>? _memoryLimitBytes;
     private long _sizeBytes;
 
     internal MemoryDisk(DiskOptions options)
@@ -25,6 +26,8 @@ public sealed class MemoryDisk : Disk
     {
         int logicalBlockBytes = options.LogicalBlockBytes ?? 512;
         long sizeBytes = ParseSize(options, logicalBlockBytes);
+        _memoryLimitBytes = options.MemoryLimitBytes;
+        CheckMemory(sizeBytes);
         _sizeBytes = sizeBytes;
         _limitBytes = Math.Max(sizeBytes, Math.Min(Math.Max(LeastGrowthBytes, sizeBytes > MostGrowthBytes ? 0 : GrowthFactor * sizeBytes), MostGrowthBytes));
         try
@@ -80,6 +83,7 @@ public sealed class MemoryDisk : Disk
             throw new CbdException(CbdErrorKind.Unsupported, $"disk {Path} cannot grow: only a memory disk whose size is a multiple of {Written.ChunkBytes} bytes can; start it anew with the size that is wanted");
         if (sizeBytes > _limitBytes)
             throw new CbdException(CbdErrorKind.Exhausted, $"disk {Path} cannot grow to {sizeBytes} bytes: this one has address space for {_limitBytes}; start it anew with the size that is wanted");
+        CheckMemory(sizeBytes);
         Written.Grow(sizeBytes);
         Volatile.Write(ref _sizeBytes, sizeBytes);
     }
@@ -87,6 +91,13 @@ public sealed class MemoryDisk : Disk
     public override string PathAt(long sizeBytes) => $"memory:{sizeBytes}";
 
     public override void Dispose() => Clusters.Dispose();
+
+    /// <summary>What is written to it beyond the memory of the machine would end processes, this one first.</summary>
+    private void CheckMemory(long sizeBytes)
+    {
+        if (_memoryLimitBytes?.Invoke() is { } limit && sizeBytes > limit)
+            throw new CbdException(CbdErrorKind.Exhausted, $"disk {Path}: {sizeBytes} bytes are more than the {limit} bytes of memory that this machine, or the control group of cbdd, has: give a smaller size, or a file in place of memory");
+    }
 
     /// <summary>Room to grow, and then spare clusters, are given up where the address space has none.</summary>
     private static ClusterStore OpenStore(long sizeBytes, ref long limitBytes)

@@ -59,7 +59,7 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
             BlockDeviceInfo info = device.Info;
             _node = loop.Configure(_mount, _fileName, info.LogicalBlockBytes, info.ReadOnly);
         }
-        catch (CbdException e)
+        catch (Exception e)
         {
             _pumps = [.. pumps];
             if (pumps.Count == 0)

@@ -31,6 +31,9 @@ internal sealed class FusePump : IDisposable
 
     private const int StopMilliseconds = 10_000;
 
+    /// <summary>Slots that nobody needed for so long give their memory back.</summary>
+    internal const int GiveBackMilliseconds = 15_000;
+
     private readonly FuseChannel _channel;
     private readonly FuseFile _file;
     private readonly IBlockQueue _queue;
@@ -47,7 +50,10 @@ internal sealed class FusePump : IDisposable
     private readonly BlockCompletion[] _completions = new BlockCompletion[SlotCount];
     private readonly Thread _thread;
     private readonly long _stride;
+    private readonly bool[] _touched = new bool[SlotCount];
     private int _freeCount;
+    private int _leastFree;
+    private long _nextGiveBack;
     private int _refusedCount;
     private bool _ended;
     private volatile bool _stopRequested;
@@ -67,6 +73,7 @@ internal sealed class FusePump : IDisposable
         _buffer = new NativeBuffer(SlotCount * _stride);
         for (int slot = SlotCount; slot > 0; slot--)
             _free[_freeCount++] = slot - 1;
+        _leastFree = SlotCount;
         try
         {
             _queue = file.Device.OpenQueue(SlotCount, _buffer);
@@ -91,7 +98,8 @@ internal sealed class FusePump : IDisposable
     /// <summary>Managed memory that the thread allocated since it began to serve. Any thread.</summary>
     internal long AllocatedBytes => _counters.Statistics.AllocatedBytes;
 
-    internal void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    internal void Start() => NeededThread.Begin(_thread);
 
     /// <summary>Asks the thread to end when what it has read is answered. Any thread.</summary>
     internal void RequestStop()
@@ -152,6 +160,8 @@ internal sealed class FusePump : IDisposable
             if (_file.HasFailed || (_stopRequested && MayEnd(ref stopDeadline)))
                 return;
             _counters.EndTurn();
+            if (Environment.TickCount64 >= _nextGiveBack)
+                GiveBack();
             _idle.Sleeper.CanTake = _freeCount > 0 && !_ended;
             if (_idle.Next(progressed, mayWait: true, _queue.Outstanding) > 0)
                 _wake.Clear();
@@ -197,6 +207,8 @@ internal sealed class FusePump : IDisposable
 
             count++;
             _freeCount--;
+            _leastFree = Math.Min(_leastFree, _freeCount);
+            _touched[slot] = true;
             Take(slot, length);
         }
 
@@ -311,6 +323,25 @@ internal sealed class FusePump : IDisposable
             Send(slot, Errno.EIO, bodyStart, 0);
         else
             _file.Fail();
+    }
+
+    /// <summary>
+    /// The free slots are a stack: those below its lowest height were not used since the last look. What a burst has touched is given
+    /// back, and what is needed all the time stays.
+    /// </summary>
+    private void GiveBack()
+    {
+        for (int i = 0; i < _leastFree; i++)
+        {
+            int slot = _free[i];
+            if (!_touched[slot])
+                continue;
+            _touched[slot] = false;
+            ProcessMemory.GiveBack(_buffer, slot * _stride, _stride);
+        }
+
+        _leastFree = _freeCount;
+        _nextGiveBack = Environment.TickCount64 + GiveBackMilliseconds;
     }
 
     private void Release(int slot) => _free[_freeCount++] = slot;

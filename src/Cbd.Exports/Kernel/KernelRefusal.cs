@@ -17,6 +17,6 @@ internal static class KernelRefusal
         string reason = words.Length == 0 ? "" : $" ({words})";
         return new CbdException(
             isDenied ? CbdErrorKind.Denied : CbdErrorKind.Failed,
-            $"{device}: the kernel's {driver} refused {what}: errno {-result}{reason}; {(isDenied ? "run as root (CAP_SYS_ADMIN)" : remedy ?? "see dmesg")}");
+            $"{device}: the kernel's {driver} refused {what}: errno {-result}{reason}; {(isDenied ? Privilege.Remedy("CAP_SYS_ADMIN") : remedy ?? "see dmesg")}");
     }
 }

@@ -1,4 +1,3 @@
-using System.Globalization;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Kernel;
@@ -9,27 +8,15 @@ namespace Cbd.Exports.Kernel;
 /// </summary>
 internal static class KernelSupport
 {
-    private const int AdministratorCapability = 21; // CAP_SYS_ADMIN
-
     /// <summary>E.g. "6.18.0-cloud".</summary>
     internal static string Release => KernelFiles.Line("/proc/sys/kernel/osrelease").Trim();
 
     /// <summary>This process may do what only root may: CAP_SYS_ADMIN.</summary>
-    internal static bool IsAdministrator
-    {
-        get
-        {
-            const string key = "CapEff:";
-            string? line = Array.Find(KernelFiles.Lines("/proc/self/status"), line => line.StartsWith(key, StringComparison.Ordinal));
-            return line is not null &&
-                ulong.TryParse(line.AsSpan(key.Length).Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong bits) &&
-                (bits >> AdministratorCapability & 1) != 0;
-        }
-    }
+    internal static bool IsAdministrator => Privilege.Has(Privilege.Administrator);
 
     /// <summary>Why this process is not enough for <paramref name="purpose"/>; null if it is.</summary>
     internal static string? WhyNoAdministrator(string purpose) =>
-        IsAdministrator ? null : $"this process lacks CAP_SYS_ADMIN, which {purpose} needs: run cbdd as root";
+        IsAdministrator ? null : $"this process lacks CAP_SYS_ADMIN, which {purpose} needs: {Privilege.Remedy("CAP_SYS_ADMIN")}";
 
     /// <summary>The module is loaded, or built in with something to show.</summary>
     internal static bool HasModule(string module) => Directory.Exists($"/sys/module/{module}");
@@ -51,7 +38,7 @@ internal static class KernelSupport
                 $"{path} does not exist or has no driver: load the module with 'modprobe {module}'{remark}",
             Errno.ENOENT or Errno.ENXIO or Errno.ENODEV =>
                 $"{path} does not exist or has no driver although the module {module} is loaded: give this container the node",
-            Errno.EACCES or Errno.EPERM => $"{path} may not be opened (errno {-error}): run cbdd as root, with the device allowed in the container",
+            Errno.EACCES or Errno.EPERM => $"{path} may not be opened (errno {-error}): {(IsAdministrator ? "allow the device in the container (--device, DeviceAllow= of the unit)" : $"{Privilege.Remedy("CAP_SYS_ADMIN")}, and the device in its container")}",
             _ => $"{path} cannot be opened (errno {-error})",
         };
         return error == 0 ? file : null;

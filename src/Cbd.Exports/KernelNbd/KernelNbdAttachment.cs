@@ -172,7 +172,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     private void ConnectionLost(int queue)
     {
         if (!Volatile.Read(ref _stopping))
-            new Thread(() => Reconnect(queue)) { IsBackground = true, Name = $"nbd-link-{queue}" }.Start();
+            ThreadPool.UnsafeQueueUserWorkItem(_ => Reconnect(queue), null);
     }
 
     private void Reconnect(int queue)

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Diagnostics;
 using Cbd.Exports.Nbd.Tls;
+using Cbd.Exports.Pumping;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 
@@ -58,14 +59,15 @@ internal sealed class NbdAcceptor : IDisposable
         _thread = new Thread(Run) { IsBackground = true, Name = "nbd-accept" };
     }
 
-    internal void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    internal void Start() => NeededThread.Begin(_thread);
 
-    /// <summary>Ends the thread and drops the clients in their handshake.</summary>
+    /// <summary>Ends the thread, if it was started, and drops the clients in their handshake.</summary>
     public void Dispose()
     {
         _stopRequested = true;
         _wake.Signal();
-        _thread.Join();
+        _thread.JoinIfStarted();
         _poll.Dispose();
         _wake.Dispose();
     }
@@ -82,10 +84,21 @@ internal sealed class NbdAcceptor : IDisposable
             for (int i = 0; i < count; i++)
             {
                 _poll.GetEvent(i, out ulong token);
-                if (token == ListenerToken)
-                    Accept();
-                else if (token != WakeToken && _clients.TryGetValue(token, out Client? client))
-                    Advance(client);
+                Client? client = null;
+                try
+                {
+                    if (token == ListenerToken)
+                        Accept();
+                    else if (token != WakeToken && _clients.TryGetValue(token, out client))
+                        Advance(client);
+                }
+                catch (OutOfMemoryException)
+                {
+                    // What cannot be had fails one client, not the device.
+                    if (client is not null)
+                        Drop(client, "no memory is left for it");
+                    Pause("no memory is left for another client");
+                }
             }
 
             DropLate();
@@ -126,11 +139,7 @@ internal sealed class NbdAcceptor : IDisposable
         {
             if (error is Errno.EMFILE or Errno.ENFILE or Errno.ENOBUFS or Errno.ENOMEM)
             {
-                // The client stays in the backlog and would wake this thread again at once.
-                _log($"a client waits to be accepted: errno {error} (no descriptor or memory left); raise the limit of open files");
-                _poll.Remove(_listener.Socket);
-                _listening = false;
-                _resumeAt = Now + (PauseMs * Stopwatch.Frequency / 1000);
+                Pause($"a client waits to be accepted: errno {error} (no descriptor or memory left); raise the limit of open files");
             }
 
             return;
@@ -159,6 +168,17 @@ internal sealed class NbdAcceptor : IDisposable
 
         NbdHandshake.Greet(client.Output);
         Advance(client);
+    }
+
+    /// <summary>Accepts nobody for a while. Who waits stays in the backlog, and would wake this thread again at once.</summary>
+    private void Pause(string why)
+    {
+        if (!_listening)
+            return;
+        _log(why);
+        _poll.Remove(_listener.Socket);
+        _listening = false;
+        _resumeAt = Now + (PauseMs * Stopwatch.Frequency / 1000);
     }
 
     /// <summary>Sends, understands and receives until the client has to do something.</summary>

@@ -83,8 +83,9 @@ internal sealed class NbdExport : IExport
                 throw;
             }
 
-            pumps.ForEach(static pump => pump.Start());
+            // Before a thread runs: where one cannot be had, Stop ends those that do.
             Volatile.Write(ref _pumps, [.. pumps]);
+            pumps.ForEach(static pump => pump.Start());
             _acceptor = new NbdAcceptor(
                 _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, ClientGone, HandOver, _log);
             _acceptor.Start();

@@ -37,6 +37,9 @@ internal sealed partial class NbdPump : IDisposable
     private const int HoldUpSeconds = 10;
     private const int StopSeconds = 10;
 
+    /// <summary>Looks around, one a second, between two of which unneeded memory is given back.</summary>
+    private const int GiveBackLooks = 15;
+
     private readonly IBlockDevice _device;
     private readonly IBlockQueue _queue;
     private readonly int _clientLimit;
@@ -69,6 +72,7 @@ internal sealed partial class NbdPump : IDisposable
     private NbdExportInfo _exportInfo;
     private long _now;
     private long _lastLook;
+    private int _looks;
     private long _stopDeadline = long.MaxValue;
     private bool _stopping;
     private volatile bool _stopRequested;
@@ -118,7 +122,8 @@ internal sealed partial class NbdPump : IDisposable
     /// <summary>What was done so far. Any thread; the numbers are from slightly different moments.</summary>
     internal PumpStatistics Statistics => _counters.Statistics;
 
-    internal void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    internal void Start() => NeededThread.Begin(_thread);
 
     /// <summary>Gives a client to this pump. Any thread, not after <see cref="RequestStop"/>.</summary>
     internal void Adopt(NbdConnection connection)
@@ -282,6 +287,8 @@ internal sealed partial class NbdPump : IDisposable
     private void LookAround()
     {
         _lastLook = _now;
+        if (++_looks % GiveBackLooks == 0)
+            _pool.GiveBackUnused();
         if (_stalled.Count == 0)
             return;
         foreach (NbdConnection? connection in _connections)

@@ -12,6 +12,10 @@ internal sealed class PayloadPool : IDisposable
 
     private readonly PoolAllocator _space;
 
+    /// <summary>Ends, bytes, of what was ever given out and not given back to the system, and of what was since the last look.</summary>
+    private long _touchedEnd;
+    private long _neededEnd;
+
     internal PayloadPool(int sizeBytes)
     {
         _space = new PoolAllocator(sizeBytes, PageBytes, PoolFit.Lowest);
@@ -26,8 +30,20 @@ internal sealed class PayloadPool : IDisposable
     internal bool TryTake(int lengthBytes, out BufferSlice slice)
     {
         bool isTaken = _space.TryAllocate(lengthBytes, out long offset);
+        if (isTaken)
+            _neededEnd = Math.Max(_neededEnd, offset + lengthBytes);
         slice = isTaken ? new BufferSlice(Buffer, offset, lengthBytes) : default;
         return isTaken;
+    }
+
+    /// <summary>Gives to the system what was not needed since the last call, and was before.</summary>
+    internal void GiveBackUnused()
+    {
+        long end = (_neededEnd + PageBytes - 1) & -PageBytes;
+        if (_touchedEnd > end)
+            ProcessMemory.GiveBack(Buffer, end, Math.Min(_touchedEnd, Buffer.SizeBytes) - end);
+        _touchedEnd = end;
+        _neededEnd = (long)_space.UsedEnd * PageBytes;
     }
 
     /// <summary>Gives back what <see cref="TryTake"/> gave.</summary>

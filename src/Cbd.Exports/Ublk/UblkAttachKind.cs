@@ -92,7 +92,7 @@ internal sealed class UblkAttachKind : IAttachKind
             return control;
         control.Dispose();
         whyNot = result is -Errno.EPERM or -Errno.EACCES
-            ? $"{UblkProtocol.ControlNode} refuses commands (errno {-result}): run as root (CAP_SYS_ADMIN)"
+            ? $"{UblkProtocol.ControlNode} refuses commands (errno {-result}): {Privilege.Remedy("CAP_SYS_ADMIN")}"
             : $"this kernel's ublk ({KernelSupport.Release}) is too old (GET_FEATURES: {result}): Linux 6.5 is needed";
         return null;
     }

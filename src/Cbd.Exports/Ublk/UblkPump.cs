@@ -95,7 +95,8 @@ internal sealed class UblkPump : IDisposable
     internal PumpStatistics Statistics => _counters.Statistics;
 
     /// <summary>Starts the thread, which asks for requests at once: the kernel starts the device when all pumps have.</summary>
-    internal void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    internal void Start() => NeededThread.Begin(_thread);
 
     /// <summary>Asks the thread to end when nothing of it is at the device, whether the kernel ended its fetches or not. Any thread.</summary>
     internal void RequestStop()

@@ -95,8 +95,8 @@ internal sealed class FlightFiles : IDisposable
         foreach (FlightFiles files in Volatile.Read(ref s_all))
         {
             var writer = new Thread(() => files.TryWrite(reason)) { IsBackground = true };
-            writer.Start();
-            writer.Join(CrashPatienceMs);
+            if (NeededThread.TryBegin(writer))
+                writer.Join(CrashPatienceMs);
         }
     }
 

@@ -67,8 +67,8 @@ internal sealed class BackendServer : IGrowingDisk
         _threads = [.. threads];
         try
         {
-            foreach (HandlerThread thread in _threads)
-                thread.Start();
+            foreach (HandlerThread handler in _threads)
+                handler.Start();
         }
         catch
         {

@@ -70,7 +70,8 @@ internal sealed class HandlerThread : IDisposable
         _thread = new Thread(Run) { Name = $"cbd-be{backend.Backend}-h{number}", IsBackground = true };
     }
 
-    public void Start() => _thread.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    public void Start() => NeededThread.Begin(_thread);
 
     /// <summary>What the thread used since it started. Any thread; nothing before it runs and after it ended.</summary>
     public ThreadUsage Usage => new(_clock.CpuMicroseconds, Volatile.Read(ref _allocatedBytes));
@@ -98,8 +99,8 @@ internal sealed class HandlerThread : IDisposable
         _disk.Interrupt();
     }
 
-    /// <summary>Waits for the thread to end; false if the disk did not finish in time.</summary>
-    public bool Join(int timeoutMs) => _thread.Join(timeoutMs);
+    /// <summary>Waits for the thread, which need not have been started, to end; false if the disk did not finish in time.</summary>
+    public bool Join(int timeoutMs) => (_thread.ThreadState & ThreadState.Unstarted) != 0 || _thread.Join(timeoutMs);
 
     /// <summary>Ends without waiting for the disk; for a disk that hangs. Its buffers stay until the process ends.</summary>
     public void Abandon()

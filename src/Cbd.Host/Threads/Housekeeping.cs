@@ -457,7 +457,9 @@ internal sealed class Housekeeping
 
         _reportedHosts.Clear();
         Logger.LogWarning("transport {Transport}: registered anew as host {Host} ('{Name}')", _transport.Id, Session.Claim.Host, Session.Claim.Name);
-        new Thread(() => OfferAnew(again)) { Name = $"cbd-tp{_transport.Id}-offer", IsBackground = true }.Start();
+        // It may have to wait for others, so it has a thread of its own, if one can be had.
+        if (!NeededThread.TryBegin(new Thread(() => OfferAnew(again)) { Name = $"cbd-tp{_transport.Id}-offer", IsBackground = true }))
+            ThreadPool.UnsafeQueueUserWorkItem(_ => OfferAnew(again), null);
         return true;
     }
 

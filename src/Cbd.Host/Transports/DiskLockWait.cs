@@ -33,6 +33,7 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
                     Engine = DiskOptions.ParseEngine(options.Engine),
                     LogicalBlockBytes = options.BlockBytes,
                     Regions = regions,
+                    MemoryLimitBytes = static () => MachineMemory.LimitBytes,
                     Faults = options.Faults is { } faults ? new FaultSet(FaultSpec.ParseAll(faults)) : null,
                 });
             }

@@ -17,16 +17,30 @@ public static class ControlSyscalls
     public static uint EffectiveUserId => LibC.GetEffectiveUserId();
 
     /// <summary>
-    /// Opens a lock file, making it (0600) if it is not there. .NET's own open would take a lock by itself.
+    /// Opens a lock file, making it (0600) if it is not there. .NET's own open would take a lock by itself. What is there and is no
+    /// regular file is refused, with <paramref name="remedy"/> as the other way; no link is followed.
     /// </summary>
-    public static SafeFileHandle OpenLockFile(string path)
+    public static SafeFileHandle OpenLockFile(string path, string? remedy = null)
     {
-        var flags = OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.CloseOnExec;
+        var flags = OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.CloseOnExec | OpenFlags.NoFollow | OpenFlags.NonBlocking | OpenFlags.NoTerminal;
         var descriptor = LibC.Open(path, flags.ToNative(), OwnerReadWrite);
-        return descriptor < 0
-            ? throw Failure("open", path, LibC.LastErrno)
-            : new SafeFileHandle(descriptor, ownsHandle: true);
+        if (descriptor < 0)
+        {
+            throw LibC.LastErrno is ELOOP or EISDIR or ENXIO or ENODEV
+                ? NoLockFile(path, remedy)
+                : Failure("open", path, LibC.LastErrno);
+        }
+
+        var file = new SafeFileHandle(descriptor, ownsHandle: true);
+        using var borrowed = FileDescriptor.Borrow(descriptor, path);
+        if (FileStatus.TryGet(borrowed, out var status) == 0 && status.Type == FileType.Regular)
+            return file;
+        file.Dispose();
+        throw NoLockFile(path, remedy);
     }
+
+    private static CbdException NoLockFile(string path, string? remedy) =>
+        new(CbdErrorKind.Busy, $"'{path}' is where a lock file belongs, and it is no regular file: move it away{(remedy is null ? "" : $", or {remedy}")}");
 
     /// <summary>
     /// Takes an exclusive flock(2) on an open file; it ends with the last descriptor of this open file. False if

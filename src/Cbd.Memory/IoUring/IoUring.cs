@@ -139,6 +139,7 @@ public sealed unsafe partial class IoUring : IDisposable
             return -EOVERFLOW;
         // SAFETY: the kernel pins the pages itself; the vector is read during the call.
         var vector = new LibC.IoVector { Start = (void*)buffer.Address, Length = (nuint)buffer.SizeBytes };
+        buffer.Pin();
         int error = Check(IoUringCalls.Register(Descriptor, RegisterBuffers, &vector, 1));
         if (error == 0)
             _registered = buffer;

@@ -103,6 +103,9 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return moved < 0 ? throw new SystemCallException("fcntl", error, subject) : new FileDescriptor(moved, subject, ownsHandle: true);
     }
 
+    /// <summary>A descriptor that stays somebody else's: Dispose leaves it open.</summary>
+    internal static FileDescriptor Borrow(int descriptor, string subject) => new(descriptor, subject, ownsHandle: false);
+
     /// <summary>What the file is.</summary>
     public FileStatus GetStatus()
     {

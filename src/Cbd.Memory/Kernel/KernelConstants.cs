@@ -80,6 +80,7 @@ internal static class KernelConstants
     internal const int MapPopulate = 0x8000;
     internal const int MapSync = 0x80000;
     internal const int MemoryAdviseDontNeed = 4;
+    internal const int MemoryAdviseDontNeedLocked = 24;
     internal const int LockCurrent = 1;
     internal const int LockFuture = 2;
     internal const int LockOnFault = 4;
@@ -135,7 +136,13 @@ internal static class KernelConstants
     internal const int PrctlSetTimerSlack = 29;
     internal const int PrctlSetIoFlusher = 57;
     internal const int PrctlGetIoFlusher = 58;
+    internal const int LimitOpenFiles = 7;
+    internal const int LimitLockedMemory = 8;
+    internal const int SignalHangUp = 1;
+    internal const int SignalInterrupt = 2;
+    internal const int SignalQuit = 3;
     internal const int SignalKill = 9;
+    internal const int SignalTerminate = 15;
 
     // Calls that go through syscall(2).
     internal const nint SyscallPidfdSendSignal = 424;

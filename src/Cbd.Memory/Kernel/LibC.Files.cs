@@ -69,6 +69,9 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "read", SetLastError = true)]
     internal static partial nint Read(FileDescriptor descriptor, void* buffer, nuint count);
 
+    [LibraryImport(Library, EntryPoint = "isatty", SetLastError = true)]
+    internal static partial int IsTerminal(FileDescriptor descriptor);
+
     [LibraryImport(Library, EntryPoint = "write", SetLastError = true)]
     internal static partial nint Write(FileDescriptor descriptor, void* buffer, nuint count);
 }

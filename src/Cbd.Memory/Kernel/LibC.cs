@@ -61,6 +61,9 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "getegid")]
     internal static partial uint GetEffectiveGroupId();
 
+    [LibraryImport(Library, EntryPoint = "getrlimit", SetLastError = true)]
+    internal static partial int GetLimit(int resource, ulong* limit);
+
     [LibraryImport(Library, EntryPoint = "mlockall", SetLastError = true)]
     internal static partial int MLockAll(int flags);
 

@@ -45,8 +45,20 @@ public static unsafe class ProcessMemory
     }
 
     /// <summary>
-    /// Keeps what this process has touched, and will touch, in memory (mlockall with MCL_ONFAULT). Returns 0 or a
-    /// negative errno: EPERM or ENOMEM without CAP_IPC_LOCK.
+    /// Gives the whole pages of a part of a buffer back to the system: they are zeroes afterwards, and take no memory until they are
+    /// touched. Nothing happens where the kernel has the pages for itself, or cannot give them back. Nobody may use the bytes meanwhile.
     /// </summary>
-    public static int LockAll() => LibC.MLockAll(LockCurrent | LockFuture | LockOnFault) == 0 ? 0 : -LibC.LastErrno;
+    public static void GiveBack(NativeBuffer buffer, long offset, long length) => buffer.GiveBack(offset, length);
+
+    /// <summary>
+    /// Keeps what this process has touched, and will touch, in memory (mlockall with MCL_ONFAULT). Returns 0 or a
+    /// negative errno: EPERM without CAP_IPC_LOCK, also where a limit would allow what is mapped now, because all that is mapped later
+    /// would count for it, and fail.
+    /// </summary>
+    public static int LockAll()
+    {
+        if (!Privilege.Has(Privilege.LockMemory) && ProcessLimits.LockedMemory != ulong.MaxValue)
+            return -Errno.EPERM;
+        return LibC.MLockAll(LockCurrent | LockFuture | LockOnFault) == 0 ? 0 : -LibC.LastErrno;
+    }
 }

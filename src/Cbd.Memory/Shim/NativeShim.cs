@@ -69,6 +69,15 @@ internal static unsafe partial class NativeShim
     [LibraryImport(Library, EntryPoint = "cbd_crc_form_copy")]
     internal static partial uint CrcFormCopy(int index, byte* destination, byte* source, nuint length, uint crc);
 
+    [LibraryImport(Library, EntryPoint = "cbd_signals_open")]
+    internal static partial int OpenSignals();
+
+    [LibraryImport(Library, EntryPoint = "cbd_signals_watch")]
+    internal static partial int WatchSignal(int number, int unlessIgnored);
+
+    [LibraryImport(Library, EntryPoint = "cbd_signals_end_by")]
+    internal static partial int EndBySignal(int number);
+
     [LibraryImport(Library, EntryPoint = "cbd_guard_add")]
     internal static partial int GuardAdd(byte* start, nuint length);
 

@@ -105,7 +105,15 @@ public sealed unsafe partial class StreamSocket : IDisposable
             int descriptor = LibC.Accept(Descriptor, null, null, SocketNonBlocking | SocketCloseOnExec);
             error = descriptor < 0 ? LibC.LastErrno : 0;
             if (descriptor >= 0)
-                return new StreamSocket(descriptor);
+            {
+                var accepted = new StreamSocket(descriptor);
+                if (ProcessLimits.IsForClients(accepted._file))
+                    return accepted;
+                accepted.Dispose();
+                error = EMFILE;
+                return null;
+            }
+
             if (error != EINTR)
                 return null;
         }

@@ -37,7 +37,7 @@ internal static class BenchRun
     private static BenchReport Measure(BenchOptions options, BenchTarget target, List<BenchJob> jobs, TextWriter? progress)
     {
         List<Thread> threads = [.. jobs.Select((job, i) => new Thread(job.Run) { IsBackground = true, Name = $"bench-{i}" })];
-        threads.ForEach(thread => thread.Start());
+        threads.ForEach(NeededThread.Begin);
         if (options.RampTime > TimeSpan.Zero)
             Thread.Sleep(options.RampTime);
         long start = Stopwatch.GetTimestamp();

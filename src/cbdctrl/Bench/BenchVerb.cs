@@ -49,7 +49,7 @@ internal static class BenchVerb
             if (options.Writes && !line.GetValue(overwrite))
                 throw new CbdException(CbdErrorKind.Denied, $"--rw {options.Pattern} overwrites what is on the device: say --overwrite if it may be lost");
             using BenchTarget target = Open(line.GetValue(nbd), line.GetValue(backend), line.GetValue(transport), options, control);
-            BenchReport report = BenchRun.Execute(options, target, Console.IsErrorRedirected ? null : Console.Error);
+            BenchReport report = BenchRun.Execute(options, target, text.Progress);
             text.Format = line.GetValue(output);
             text.Object(report, BenchJson.Readable.BenchReport, report.Rows());
         });

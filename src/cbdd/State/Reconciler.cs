@@ -32,8 +32,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     /// <summary>Goes on in a thread of its own until <see cref="End"/>.</summary>
     public void Start()
     {
-        _thread = new Thread(Run) { Name = "cbd-wanted", IsBackground = true };
-        _thread.Start();
+        _thread = NeededThread.Start("cbd-wanted", Run);
     }
 
     /// <summary>Something changed here: what could not be started may be possible now.</summary>

@@ -62,11 +62,23 @@ public sealed partial class ProjectsTests
         Assert.Empty(SourceTree.FilesWith(OtherImport(), ""));
     }
 
+    /// <summary>.NET's console throws where output cannot be written: ProgramOutput and LogStream are the only ways out.</summary>
     [Fact]
-    public void Write_to_the_console_in_the_programs_alone() =>
-        Assert.All(
-            s_order.Where(project => project is not ("cbdd" or "cbdctrl")),
-            project => Assert.Empty(SourceTree.FilesWith(UseOfConsole(), project)));
+    public void Write_to_no_console()
+    {
+        Assert.Empty(SourceTree.FilesWith(UseOfConsole(), ""));
+        Assert.Equal(
+            ["Cbd.Control/ProgramOutput.cs", "cbdd/DaemonProgram.cs"],
+            SourceTree.FilesWith(UseOfStandardStream(), "").Select(use => use[..use.IndexOf(':')]).Order(StringComparer.Ordinal));
+    }
+
+    /// <summary>Where no thread can be had, .NET throws what nobody expects: NeededThread alone starts any.</summary>
+    [Fact]
+    public void Start_threads_in_one_place()
+    {
+        Assert.Equal(["Cbd.Memory/Kernel/NeededThread.cs"], SourceTree.FilesWith(StartOfThread(), "").Select(use => use[..use.IndexOf(':')]));
+        Assert.Empty(SourceTree.FilesWith(SignalOfDotNet(), ""));
+    }
 
     /// <summary>Queue and handler advance by polling; whoever drives them has the threads and the clocks.</summary>
     [Fact]
@@ -124,6 +136,16 @@ public sealed partial class ProjectsTests
 
     [GeneratedRegex(@"\bConsole\s*\.")]
     private static partial Regex UseOfConsole();
+
+    [GeneratedRegex(@"\bStandardStream\.(Output|Error)\b")]
+    private static partial Regex UseOfStandardStream();
+
+    [GeneratedRegex(@"\b\w*(?<!Needed)[tT]hread\.(Unsafe)?Start\(|\bnew Thread\([^;]*\.(Unsafe)?Start\(")]
+    private static partial Regex StartOfThread();
+
+    /// <summary>Each signal would start a thread.</summary>
+    [GeneratedRegex(@"\bPosixSignalRegistration\b")]
+    private static partial Regex SignalOfDotNet();
 
     // A state of a life cycle ends in Stage, Phase or Condition; claim words change by TrySwap.
     [GeneratedRegex(@"\benum\s+\w*(Stage|Phase|Condition|Status)\b|\bTrySwap\b")]

@@ -5,7 +5,6 @@ using System.Text.Json;
 using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
 using Cbd.Memory;
-using Cbd.Programs.Daemon.Logs;
 using Cbd.Host;
 using Xunit;
 
@@ -16,7 +15,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
 {
     private readonly TemporaryDirectory _directory = new();
     private readonly ListedNode _node = new();
-    private readonly StringWriter _log = new();
+    private readonly WrittenLog _log = new();
     private ControlServer _server = null!;
 
     private string SocketPath => _directory.File("cbdd.sock");
@@ -32,12 +31,40 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     }
 
     private Task<ControlServer> StartAsync(PeerAccess access, IControl? control = null) =>
-        ControlServer.StartAsync(new CheckedControl(control ?? _node), SocketPath, access, new StderrLogs(_log, asJson: false));
+        ControlServer.StartAsync(new CheckedControl(control ?? _node), SocketPath, access, _log);
 
     private (int Status, JsonElement Body) Ask(string method, string target, string? body = null)
     {
         var (status, answer) = HttpExchange.Send(SocketPath, method, target, body is null ? null : Encoding.UTF8.GetBytes(body));
         return (status, JsonDocument.Parse(answer).RootElement);
+    }
+
+    [Fact]
+    public async Task A_verb_may_take_its_time_while_the_daemon_answers()
+    {
+        await _server.DisposeAsync();
+        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new InterceptedControl(_node, request =>
+        {
+            Thread.Sleep(1_000);
+            return request;
+        }));
+        Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, patienceMs: 200).Status);
+    }
+
+    [Fact]
+    public void A_daemon_that_is_there_and_does_not_answer_is_an_error_of_its_own()
+    {
+        var path = _directory.File("deaf.sock");
+        using var deaf = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        deaf.Bind(new UnixDomainSocketEndPoint(path));
+        deaf.Listen(0);
+        // The second finds the queue full, and cannot even connect.
+        for (var i = 0; i < 2; i++)
+        {
+            var error = Assert.Throws<CbdException>(() => HttpExchange.Send(path, "GET", "/v1/transports", null, patienceMs: 100));
+            Assert.Equal(CbdErrorKind.TimedOut, error.Kind);
+            Assert.Contains($"the daemon on '{path}' is there and does not answer within 0.2 s", error.Message);
+        }
     }
 
     [Fact]

@@ -31,7 +31,7 @@ public sealed class JsonOfTheControlApi
         "bytes_per_channel":4194304,"channel_num":64,"host_id":3,"my_host_id":3,"path":"/dev/shm/r","coherence":"hardware",
         "uuid":"00112233-4455-6677-8899-aabbccddeeff","hostname":"alpha","size_bytes":536870912,"ring_slots":128,
         "payload_crc":true,"failure":"","state":"running","quarantined_hosts":0,"quarantined_backends":0,"quarantined_blkdevs":0,
-        "quarantined_channels":0,"reason":null,"since":null}
+        "quarantined_channels":0,"reason":null,"since":null,"log_lost":0}
         """.ReplaceLineEndings(""),
         Served(Node.Execute(Operations.GetTransport, new TransportTarget())));
 

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Cbd.Programs.Daemon.Logs;
 using Microsoft.Extensions.Logging;
 using Xunit;
 
@@ -10,8 +9,8 @@ public sealed class LogsOfADaemon
     [Fact]
     public void Text_is_one_line_per_event_whatever_is_in_it()
     {
-        var written = new StringWriter();
-        var logger = new StderrLogs(written, asJson: false).CreateLogger("node");
+        var written = new WrittenLog();
+        var logger = written.CreateLogger("node");
         logger.LogWarning(new IOException("a\nb"), "host {Host} is gone", "x\ny");
         logger.LogDebug("not shown");
         var line = Assert.Single(written.ToString().TrimEnd('\n').Split('\n'));
@@ -21,8 +20,8 @@ public sealed class LogsOfADaemon
     [Fact]
     public void Json_is_one_object_per_event_with_its_values()
     {
-        var written = new StringWriter();
-        var logger = new StderrLogs(written, asJson: true).CreateLogger("node");
+        var written = new WrittenLog(asJson: true);
+        var logger = written.CreateLogger("node");
         logger.LogError("backend {Backend} on {Path}\nfailed", 3, "/dev/sdb");
         var line = Assert.Single(written.ToString().TrimEnd('\n').Split('\n'));
         var json = JsonDocument.Parse(line).RootElement;

@@ -11,10 +11,10 @@ namespace Cbd.Tests.Control;
 public sealed class RecordOfADaemon : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
-    private readonly StringWriter _log = new();
+    private readonly WrittenLog _log = new();
     private readonly ILogger _logger;
 
-    public RecordOfADaemon() => _logger = new Programs.Daemon.Logs.StderrLogs(_log, asJson: false).CreateLogger("cbdd");
+    public RecordOfADaemon() => _logger = _log.CreateLogger("cbdd");
 
     private StateFile File => new(_directory.Path);
 
@@ -293,6 +293,30 @@ public sealed class RecordOfADaemon : IDisposable
 
         using var again = OwnedDirectory.Take(path, "run directory", "--run-dir");
         Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute, System.IO.File.GetUnixFileMode(path));
+    }
+
+    [Fact]
+    public void What_is_no_file_is_no_lock_and_no_link_is_followed()
+    {
+        var target = _directory.File("target");
+        System.IO.File.WriteAllText(target, "not ours");
+        Action<string>[] others =
+        [
+            path => System.IO.File.CreateSymbolicLink(path, target),
+            path => Directory.CreateDirectory(path),
+            path => System.Diagnostics.Process.Start("mkfifo", [path]).WaitForExit(),
+        ];
+        for (var i = 0; i < others.Length; i++)
+        {
+            var path = _directory.File($"run{i}");
+            Directory.CreateDirectory(path);
+            others[i](System.IO.Path.Combine(path, "lock"));
+            var error = Assert.Throws<CbdException>(() => OwnedDirectory.Take(path, "run directory", "--run-dir"));
+            Assert.Equal(CbdErrorKind.Busy, error.Kind);
+            Assert.Contains($"'{path}/lock' is where a lock file belongs, and it is no regular file: move it away, or give another run directory with --run-dir", error.Message);
+        }
+
+        Assert.Equal("not ours", System.IO.File.ReadAllText(target));
     }
 
     [Fact]

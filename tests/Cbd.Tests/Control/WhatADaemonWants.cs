@@ -10,10 +10,10 @@ namespace Cbd.Tests.Control;
 public sealed class WhatADaemonWants : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
-    private readonly StringWriter _log = new();
+    private readonly WrittenLog _log = new();
     private readonly ILogger _logger;
 
-    public WhatADaemonWants() => _logger = new StderrLogs(_log, asJson: false).CreateLogger("cbdd");
+    public WhatADaemonWants() => _logger = _log.CreateLogger("cbdd");
 
     public void Dispose() => _directory.Dispose();
 

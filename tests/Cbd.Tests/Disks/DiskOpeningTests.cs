@@ -36,6 +36,31 @@ public sealed class Opening_a_disk : IDisposable
     public void Is_refused_when_it_is_missing() =>
         Refused(CbdErrorKind.NotFound, new() { Path = Path.Combine(_folder, "none") }, "does not exist", "create it");
 
+    [Fact]
+    public void Names_no_file_to_create_among_the_devices_or_where_there_is_no_directory()
+    {
+        CbdException device = Refused(CbdErrorKind.NotFound, new() { Path = "/dev/no-such-disk" }, "attach the device", "correct the path");
+        Assert.DoesNotContain("truncate", device.Message, StringComparison.Ordinal);
+        CbdException folder = Refused(CbdErrorKind.NotFound, new() { Path = Path.Combine(_folder, "none", "disk") }, $"no directory {_folder}/none");
+        Assert.DoesNotContain("truncate", folder.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(1000, 512, 1024)]
+    [InlineData(1000, 4096, 4096)]
+    [InlineData(4608, 4096, 8192)]
+    public void Names_a_size_and_block_size_that_help(long sizeBytes, int blockBytes, long wholeBytes)
+    {
+        string path = MakeFile("odd", sizeBytes);
+        CbdException error = Refused(CbdErrorKind.Invalid, new() { Path = path, LogicalBlockBytes = blockBytes }, $"truncate -s {wholeBytes} {path}");
+        Assert.Equal(blockBytes != 512 && sizeBytes % 512 == 0, error.Message.Contains("use a block size of 512", StringComparison.Ordinal));
+        if (blockBytes != 512 && sizeBytes % 512 == 0)
+            Disk.Open(new() { Path = path, LogicalBlockBytes = 512 }).Dispose();
+        using (var file = new FileStream(path, FileMode.Open))
+            file.SetLength(wholeBytes);
+        Disk.Open(new() { Path = path, LogicalBlockBytes = blockBytes }).Dispose();
+    }
+
     [Theory]
     [InlineData("a\0b")]
     [InlineData("a\nb")]

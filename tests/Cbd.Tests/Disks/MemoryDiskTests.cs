@@ -40,6 +40,20 @@ public class A_memory_disk
     }
 
     [Fact]
+    public void Is_refused_and_does_not_grow_beyond_the_memory_that_there_is()
+    {
+        var options = new DiskOptions { Path = "memory:3M", MemoryLimitBytes = static () => 2 << 20 };
+        var error = Assert.Throws<CbdException>(() => Disk.Open(options));
+        Assert.Equal(CbdErrorKind.Exhausted, error.Kind);
+        Assert.Contains("memory:3M: 3145728 bytes are more than the 2097152 bytes", error.Message, StringComparison.Ordinal);
+        using var disk = Disk.Open(options with { Path = "memory:1M" });
+        Assert.Equal(CbdErrorKind.Exhausted, Assert.Throws<CbdException>(() => disk.Grow(3 << 20)).Kind);
+        Assert.Equal(1 << 20, disk.MeasureBytes());
+        disk.Grow(2 << 20);
+        Assert.Equal(2 << 20, disk.MeasureBytes());
+    }
+
+    [Fact]
     public void Completes_a_request_in_the_next_poll()
     {
         using var disk = Open("1M");

@@ -10,6 +10,24 @@ public sealed class PayloadPoolTests
     private const int PoolPages = 256;
 
     [Fact]
+    public void What_a_burst_has_touched_is_given_back_when_it_is_not_needed_any_more_and_nothing_else()
+    {
+        using var pool = new PayloadPool(PoolPages * PayloadPool.PageBytes);
+        Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice kept));
+        Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice burst));
+        kept.Span.Fill(1);
+        burst.Span.Fill(2);
+        pool.GiveBackUnused();
+        pool.Return(burst);
+        // It was needed since the last look.
+        pool.GiveBackUnused();
+        Assert.Equal(2, pool.Buffer.GetSpan(burst.Offset, 1)[0]);
+        pool.GiveBackUnused();
+        Assert.Equal(0, pool.Buffer.GetSpan(burst.Offset, 1)[0]);
+        Assert.Equal(1, kept.Span[0]);
+    }
+
+    [Fact]
     public void What_is_given_out_never_overlaps_and_is_found_if_there_is_room() =>
         Gen.Select(Gen.Bool, Gen.Int[1, PoolPages * PayloadPool.PageBytes], Gen.Int[1, 40 * PayloadPool.PageBytes], Gen.Int[0, 1000])
             .Array[1, 200].Sample(steps =>

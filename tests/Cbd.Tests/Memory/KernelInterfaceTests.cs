@@ -36,6 +36,7 @@ public sealed class KernelInterfaceTests
         #include <sys/file.h>
         #include <sys/mman.h>
         #include <sys/prctl.h>
+        #include <sys/resource.h>
         #include <sys/socket.h>
         #include <sys/stat.h>
         #include <sys/syscall.h>

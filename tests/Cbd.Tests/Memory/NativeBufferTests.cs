@@ -23,6 +23,21 @@ public sealed class NativeBufferTests
         Assert.Throws<InvalidOperationException>(buffer.ReleaseReference);
     }
 
+    [Fact]
+    public void Whole_pages_are_given_back_and_are_zeroes_then_unless_the_kernel_has_them()
+    {
+        using var buffer = new NativeBuffer(3 * NativeBuffer.AlignmentBytes);
+        Span<byte> bytes = buffer.GetSpan(0, (int)buffer.SizeBytes);
+        bytes.Fill(1);
+        ProcessMemory.GiveBack(buffer, 1, buffer.SizeBytes - 1);
+        Assert.Equal(NativeBuffer.AlignmentBytes, bytes.Count((byte)1));
+        Assert.Equal(1, bytes[NativeBuffer.AlignmentBytes - 1]);
+        bytes.Fill(1);
+        buffer.Pin();
+        ProcessMemory.GiveBack(buffer, 0, buffer.SizeBytes);
+        Assert.Equal(bytes.Length, bytes.Count((byte)1));
+    }
+
     [Theory]
     [InlineData(-1, 1)]
     [InlineData(8192, 1)]

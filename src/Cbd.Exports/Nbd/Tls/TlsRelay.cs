@@ -54,7 +54,8 @@ internal sealed class TlsRelay
         _fromClient = new Thread(Run, StackBytes) { IsBackground = true, Name = "nbd-tls-in" };
     }
 
-    internal void Start() => _fromClient.Start();
+    /// <exception cref="CbdException">No thread can be had.</exception>
+    internal void Start() => NeededThread.Begin(_fromClient);
 
     /// <summary>Ends both directions now; what is under way is lost. Nothing is logged any more.</summary>
     internal void Abort()
@@ -107,11 +108,7 @@ internal sealed class TlsRelay
     private void Relay(SslStream stream)
     {
         var toClient = new Thread(() => SendToClient(stream), StackBytes) { IsBackground = true, Name = "nbd-tls-out" };
-        try
-        {
-            toClient.Start();
-        }
-        catch (Exception error) when (error is OutOfMemoryException or ThreadStartException)
+        if (!NeededThread.TryBegin(toClient))
         {
             Log("no memory or thread is left for it");
             return;

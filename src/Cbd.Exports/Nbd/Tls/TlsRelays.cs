@@ -40,9 +40,9 @@ internal sealed class TlsRelays(TlsServer server, int limit, Action<string> log)
             started = true;
             return (plain, relay);
         }
-        catch (Exception error) when (error is OutOfMemoryException or ThreadStartException)
+        catch (OutOfMemoryException error)
         {
-            throw new CbdException(CbdErrorKind.Exhausted, "no memory or thread is left for its TLS", error);
+            throw new CbdException(CbdErrorKind.Exhausted, "no memory is left for its TLS", error);
         }
         finally
         {
