@@ -32,6 +32,15 @@ internal interface IExport : IDisposable
     string Note => "";
 
     /// <summary>
+    /// Called, if it is set before <see cref="Serve"/>, when <see cref="FindTrouble"/> may have something new. From any thread; must not block.
+    /// </summary>
+    Action? LookAgain
+    {
+        get => null;
+        set { }
+    }
+
+    /// <summary>
     /// What another program has done to it, with the remedy; null if nothing. It leads nobody astray after that: what had its name may be
     /// another's. System calls. Any thread.
     /// </summary>

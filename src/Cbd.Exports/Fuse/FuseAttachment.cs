@@ -24,6 +24,9 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
     /// <inheritdoc/>
     public string Node => _node;
 
+    /// <inheritdoc/>
+    public Action? LookAgain { get; set; }
+
     /// <summary>The file of the loop device as the kernel names it.</summary>
     private string BackingFile => "/" + _fileName;
 
@@ -41,7 +44,7 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
         try
         {
             _mount = FuseMount.Create(channel!, options.Name, "cbd");
-            _file = new FuseFile(device, _fileName, options.Log, WakePumps);
+            _file = new FuseFile(device, _fileName, options.Log, WakePumps) { LookAgain = LookAgain };
             // Every pump but the first has a clone; a pump owns its channel once it is made.
             FuseChannel? next = channel;
             for (int number = 0; number < queues; number++)

@@ -61,6 +61,16 @@ internal sealed class FuseFile
         return agrees;
     }
 
+    /// <summary>Called when the file may not be the loop device's any more; must not block.</summary>
+    internal Action? LookAgain { get; set; }
+
+    /// <summary>Somebody who had the file open has closed it: the loop device, if another program detached it.</summary>
+    internal void Closed()
+    {
+        if (!_isExpectedToEnd)
+            LookAgain?.Invoke();
+    }
+
     /// <summary>A pump found the file system at its end.</summary>
     internal void Ended()
     {

@@ -277,6 +277,8 @@ internal sealed class FusePump : IDisposable
             return;
         }
 
+        if (request.Task == FuseTask.Close)
+            _file.Closed();
         // The request was read in full; its place is free for the answer.
         Span<byte> body = _buffer.GetSpan(Payload(slot), 256);
         int length = request.Task switch

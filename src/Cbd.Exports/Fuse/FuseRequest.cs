@@ -15,6 +15,9 @@ internal enum FuseTask : byte
     /// <summary>Nothing is done, and nobody waits for an answer.</summary>
     Ignore,
 
+    /// <summary>Confirmed as <see cref="Confirm"/>: who had the file open has closed it.</summary>
+    Close,
+
     /// <summary>Nothing is done, and that is the answer.</summary>
     Confirm,
 
@@ -103,7 +106,8 @@ internal readonly struct FuseRequest
             FuseOperation.OpenDirectory => header.Node == RootNode ? New(header, FuseTask.OpenDirectory) : Refused(header, Memory.Errno.ENOTDIR),
             FuseOperation.ReadDirectory => New(header, FuseTask.Confirm),
             FuseOperation.StatFs => New(header, FuseTask.StatFs),
-            FuseOperation.Release or FuseOperation.ReleaseDirectory or FuseOperation.Destroy => New(header, FuseTask.Confirm),
+            FuseOperation.Release => New(header, FuseTask.Close),
+            FuseOperation.ReleaseDirectory or FuseOperation.Destroy => New(header, FuseTask.Confirm),
             FuseOperation.Forget or FuseOperation.BatchForget or FuseOperation.Interrupt => New(header, FuseTask.Ignore),
             FuseOperation.SetAttributes => Refused(header, Memory.Errno.EPERM),
             // What is not there is not asked for again.

@@ -69,6 +69,13 @@ internal sealed class AttachedExport : IExport
     }
 
     /// <inheritdoc/>
+    public Action? LookAgain
+    {
+        get => _attachment.LookAgain;
+        set => _attachment.LookAgain = value;
+    }
+
+    /// <inheritdoc/>
     public string? FindTrouble()
     {
         if (_attachment.FindTrouble() is not { } trouble)

@@ -69,6 +69,13 @@ internal interface IKernelAttachment : IDisposable
     /// </summary>
     void Resize();
 
+    /// <inheritdoc cref="IExport.LookAgain"/>
+    Action? LookAgain
+    {
+        get => null;
+        set { }
+    }
+
     /// <inheritdoc cref="IExport.FindTrouble"/>
     string? FindTrouble() => null;
 

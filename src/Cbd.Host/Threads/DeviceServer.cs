@@ -135,6 +135,7 @@ internal sealed class DeviceServer
                 throw new CbdException(CbdErrorKind.Failed, $"device {Device} was stopped before it had started");
             // Read before the export reads it: a change that comes in between is shown once more.
             long size = Info.SizeBytes;
+            _export.LookAgain = BeginLook;
             _export.Serve(_device, Life.Queues.Length, _mode);
             Volatile.Write(ref _shownBytes, size);
         }
