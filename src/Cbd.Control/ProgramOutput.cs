@@ -53,17 +53,17 @@ internal sealed class ProgramOutput(string program, int patienceMs = Timeout.Inf
         {
             return run();
         }
-        catch (CbdException e)
-        {
-            return Fail(e.Message, ErrorKinds.ExitCodeOf(e));
-        }
-        catch (OutOfMemoryException)
-        {
-            return Fail("there is no memory, or no thread, left for this process: raise its limits (ulimit -v and -u, the control group's memory.max and pids.max)", ErrorKinds.ExitCode(CbdErrorKind.Exhausted));
-        }
         catch (Exception e)
         {
-            return Fail($"this is a bug, please report it: {e.GetType().Name}: {e.Message}", ErrorKinds.ExitBug);
+            // What a type needs once, of the system say, fails in there.
+            while (e is TypeInitializationException { InnerException: { } cause })
+                e = cause;
+            return e switch
+            {
+                CbdException known => Fail(known.Message, ErrorKinds.ExitCodeOf(known)),
+                OutOfMemoryException or ThreadStartException => Fail("there is no memory, or no thread, left for this process: raise its limits (ulimit -v and -u, the control group's memory.max and pids.max)", ErrorKinds.ExitCode(CbdErrorKind.Exhausted)),
+                _ => Fail($"this is a bug, please report it: {e.GetType().Name}: {e.Message}", ErrorKinds.ExitBug),
+            };
         }
     }
 
