@@ -12,7 +12,7 @@ public abstract class DescriptorDisk : Disk
     private readonly Lock _syncLock = new();
     private int _syncError;
 
-    /// <summary>What lies behind it is lost, because the disk was shorter once than what is served.</summary>
+    /// <summary>What lies behind it is not there, because the disk is shorter than what is served.</summary>
     private long _end = long.MaxValue;
     private const int PreadThreads = 4;
     private const int ZeroPieceBytes = 1 << 20;
@@ -103,12 +103,17 @@ public abstract class DescriptorDisk : Disk
         if (error == 0 && request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes)
             LookForEnd();
         if (error == 0 && request.Offset + request.Length > Volatile.Read(ref _end) && request.Operation is not (BlockOperation.BlockStatus or BlockOperation.Cache))
-            return Errno.EIO;
+        {
+            LookForEnd();
+            if (request.Offset + request.Length > Volatile.Read(ref _end))
+                return Errno.EIO;
+        }
+
         bool transfers = request.Operation is BlockOperation.Read or BlockOperation.Write;
         return error == 0 && transfers && ((int)request.Data.Address & _memoryAlignmentMask) != 0 ? Errno.EINVAL : error;
     }
 
-    /// <summary>Where the disk was seen to end; <see cref="long.MaxValue"/> if it always had all that is served.</summary>
+    /// <summary>Where the disk was seen to end; <see cref="long.MaxValue"/> if it has all that is served.</summary>
     private protected long EndBytes => Volatile.Read(ref _end);
 
     /// <summary>Looks whether the disk is shorter than what is served, where that costs little. Any thread.</summary>
@@ -116,18 +121,15 @@ public abstract class DescriptorDisk : Disk
     {
     }
 
-    /// <summary>The disk was seen to have a size. What it does not have of that which is served is lost, also when it becomes longer again.</summary>
+    /// <summary>The disk was seen to have a size. What it does not have of that which is served fails, until it has its length again.</summary>
     /// <param name="servedBytes">What was served before the look: a disk grows first, and is served larger then.</param>
     /// <param name="sizeBytes">What it had.</param>
-    private protected void NoteSize(long servedBytes, long sizeBytes)
-    {
-        for (long known = EndBytes; sizeBytes < servedBytes && sizeBytes < known; known = EndBytes)
-            Interlocked.CompareExchange(ref _end, sizeBytes, known);
-    }
+    private protected void NoteSize(long servedBytes, long sizeBytes) =>
+        Volatile.Write(ref _end, sizeBytes < servedBytes ? sizeBytes : long.MaxValue);
 
-    /// <summary>What a disk is told that was shorter once; null if it never was.</summary>
-    private protected string? DescribeEnd() => EndBytes == long.MaxValue ? null
-        : $"disk {Path} became shorter: it had {EndBytes} of {Info.SizeBytes} bytes, and what lies behind fails with EIO: bring the data back from a copy, then stop the backend and start it again";
+    /// <summary>What is to be said of a disk that is too short; null if it is not.</summary>
+    private protected string? DescribeEnd() => EndBytes is var end && end == long.MaxValue ? null
+        : $"disk {Path} became shorter: it has {end} of {Info.SizeBytes} bytes, and what lies behind fails with EIO: bring the data back from a copy, in its full length";
 
     /// <summary>How fallocate does the request, or null if it takes other calls.</summary>
     internal abstract AllocateMode? GetAllocateMode(in BlockRequest request);

@@ -42,7 +42,7 @@ internal static class DiskOpening
         }
         catch
         {
-            file.Dispose();
+            GiveBack(file);
             throw;
         }
     }
@@ -173,8 +173,16 @@ internal static class DiskOpening
         }
         finally
         {
-            file?.Dispose();
+            if (file is not null)
+                GiveBack(file);
         }
+    }
+
+    /// <summary>A process that is being started has a copy of each descriptor for a moment, which would keep the lock.</summary>
+    private static void GiveBack(DiskFile file)
+    {
+        file.Unlock();
+        file.Dispose();
     }
 
     private static DiskInUseException InUse(DiskOptions options, bool isBlockDevice)

@@ -18,9 +18,9 @@ internal static class LoopUse
     /// <summary>A loop device that stands on the file.</summary>
     private static string? FindAbove(DiskFile disk)
     {
-        if (disk.TryGetStatus(out FileStatus status) != 0 || !Directory.Exists(Devices))
+        if (disk.TryGetStatus(out FileStatus status) != 0)
             return null;
-        foreach (string folder in Directory.EnumerateDirectories(Devices, "loop*"))
+        foreach (string folder in Folders())
         {
             // A number without a file has no such folder, and is not opened: that costs a scan of its partitions.
             if (!Directory.Exists($"{folder}/loop"))
@@ -38,6 +38,19 @@ internal static class LoopUse
         return null;
     }
 
+    private static string[] Folders()
+    {
+        try
+        {
+            return Directory.GetDirectories(Devices, "loop*");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // No /sys here: then nothing tells.
+            return [];
+        }
+    }
+
     /// <summary>A program that has the file below the loop device locked, as a backend on that file has.</summary>
     private static string? FindBelow(DiskFile disk)
     {
@@ -49,6 +62,10 @@ internal static class LoopUse
             DiskFile.TryOpen(file, readOnly: false, exclusive: false, out DiskFile? opened) != 0)
             return null;
         using (opened)
-            return opened!.TryLock(write: true) == 0 ? null : $"is already in use: a backend or another program has a lock on {file}, on which it stands: stop that first (lslocks), or serve the file itself";
+        {
+            bool isLocked = opened!.TryLock(write: true) is -Errno.EAGAIN or -Errno.EACCES;
+            opened.Unlock();
+            return !isLocked ? null : $"is already in use: a backend or another program has a lock on {file}, on which it stands: stop that first (lslocks), or serve the file itself";
+        }
     }
 }

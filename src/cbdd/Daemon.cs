@@ -11,6 +11,7 @@ using Cbd.Memory.Sockets;
 using Cbd.Programs.Daemon.State;
 using Cbd.Host;
 using Cbd.Host.Logs;
+using Cbd.Host.Threads;
 using Cbd.Host.Wanted;
 using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
@@ -76,7 +77,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             IsNameReserved = record.IsNameReserved,
             Moved = () => heard(),
             // The disk of the record may be slow.
-            DeviceFailed = (name, reason) => ThreadPool.UnsafeQueueUserWorkItem(_ => record.SetFailed(name, reason), null),
+            DeviceFailed = (name, reason) => PoolWork.Queue(() => record.SetFailed(name, reason)),
         }, given);
         using var flights = new FlightFiles(node, state.Path, _logger);
         Volatile.Write(ref dump, new FlightSignal(flights, _logger).Handle);
@@ -121,10 +122,18 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
     }
 
     /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>
-    private static void End(ControlServer? server, Reconciler reconciler)
+    private void End(ControlServer? server, Reconciler reconciler)
     {
         reconciler.End();
-        server?.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        try
+        {
+            server?.DisposeAsync().AsTask().GetAwaiter().GetResult();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or InvalidOperationException)
+        {
+            // The socket was taken away, say: what is served is stopped all the same.
+            _logger.LogWarning("the control socket ended with: {Reason}", e.Message);
+        }
     }
 
     /// <summary>Where the control socket goes. Throws, before anything is made, if the kernel takes no path of that length.</summary>

@@ -87,6 +87,7 @@ __attribute__((constructor(101))) static void put_in_order(void)
     order_signals();
     order_limits();
     /* Files get the modes that they are made with, but never let others write by an umask of 0, nor lock their owner out. */
-    umask(022);
+    mode_t mask = umask(077);
+    umask((mask & 002 ? mask : mask | 022) & ~0700);
     errno = kept;
 }

@@ -86,7 +86,7 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
     }
 
     /// <inheritdoc/>
-    public string? FindTrouble() => _node is { Length: > 0 } node && LoopDevice.FileOf(node) != BackingFile
+    public string? FindTrouble() => _node is { Length: > 0 } node && LoopDevice.TryGetFile(node) is { } file && file != BackingFile
         ? $"another program detached its loop device {node} (losetup -d), and what used it got errors: stop the device and start it again"
         : null;
 
@@ -132,7 +132,7 @@ internal sealed class FuseAttachment(KernelExportOptions options, LoopProcess lo
     {
         for (int waited = 0; waited < ClearTimeoutMs; waited += ClearPollMs)
         {
-            if (LoopDevice.FileOf(_node) != BackingFile)
+            if (LoopDevice.TryGetFile(_node) is { } file && file != BackingFile)
                 return true;
             Thread.Sleep(ClearPollMs);
         }

@@ -1,3 +1,4 @@
+using Cbd.Host.Threads;
 using System.Collections.Immutable;
 using System.Globalization;
 using Cbd.Memory;
@@ -85,7 +86,7 @@ internal sealed class FlightFiles : IDisposable
         {
             long last = Volatile.Read(ref files._lastFailureMs);
             if (now - last >= FailureGapMs && Interlocked.CompareExchange(ref files._lastFailureMs, now, last) == last)
-                ThreadPool.QueueUserWorkItem(_ => files.TryWrite(reason));
+                PoolWork.Queue(() => files.TryWrite(reason));
         }
     }
 

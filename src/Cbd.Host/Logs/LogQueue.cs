@@ -105,11 +105,22 @@ internal sealed class LogQueue : ILoggerProvider
 
     private void Run()
     {
-        while (TryTake(out LogEvent? line))
+        while (true)
         {
-            if (line is not null && !TryWrite(line))
+            try
+            {
+                if (!TryTake(out LogEvent? line))
+                    return;
+                if (line is not null && !TryWrite(line))
+                    CountLost();
+                ReportLost();
+            }
+            catch (Exception)
+            {
+                // No memory for what it says of others: the log goes on when there is some.
                 CountLost();
-            ReportLost();
+                Thread.Sleep(LookMs);
+            }
         }
     }
 

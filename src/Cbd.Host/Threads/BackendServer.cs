@@ -232,14 +232,8 @@ internal sealed class BackendServer : IGrowingDisk
     {
         if (_isDisposed || _isAbandoned || Interlocked.Exchange(ref _isLooking, 1) != 0)
             return;
-        try
-        {
-            ThreadPool.UnsafeQueueUserWorkItem(static server => server.Look(), this, preferLocal: false);
-        }
-        catch (OutOfMemoryException)
-        {
+        if (!PoolWork.TryLook(Look))
             Volatile.Write(ref _isLooking, 0);
-        }
     }
 
     private void Look()
@@ -256,6 +250,11 @@ internal sealed class BackendServer : IGrowingDisk
         catch (ObjectDisposedException)
         {
             // It was stopped meanwhile.
+        }
+        catch (Exception e)
+        {
+            // Nobody else would see it, and it would end the process.
+            _logger.LogWarning("backend {Backend}: its disk cannot be looked at: {Reason}", Backend, e.Message);
         }
         finally
         {

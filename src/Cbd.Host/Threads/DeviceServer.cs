@@ -93,35 +93,30 @@ internal sealed class DeviceServer
     {
         if (Node.Length == 0 || Life.Stage != DeviceStage.Serving || Interlocked.Exchange(ref _isLooking, 1) != 0)
             return;
-        try
-        {
-            ThreadPool.UnsafeQueueUserWorkItem(static server => server.Look(), this, preferLocal: false);
-        }
-        catch (OutOfMemoryException)
-        {
+        if (!PoolWork.TryLook(Look))
             Volatile.Write(ref _isLooking, 0);
-        }
     }
 
     private void Look()
     {
+        // Who starts or ends it may wait for its users meanwhile; the next beat looks again.
+        bool isMine = _exportLock.TryEnter();
         try
         {
-            // Not while it starts or ends.
-            lock (_exportLock)
-            {
-                if (_isDisposed || Life.Stage != DeviceStage.Serving || _export.FindTrouble() is not { } trouble || trouble == _trouble)
-                    return;
-                Volatile.Write(ref _trouble, trouble);
-                _logger.LogError("device {Device}: {Trouble}", Device, trouble);
-            }
+            if (!isMine || _isDisposed || Life.Stage != DeviceStage.Serving || _export.FindTrouble() is not { } trouble || trouble == _trouble)
+                return;
+            Volatile.Write(ref _trouble, trouble);
+            _logger.LogError("device {Device}: {Trouble}", Device, trouble);
         }
-        catch (CbdException e)
+        catch (Exception e)
         {
+            // Nobody else would see it, and it would end the process.
             _logger.LogWarning("device {Device}: its export cannot be looked at: {Reason}", Device, e.Message);
         }
         finally
         {
+            if (isMine)
+                _exportLock.Exit();
             Volatile.Write(ref _isLooking, 0);
         }
     }
@@ -237,21 +232,19 @@ internal sealed class DeviceServer
     {
         if (Interlocked.Exchange(ref _isShowing, 1) != 0)
             return;
-        ThreadPool.UnsafeQueueUserWorkItem(
-            _ =>
+        PoolWork.Queue(() =>
+        {
+            Volatile.Write(ref _isShowing, 0);
+            try
             {
-                Volatile.Write(ref _isShowing, 0);
-                try
-                {
-                    ShowSize();
-                }
-                catch (Exception e)
-                {
-                    // Nobody else would see it, and it would end the process.
-                    _logger.LogError(e, "device {Device}: its size cannot be shown", Device);
-                }
-            },
-            null);
+                ShowSize();
+            }
+            catch (Exception e)
+            {
+                // Nobody else would see it, and it would end the process.
+                _logger.LogError(e, "device {Device}: its size cannot be shown", Device);
+            }
+        });
     }
 
     /// <summary>One log line per change. The housekeeping thread, under no lock.</summary>

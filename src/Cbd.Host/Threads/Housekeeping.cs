@@ -261,13 +261,13 @@ internal sealed class Housekeeping
         foreach (DeviceServer device in devices)
         {
             if (device.TryTakeFinish())
-                ThreadPool.UnsafeQueueUserWorkItem(_ => Finish(() => _transport.Devices.TryFinishStop(device)), null);
+                PoolWork.Queue(() => Finish(() => _transport.Devices.TryFinishStop(device)));
         }
 
         foreach (BackendServer backend in backends)
         {
             if (backend.TryTakeFinish())
-                ThreadPool.UnsafeQueueUserWorkItem(_ => FinishBackend(backend), null);
+                PoolWork.Queue(() => FinishBackend(backend));
         }
     }
 
@@ -459,7 +459,7 @@ internal sealed class Housekeeping
         Logger.LogWarning("transport {Transport}: registered anew as host {Host} ('{Name}')", _transport.Id, Session.Claim.Host, Session.Claim.Name);
         // It may have to wait for others, so it has a thread of its own, if one can be had.
         if (!NeededThread.TryBegin(new Thread(() => OfferAnew(again)) { Name = $"cbd-tp{_transport.Id}-offer", IsBackground = true }))
-            ThreadPool.UnsafeQueueUserWorkItem(_ => OfferAnew(again), null);
+            PoolWork.Queue(() => OfferAnew(again));
         return true;
     }
 

@@ -63,22 +63,31 @@ public static unsafe class LoopDevice
         if (opened is null)
             throw new SystemCallException("open", -error, path);
         // As long as this descriptor is open, nobody ends the device and gives its number another file.
-        if (FileOf(path) != file)
+        if (TryGetFile(path) is not { } there)
+            throw new CbdException(CbdErrorKind.Failed, $"the file of {path} cannot be read in /sys, so it is left: raise the limit of open files (ulimit -n), then try again");
+        if (there != file)
             return;
         if (LibC.Ioctl(opened, IoctlLoopClear, null) < 0 && LibC.LastErrno != ENXIO)
             throw SystemCallException.Last("ioctl LOOP_CLR_FD", path);
     }
 
-    /// <summary>The path of the file below a loop device, from the root of its file system; empty if it has none.</summary>
-    public static string FileOf(string path)
+    /// <summary>The path of the file below a loop device, from the root of its file system; empty if it has none, or if that cannot be read.</summary>
+    public static string FileOf(string path) => TryGetFile(path) ?? "";
+
+    /// <summary>The same, and null if nothing tells: no descriptor can be had for a look, say.</summary>
+    public static string? TryGetFile(string path)
     {
         try
         {
             return File.ReadAllText($"/sys/block/{Path.GetFileName(path)}/loop/backing_file").TrimEnd('\n');
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {
             return "";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
         }
     }
 

@@ -17,6 +17,7 @@ public sealed unsafe class RegionMapping : IDisposable
     private ulong _wordCount;
     private ulong _lineCount;
     private long _usableBytes;
+    private bool _hadName;
     private int _guard;
 
     private RegionMapping(RegionSource source, bool ownsSource, byte* start, long sizeBytes, bool isSynchronous)
@@ -76,7 +77,18 @@ public sealed unsafe class RegionMapping : IDisposable
     /// <summary>
     /// The region's file has no name any more: whoever opens the path now gets another one, or none. A system call; any thread.
     /// </summary>
-    public bool IsRemoved => _source.IsFile && Descriptor.GetStatus().LinkCount == 0;
+    public bool IsRemoved
+    {
+        get
+        {
+            if (!_source.IsFile)
+                return false;
+            bool hasName = Descriptor.GetStatus().LinkCount > 0;
+            _hadName |= hasName;
+            // One that never had a name was given as a descriptor.
+            return _hadName && !hasName;
+        }
+    }
 
     // Read by MappedMemory on every access; zero after Dispose, so that its one compare catches that too.
     internal byte* Start => _start;

@@ -113,5 +113,5 @@ internal sealed class RecordSearch<TMemory, TPolicy>
     /// record over has blkdevs that wait for it.
     /// </summary>
     private bool IsRecord(int backend, ClaimWord word, ulong epoch) =>
-        word.State != ClaimState.Claiming || epoch == word.Epoch || References<TMemory, TPolicy>.IsUsed(_memory, _geometry, backend);
+        epoch == word.Epoch || References<TMemory, TPolicy>.IsUsed(_memory, _geometry, backend);
 }

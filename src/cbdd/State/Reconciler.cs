@@ -164,7 +164,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             if (record.Confirm(entry.Number, started))
                 logger.LogInformation("restored {What}", what);
             else
-                takeBack();
+                TakeBack(what, takeBack);
         }
         catch (Exception e)
         {
@@ -172,6 +172,19 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 return;
             // What is no error of ours is a bug, or no thread: the rest goes on.
             logger.LogError(e is CbdException ? null : e, "not restored: {What}: {Reason}", entry, e.Message);
+        }
+    }
+
+    /// <summary>It is wanted no more, and was just started.</summary>
+    private void TakeBack(string what, Action takeBack)
+    {
+        try
+        {
+            takeBack();
+        }
+        catch (CbdException e)
+        {
+            logger.LogError("{What} is not wanted any more, and cannot be stopped: {Reason}", what, e.Message);
         }
     }
 

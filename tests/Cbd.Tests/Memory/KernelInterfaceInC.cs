@@ -269,6 +269,7 @@ internal static class KernelInterfaceInC
             ["Mask"] = "stx_mask",
             ["BlockSize"] = "stx_blksize",
             ["Attributes"] = "stx_attributes",
+            ["LinkCount"] = "stx_nlink",
             ["OwnerId"] = "stx_uid",
             ["Mode"] = "stx_mode",
             ["Inode"] = "stx_ino",

@@ -30,7 +30,7 @@ internal static class NbdClientHandshake
             socket.Dispose();
             // .NET has no error of its own for a path that is not there.
             throw uri.Address is UnixDomainSocketEndPoint path && !File.Exists($"{path}")
-                ? new CbdException(CbdErrorKind.NotFound, $"NBD server {uri.Text}: there is no socket '{path}': start the server, or correct the path (dev-list shows those of cbdd)", error)
+                ? new CbdException(CbdErrorKind.Failed, $"NBD server {uri.Text}: there is no socket '{path}': start the server, or correct the path (dev-list shows those of cbdd)", error)
                 : new CbdException(CbdErrorKind.Failed, $"NBD server {uri.Text}: {error.Message}", error);
         }
         catch

@@ -1,0 +1,48 @@
+namespace Cbd.Host.Threads;
+
+/// <summary>Work for a thread of .NET's pool, by threads that must go on whatever it does: where no thread can be had, the pool throws.</summary>
+internal static class PoolWork
+{
+    /// <summary>Looks at disks and exports that run at a time: one that hangs in its file system must not keep all threads of the pool.</summary>
+    private const int MostLooks = 2;
+
+    private static int s_looks;
+
+    /// <summary>Queues it; where no other thread can be had, one that is there does it when it is free.</summary>
+    /// <param name="work">Must not throw.</param>
+    public static void Queue(Action work)
+    {
+        try
+        {
+            ThreadPool.UnsafeQueueUserWorkItem(static work => work(), work, preferLocal: false);
+        }
+        catch (OutOfMemoryException)
+        {
+            // It is in the queue; what failed is another thread for it.
+        }
+    }
+
+    /// <summary>Queues a look, unless so many are under way already; false: later.</summary>
+    /// <param name="look">Must not throw; may hang.</param>
+    public static bool TryLook(Action look)
+    {
+        if (Interlocked.Increment(ref s_looks) > MostLooks)
+        {
+            Interlocked.Decrement(ref s_looks);
+            return false;
+        }
+
+        Queue(() =>
+        {
+            try
+            {
+                look();
+            }
+            finally
+            {
+                Interlocked.Decrement(ref s_looks);
+            }
+        });
+        return true;
+    }
+}
