@@ -88,7 +88,7 @@ internal sealed class StateRecord
 
     /// <summary>Names of the devices that this machine's kernel gets, or may get.</summary>
     public IReadOnlyCollection<string> KernelNames() =>
-        [.. Entries.Where(e => e.Device is { Name: not null } d && (d.Attach is null ? d.Nbd is null : d.Attach != AttachWords.None)).Select(e => e.Device!.Name!)];
+        [.. Entries.Where(e => e.Device is { Name: not null } d && (d.Attach is null ? d.Nbd is null && d.Tls is null : d.Attach != AttachWords.None)).Select(e => e.Device!.Name!)];
 
     public bool IsNameReserved(string name) => Do(r => r.IsNameReserved(name));
 
