@@ -83,14 +83,23 @@ internal sealed class ProgramOutput(string program, int patienceMs = Timeout.Inf
 
     private sealed class MessageWriter(int patienceMs) : TextWriter
     {
+        /// <summary>A pipe that says that it can be written to takes so much without waiting.</summary>
+        private const int AtOnceBytes = 4096;
+
         public override Encoding Encoding => Encoding.UTF8;
 
         public override void Write(char value) => Write(value.ToString());
 
         public override void Write(string? value)
         {
-            if (patienceMs == Timeout.Infinite || StandardStream.Error.IsWritableWithin(patienceMs))
-                _ = StandardStream.Error.TryWrite(Encoding.GetBytes(value ?? ""), out _);
+            ReadOnlySpan<byte> rest = Encoding.GetBytes(value ?? "");
+            while (!rest.IsEmpty && (patienceMs == Timeout.Infinite || StandardStream.Error.IsWritableWithin(patienceMs)))
+            {
+                var part = rest[..Math.Min(AtOnceBytes, rest.Length)];
+                if (StandardStream.Error.TryWrite(part, out _) != 0)
+                    return;
+                rest = rest[part.Length..];
+            }
         }
     }
 }

@@ -107,7 +107,8 @@ internal static class DiskOpening
         string? directory = System.IO.Path.GetDirectoryName(path);
         if (path.StartsWith("/dev/", StringComparison.Ordinal) && !path.StartsWith("/dev/shm/", StringComparison.Ordinal))
             return "attach the device, or correct the path (lsblk lists what there is)";
-        return directory is { Length: > 0 } && !Directory.Exists(directory)
+        // By the kernel: .NET takes '..' away as text.
+        return directory is { Length: > 0 } && (FileStatus.TryGet(directory, out FileStatus status) != 0 || status.Type != FileType.Directory)
             ? $"correct the path, for there is no directory {directory} either"
             : $"create it (truncate -s 10G {path}) or correct the path";
     }

@@ -19,8 +19,9 @@ internal static class PoolThreads
     {
         ThreadPool.GetMinThreads(out var workers, out var completions);
         ThreadPool.SetMinThreads(Math.Max(Count, workers), completions);
-        using var together = new Barrier(Count);
-        using var ended = new CountdownEvent(Count);
+        // Not disposed: one that comes too late still uses them.
+        var together = new Barrier(Count);
+        var ended = new CountdownEvent(Count);
         for (var i = 0; i < Count; i++)
         {
             ThreadPool.UnsafeQueueUserWorkItem(_ =>

@@ -34,8 +34,13 @@ internal static class HttpExchange
             byte[] request = [.. Encoding.ASCII.GetBytes(head.ToString()), .. body ?? []];
             for (var sent = 0; sent < request.Length;)
                 sent += socket.Send(request.AsSpan(sent));
-            while (!socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead))
-                Probe(socketPath, patienceMs);
+            for (var isEnding = false; !socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead);)
+            {
+                if (isEnding)
+                    throw NoAnswer(socketPath, patienceMs);
+                isEnding = !TryProbe(socketPath, patienceMs);
+            }
+
             return Parse(ReceiveAll(socket));
         }
         catch (SocketException e) when (IsTimeout(e))
@@ -49,13 +54,22 @@ internal static class HttpExchange
         }
     }
 
-    /// <summary>Asks for nothing in particular, which a daemon answers whatever its verbs wait for. Throws TimedOut if it does not.</summary>
-    private static void Probe(string socketPath, int patienceMs)
+    /// <summary>
+    /// Asks for nothing in particular, which a daemon answers whatever its verbs wait for. False if it takes no requests any more: one that
+    /// ends still answers those that it has. Throws TimedOut if it does not answer.
+    /// </summary>
+    private static bool TryProbe(string socketPath, int patienceMs)
     {
-        using var socket = Connect(socketPath, patienceMs);
-        socket.Send("GET / HTTP/1.1\r\nHost: cbdd\r\nConnection: close\r\n\r\n"u8);
-        if (!socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead))
-            throw NoAnswer(socketPath, patienceMs);
+        try
+        {
+            using var socket = Connect(socketPath, patienceMs);
+            socket.Send("GET / HTTP/1.1\r\nHost: cbdd\r\nConnection: close\r\n\r\n"u8);
+            return socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead) ? true : throw NoAnswer(socketPath, patienceMs);
+        }
+        catch (NoDaemonException)
+        {
+            return false;
+        }
     }
 
     private static bool IsTimeout(SocketException e) => e.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock;

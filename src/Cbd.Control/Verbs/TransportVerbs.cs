@@ -16,7 +16,7 @@ internal static class TransportVerbs
         var format = VerbOptions.Flag("--format", "-f", "format the region first");
         var formatIfEmpty = VerbOptions.Flag("--format-if-empty", null, "format the region first if it is missing or all zeros, and never else");
         var force = VerbOptions.Flag("--force", "-F", "format over what is there; never over a live host");
-        var size = VerbOptions.Size("--size", "size of a region file that is created, e.g. 512M");
+        var size = VerbOptions.Size("--size", "size of the region file, which is made or made longer, never shorter; all of its space is reserved, e.g. 512M");
         var hosts = VerbOptions.Number("--hosts", null, "host entries to format");
         var backends = VerbOptions.Number("--backends", null, "backend entries to format");
         var blkdevs = VerbOptions.Number("--blkdevs", null, "blkdev entries to format");

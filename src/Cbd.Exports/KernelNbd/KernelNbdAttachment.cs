@@ -5,6 +5,7 @@ using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Host;
+using Cbd.Host.Threads;
 using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.KernelNbd;
@@ -172,7 +173,20 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     private void ConnectionLost(int queue)
     {
         if (!Volatile.Read(ref _stopping))
-            ThreadPool.UnsafeQueueUserWorkItem(_ => Reconnect(queue), null);
+            PoolWork.Queue(() => TryReconnect(queue));
+    }
+
+    private void TryReconnect(int queue)
+    {
+        try
+        {
+            Reconnect(queue);
+        }
+        catch (Exception e)
+        {
+            // No descriptor, say. Nobody else would see it, and it would end the process.
+            _log($"connection {queue} to the kernel was lost and is not made anew: {e.Message}: stop the device and start it again");
+        }
     }
 
     private void Reconnect(int queue)

@@ -329,6 +329,7 @@ internal sealed class WantedRecord<TPolicy>
         IsDirty = true;
         _medium.Write(_entries);
         IsDirty = false;
+        Trouble = null;
     }
 
     private void SaveOrReturnTo(StateEntry[] before)
@@ -350,7 +351,6 @@ internal sealed class WantedRecord<TPolicy>
         try
         {
             Save();
-            Trouble = null;
         }
         catch (CbdException e)
         {

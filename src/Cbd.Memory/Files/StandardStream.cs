@@ -62,6 +62,10 @@ public sealed unsafe class StandardStream
         LibC.TimeSpec timeout = LibC.TimeSpec.FromMicroseconds(timeoutMs * 1000L);
         var entry = new LibC.PollEntry { Descriptor = _descriptor.Number, Events = PollOut };
         // SAFETY: both structures live on this stack frame for the length of the call.
-        return LibC.PPoll(&entry, 1, &timeout, null) > 0;
+        int ready;
+        do
+            ready = LibC.PPoll(&entry, 1, &timeout, null);
+        while (ready < 0 && LibC.LastErrno == EINTR);
+        return ready > 0;
     }
 }

@@ -113,9 +113,9 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     {
         try
         {
-            return new DriveInfo(Path.GetDirectoryName(region)!).DriveFormat is "tmpfs" or "ramfs" or "hugetlbfs";
+            return new DriveInfo(PathText.DirectoryFromCaller(Path.GetDirectoryName(region)!)).DriveFormat is "tmpfs" or "ramfs" or "hugetlbfs";
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or CbdException)
         {
             return false;
         }

@@ -43,6 +43,10 @@ public sealed class Opening_a_disk : IDisposable
         Assert.DoesNotContain("truncate", device.Message, StringComparison.Ordinal);
         CbdException folder = Refused(CbdErrorKind.NotFound, new() { Path = Path.Combine(_folder, "none", "disk") }, $"no directory {_folder}/none");
         Assert.DoesNotContain("truncate", folder.Message, StringComparison.Ordinal);
+        CbdException above = Refused(CbdErrorKind.NotFound, new() { Path = $"{_folder}/none/../disk" }, $"no directory {_folder}/none/..");
+        Assert.DoesNotContain("truncate", above.Message, StringComparison.Ordinal);
+        CbdException slash = Refused(CbdErrorKind.NotFound, new() { Path = MakeFile("plain", 4096) + "/" }, "correct the path");
+        Assert.DoesNotContain("truncate", slash.Message, StringComparison.Ordinal);
     }
 
     [Theory]
