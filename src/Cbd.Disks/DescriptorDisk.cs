@@ -11,8 +11,6 @@ public abstract class DescriptorDisk : Disk
 {
     private readonly Lock _syncLock = new();
     private int _syncError;
-
-    /// <summary>What lies behind it is not there, because the disk is shorter than what is served.</summary>
     private long _end = long.MaxValue;
     private const int PreadThreads = 4;
     private const int ZeroPieceBytes = 1 << 20;
@@ -100,12 +98,13 @@ public abstract class DescriptorDisk : Disk
     internal int Check(in BlockRequest request)
     {
         int error = RequestGate.Check(Info, request);
-        if (error == 0 && request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes)
-            LookForEnd();
-        if (error == 0 && request.Offset + request.Length > Volatile.Read(ref _end) && request.Operation is not (BlockOperation.BlockStatus or BlockOperation.Cache))
+        long last = request.Offset + request.Length;
+        if (error == 0 && request.Operation is not (BlockOperation.BlockStatus or BlockOperation.Cache) &&
+            (request.Operation is BlockOperation.Discard or BlockOperation.WriteZeroes || last > EndBytes))
         {
+            // fallocate succeeds behind the end of a file, too.
             LookForEnd();
-            if (request.Offset + request.Length > Volatile.Read(ref _end))
+            if (last > EndBytes)
                 return Errno.EIO;
         }
 
@@ -113,13 +112,11 @@ public abstract class DescriptorDisk : Disk
         return error == 0 && transfers && ((int)request.Data.Address & _memoryAlignmentMask) != 0 ? Errno.EINVAL : error;
     }
 
-    /// <summary>Where the disk was seen to end; <see cref="long.MaxValue"/> if it has all that is served.</summary>
+    /// <summary>Where the disk was seen to end, short of what is served; <see cref="long.MaxValue"/> if it has all of that.</summary>
     private protected long EndBytes => Volatile.Read(ref _end);
 
     /// <summary>Looks whether the disk is shorter than what is served, where that costs little. Any thread.</summary>
-    private protected virtual void LookForEnd()
-    {
-    }
+    private protected abstract void LookForEnd();
 
     /// <summary>The disk was seen to have a size. What it does not have of that which is served fails, until it has its length again.</summary>
     /// <param name="servedBytes">What was served before the look: a disk grows first, and is served larger then.</param>

@@ -41,8 +41,8 @@ internal interface IExport : IDisposable
     }
 
     /// <summary>
-    /// What another program has done to it, with the remedy; null if nothing. It leads nobody astray after that: what had its name may be
-    /// another's. System calls. Any thread.
+    /// What another program has done to it, with the remedy; null if nothing. If there is trouble, its name is removed: what had the name
+    /// may be another's. System calls. Any thread.
     /// </summary>
     string? FindTrouble() => null;
 

@@ -14,18 +14,24 @@ internal sealed class StopSignal : IDisposable
 
     private readonly ManualResetEventSlim _isSet = new();
     private readonly Action<PosixSignal> _endAtOnce;
+    private readonly Func<long> _nowMs;
     private PosixSignal _first;
     private long _firstMs;
 
     /// <param name="endAtOnce">Ends the process as that signal does; null: so it does.</param>
-    public StopSignal(Action<PosixSignal>? endAtOnce = null) => _endAtOnce = endAtOnce ?? ProcessSignals.EndBy;
+    /// <param name="nowMs">A monotonic clock; null: the machine's.</param>
+    public StopSignal(Action<PosixSignal>? endAtOnce = null, Func<long>? nowMs = null)
+    {
+        _endAtOnce = endAtOnce ?? ProcessSignals.EndBy;
+        _nowMs = nowMs ?? (static () => Environment.TickCount64);
+    }
 
     public bool IsSet => _isSet.IsSet;
 
     /// <summary>A signal came. One thread at a time; never waits.</summary>
     public void Handle(PosixSignal signal)
     {
-        var now = Environment.TickCount64;
+        var now = _nowMs();
         if (_isSet.IsSet)
         {
             if (now - _firstMs >= OneSignalMs)

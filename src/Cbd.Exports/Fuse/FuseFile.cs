@@ -64,8 +64,8 @@ internal sealed class FuseFile
     /// <summary>Called when the file may not be the loop device's any more; must not block.</summary>
     internal Action? LookAgain { get; set; }
 
-    /// <summary>Somebody who had the file open has closed it: the loop device, if another program detached it.</summary>
-    internal void Closed()
+    /// <summary>The kernel released an open file: the loop device's, if another program detached it.</summary>
+    internal void NoteRelease()
     {
         if (!_isExpectedToEnd)
             LookAgain?.Invoke();

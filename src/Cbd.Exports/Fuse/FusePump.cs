@@ -278,7 +278,7 @@ internal sealed class FusePump : IDisposable
         }
 
         if (request.Task == FuseTask.Close)
-            _file.Closed();
+            _file.NoteRelease();
         // The request was read in full; its place is free for the answer.
         Span<byte> body = _buffer.GetSpan(Payload(slot), 256);
         int length = request.Task switch

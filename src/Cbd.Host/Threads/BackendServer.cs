@@ -232,8 +232,7 @@ internal sealed class BackendServer : IGrowingDisk
     {
         if (_isDisposed || _isAbandoned || Interlocked.Exchange(ref _isLooking, 1) != 0)
             return;
-        if (!PoolWork.TryLook(Look))
-            Volatile.Write(ref _isLooking, 0);
+        PoolWork.QueueLook(Look);
     }
 
     private void Look()

@@ -91,10 +91,9 @@ internal sealed class DeviceServer
     /// <summary>Has a thread of the pool look at the export, if none is at it, and says what is new. Waits for nothing.</summary>
     public void BeginLook()
     {
-        if (Node.Length == 0 || Life.Stage != DeviceStage.Serving || Interlocked.Exchange(ref _isLooking, 1) != 0)
+        if (Node.Length == 0 || Trouble is not null || Life.Stage != DeviceStage.Serving || Interlocked.Exchange(ref _isLooking, 1) != 0)
             return;
-        if (!PoolWork.TryLook(Look))
-            Volatile.Write(ref _isLooking, 0);
+        PoolWork.QueueLook(Look);
     }
 
     private void Look()
@@ -103,7 +102,7 @@ internal sealed class DeviceServer
         bool isMine = _exportLock.TryEnter();
         try
         {
-            if (!isMine || _isDisposed || Life.Stage != DeviceStage.Serving || _export.FindTrouble() is not { } trouble || trouble == _trouble)
+            if (!isMine || _isDisposed || Life.Stage != DeviceStage.Serving || _export.FindTrouble() is not { } trouble)
                 return;
             Volatile.Write(ref _trouble, trouble);
             _logger.LogError("device {Device}: {Trouble}", Device, trouble);

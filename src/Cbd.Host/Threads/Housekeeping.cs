@@ -140,7 +140,7 @@ internal sealed class Housekeeping
             Doorbells.Retract(_transport.Memory, doorbell);
     }
 
-    /// <summary>The region's file has no name any more, or has one again; null if it has.</summary>
+    /// <summary>That the region's file was removed, with the remedy; null while it has a name.</summary>
     public string? Removal => _isRemoved
         ? $"region '{_transport.Region.Path}' was removed: its hosts go on, and nobody else can register: stop what uses it on all of them, then format it anew with tp-reg --format"
         : null;

@@ -6,7 +6,9 @@ internal static class PoolWork
     /// <summary>Looks at disks and exports that run at a time: one that hangs in its file system must not keep all threads of the pool.</summary>
     private const int MostLooks = 2;
 
-    private static int s_looks;
+    private static readonly Lock s_gate = new();
+    private static readonly Queue<Action> s_waiting = new();
+    private static int s_lookers;
 
     /// <summary>Queues it; where no other thread can be had, one that is there does it when it is free.</summary>
     /// <param name="work">Must not throw.</param>
@@ -22,27 +24,36 @@ internal static class PoolWork
         }
     }
 
-    /// <summary>Queues a look, unless so many are under way already; false: later.</summary>
+    /// <summary>Queues a look behind those that wait already.</summary>
     /// <param name="look">Must not throw; may hang.</param>
-    public static bool TryLook(Action look)
+    public static void QueueLook(Action look)
     {
-        if (Interlocked.Increment(ref s_looks) > MostLooks)
+        lock (s_gate)
         {
-            Interlocked.Decrement(ref s_looks);
-            return false;
+            s_waiting.Enqueue(look);
+            if (s_lookers == MostLooks)
+                return;
+            s_lookers++;
         }
 
-        Queue(() =>
+        Queue(RunLooks);
+    }
+
+    private static void RunLooks()
+    {
+        while (true)
         {
-            try
+            Action? look;
+            lock (s_gate)
             {
-                look();
+                if (!s_waiting.TryDequeue(out look))
+                {
+                    s_lookers--;
+                    return;
+                }
             }
-            finally
-            {
-                Interlocked.Decrement(ref s_looks);
-            }
-        });
-        return true;
+
+            look();
+        }
     }
 }

@@ -59,19 +59,8 @@ internal static class WantedRules<TPolicy>
     /// The entry that a killed self left in the region, which is taken over, so that blkdevs of other hosts go on. Null if it is not there,
     /// or somebody serves it.
     /// </summary>
-    public static OfferedBackend? FindLeft(BackendEntry wanted, IEnumerable<OfferedBackend> all)
-    {
-        foreach (OfferedBackend backend in all)
-        {
-            if (backend.Id == wanted.BackendId)
-                return IsLeft(backend, wanted.Path) ? backend : null;
-        }
-
-        return null;
-    }
-
-    /// <summary>A backend that nobody serves, on that disk.</summary>
-    public static bool IsLeft(OfferedBackend backend, string path) => SameThing.IsSamePath(backend.Path, path) && !backend.IsAlive;
+    public static OfferedBackend? FindLeft(BackendEntry wanted, IReadOnlyList<OfferedBackend> all) =>
+        Find(all, b => b.Id == wanted.BackendId) is { IsAlive: false } left && SameThing.IsSamePath(left.Path, wanted.Path) ? left : null;
 
     /// <summary>
     /// The backend that has a device's disk now, under whichever id. Throws if none has for certain, and

@@ -109,8 +109,8 @@ internal sealed class RecordSearch<TMemory, TPolicy>
     }
 
     /// <summary>
-    /// What a claim that is new finds in its entry was left there by a backend that is gone, until it has published what it is. One that takes a
-    /// record over has blkdevs that wait for it.
+    /// The body is of the word's own epoch, or blkdevs wait for it. Any other body was left by a backend that is gone; the claim has not
+    /// published its own.
     /// </summary>
     private bool IsRecord(int backend, ClaimWord word, ulong epoch) =>
         epoch == word.Epoch || References<TMemory, TPolicy>.IsUsed(_memory, _geometry, backend);

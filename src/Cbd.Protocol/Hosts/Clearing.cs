@@ -203,7 +203,8 @@ internal sealed partial class Clearing<TMemory, TPolicy>
                 return true;
             bool isClaiming = word.State == ClaimState.Claiming;
             // One that stands still in CLAIMING may store the rest of its body yet.
-            bool kept = claim.Dead || (isClaiming && !TPolicy.EndClaimingWithProof) ? !isClaiming && HasQuarantinedChannel(blkdev, word) : true;
+            bool mayEnd = claim.Dead || (isClaiming && !TPolicy.EndClaimingWithProof);
+            bool kept = !mayEnd || (!isClaiming && HasQuarantinedChannel(blkdev, word));
             ClaimState to = kept ? ClaimState.Quarantined
                 : word.State is ClaimState.Clearing or ClaimState.Claiming ? ClaimState.Free
                 : ClaimState.Clearing;

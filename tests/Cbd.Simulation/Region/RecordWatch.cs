@@ -166,13 +166,8 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
             (paths[0], paths[1], paths[2]) = (0, 1, 2);
     }
 
-    /// <summary>A daemon that has not failed wants something with the disk.</summary>
-    /// <param name="disk">The disk.</param>
-    /// <param name="kind">First letter of the name.</param>
-    public bool IsWanted(int disk, char kind) => _wishes.Any(w => w.Key.Name[0] == kind && w.Value.Disk == disk && !w.Value.HasFailed);
-
     /// <summary>What is wanted for certain and not there, in words.</summary>
-    /// <param name="isThere">Whether a daemon has a thing; or whether another one has taken its place.</param>
-    public IReadOnlyList<(int Slot, string Name)> Missing(Func<int, string, int, bool> isThere) =>
-        [.. _wishes.Where(w => w.Value is { IsOpen: false, HasFailed: false, IsAsked: false } && !isThere(w.Key.Slot, w.Key.Name, w.Value.Disk)).Select(w => w.Key)];
+    /// <param name="isThere">Whether a daemon has a thing.</param>
+    public IReadOnlyList<(int Slot, string Name)> Missing(Func<int, string, bool> isThere) =>
+        [.. _wishes.Where(w => w.Value is { IsOpen: false, HasFailed: false, IsAsked: false } && !isThere(w.Key.Slot, w.Key.Name)).Select(w => w.Key)];
 }

@@ -322,7 +322,9 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         catch (CbdException e)
         {
             _world.Trace($"process {Number}: register: {e.Message}");
-            _world.StraySeen = _world.Region.Now;
+            // Only an entry that became another's is of that kind.
+            if (e.Kind == CbdErrorKind.Failed)
+                _world.StraySeen = _world.Region.Now;
             _world.Exit(this);
             return;
         }

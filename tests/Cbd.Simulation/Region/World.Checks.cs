@@ -316,8 +316,8 @@ internal sealed partial class World<TPolicy>
         CheckNothingIsLeft();
     }
 
-    /// <summary>What is wanted for certain and not there, unless another thing has its disk.</summary>
-    internal IReadOnlyList<(int Slot, string Name)> MissingThings() => Records!.Missing((slot, name, _) => _slots[slot].Process?.Wanted?.Has(name) ?? false);
+    /// <summary>What is wanted for certain and not there.</summary>
+    internal IReadOnlyList<(int Slot, string Name)> MissingThings() => Records!.Missing((slot, name) => _slots[slot].Process?.Wanted?.Has(name) ?? false);
 
     private int CountLeftovers()
     {

@@ -10,7 +10,7 @@ public sealed class SignalsOfADaemon
     public void The_first_asks_for_the_end_and_a_second_at_once_is_one_with_it()
     {
         var ended = new List<PosixSignal>();
-        using var stop = new StopSignal(ended.Add);
+        using var stop = new StopSignal(ended.Add, () => 7);
         Assert.False(stop.IsSet);
         stop.Handle(PosixSignal.SIGTERM);
         stop.Handle(PosixSignal.SIGINT);
@@ -23,9 +23,10 @@ public sealed class SignalsOfADaemon
     public void A_second_that_comes_later_ends_the_daemon_at_once()
     {
         var ended = new List<PosixSignal>();
-        using var stop = new StopSignal(ended.Add);
+        long now = 7;
+        using var stop = new StopSignal(ended.Add, () => now);
         stop.Handle(PosixSignal.SIGTERM);
-        Thread.Sleep(StopSignal.OneSignalMs + 50);
+        now += StopSignal.OneSignalMs;
         stop.Handle(PosixSignal.SIGINT);
         Assert.Equal([PosixSignal.SIGINT], ended);
     }
