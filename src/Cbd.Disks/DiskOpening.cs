@@ -62,9 +62,9 @@ internal static class DiskOpening
         {
             throw new CbdException(
                 CbdErrorKind.Invalid,
-                isBlockDevice
-                    ? $"disk {options.Path} has a size of 0 bytes; attach a medium to it"
-                    : $"disk {options.Path} has a size of 0 bytes; give it one (truncate -s 10G {options.Path})");
+                $"disk {options.Path} has a size of 0 bytes; " + (isBlockDevice ? "attach a medium to it"
+                    : KernelDirectory.Is(options.Path) ? "name a regular file or a block device"
+                    : $"give it one (truncate -s 10G {options.Path})"));
         }
         if (info.SizeBytes % info.LogicalBlockBytes != 0)
         {
@@ -101,15 +101,15 @@ internal static class DiskOpening
         return $"grow it (truncate -s {wholeBytes} {options.Path}){(fitsSmallBlocks ? ", or use a block size of 512" : "")}";
     }
 
-    /// <summary>What helps where there is no such path: a file in a directory of devices would be one in memory, beside the devices.</summary>
+    /// <summary>What helps where there is no such path.</summary>
     private static string RemedyForMissing(string path)
     {
-        string? directory = System.IO.Path.GetDirectoryName(path);
-        if (path.StartsWith("/dev/", StringComparison.Ordinal) && !path.StartsWith("/dev/shm/", StringComparison.Ordinal))
-            return "attach the device, or correct the path (lsblk lists what there is)";
         // By the kernel: .NET takes '..' away as text.
-        return directory is { Length: > 0 } && (FileStatus.TryGet(directory, out FileStatus status) != 0 || status.Type != FileType.Directory)
-            ? $"correct the path, for there is no directory {directory} either"
+        string directory = System.IO.Path.GetDirectoryName(path) is { Length: > 0 } parent ? parent : ".";
+        if (FileStatus.TryGet(directory, out FileStatus status) != 0 || status.Type != FileType.Directory)
+            return $"correct the path, for there is no directory {directory} either";
+        return KernelDirectory.Is(directory)
+            ? "attach the device, or correct the path (lsblk lists what there is)"
             : $"create it (truncate -s 10G {path}) or correct the path";
     }
 

@@ -148,6 +148,8 @@ public sealed class RegionSource : IDisposable
 
     private static RegionSource Create(string path, long? createSizeBytes)
     {
+        if (KernelDirectory.Is(System.IO.Path.GetDirectoryName(path) is { Length: > 0 } directory ? directory : "."))
+            throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist, and a file there would be no device: attach the device (ls /dev/dax*), or give the path of a file (/dev/shm/NAME)") { MayPass = true };
         if (createSizeBytes is not { } sizeBytes)
             throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist: check the path, or create it with --format --size SIZE") { MayPass = true };
         if (sizeBytes <= 0)
