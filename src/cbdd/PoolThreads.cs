@@ -1,3 +1,4 @@
+using Cbd.Control.Server;
 using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon;
@@ -18,7 +19,8 @@ internal static class PoolThreads
     public static void Start()
     {
         ThreadPool.GetMinThreads(out var workers, out var completions);
-        ThreadPool.SetMinThreads(Math.Max(Count, workers), completions);
+        // So many more are had at once when they are needed, not one after the other: verbs may hold theirs for long.
+        ThreadPool.SetMinThreads(Math.Max(Count + VerbGate.VerbsAtOnce, workers), completions);
         // Not disposed: one that comes too late still uses them.
         var together = new Barrier(Count);
         var ended = new CountdownEvent(Count);

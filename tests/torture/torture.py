@@ -7,6 +7,7 @@ torture boots --boots N               three hosts killed and started in any orde
 torture mixed --minutes N             random faults of all kinds
 torture power-cuts --cuts N           the disk's writes recorded, and cut anywhere
 torture hostile --minutes N           a peer that rewrites the region
+torture crowd --minutes N             a good NBD client among a hundred bad ones: how long its reads take
 
 With --state FILE a run continues what earlier runs with that file did, and does not more than what is left.
 """
@@ -20,6 +21,7 @@ import time
 
 import backend_kills
 import boots
+import crowd
 import device_kills
 import hostile
 import hosts
@@ -27,7 +29,7 @@ import mixed
 import power_cuts
 from progress import Progress
 
-MINUTES = ("mixed", "hostile")
+MINUTES = ("mixed", "hostile", "crowd")
 MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
@@ -35,6 +37,7 @@ MODES = {
     "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
     "mixed": ("minutes", 10, "minutes", mixed.run),
     "hostile": ("minutes", 10, "minutes", hostile.run),
+    "crowd": ("minutes", 1, "minutes", crowd.run),
     "power-cuts-bare": ("cuts", 50, "cuts", power_cuts.run_bare),
 }
 

@@ -24,6 +24,12 @@ internal sealed class ControlServer : IAsyncDisposable
     /// <summary>Largest body of a request, bytes; the largest sensible one is a path and a few numbers.</summary>
     public const int MaxBodyBytes = 64 << 10;
 
+    /// <summary>How long a client may take for the head of a request.</summary>
+    private const int HeadSeconds = 10;
+
+    /// <summary>How long a connection stays between two requests.</summary>
+    private const int QuietSeconds = 60;
+
     private readonly WebApplication _application;
     private readonly string? _ownPath;
 
@@ -68,6 +74,8 @@ internal sealed class ControlServer : IAsyncDisposable
 
     private static WebApplication Build(CheckedControl control, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given)
     {
+        var clients = new ControlConnections(ControlConnections.LimitFor(ProcessLimits.OpenFiles));
+        var verbs = new VerbGate(clients);
         var builder = WebApplication.CreateEmptyBuilder(new WebApplicationOptions
         {
             ApplicationName = "cbdd",
@@ -82,11 +90,9 @@ internal sealed class ControlServer : IAsyncDisposable
         {
             kestrel.AddServerHeader = false;
             kestrel.Limits.MaxRequestBodySize = MaxBodyBytes;
-            kestrel.ListenUnixSocket(socketPath, listen => listen.Use(next => connection =>
-            {
-                connection.Items[typeof(PeerAccess)] = Refusal(connection, access);
-                return next(connection);
-            }));
+            kestrel.Limits.RequestHeadersTimeout = TimeSpan.FromSeconds(HeadSeconds);
+            kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(QuietSeconds);
+            kestrel.ListenUnixSocket(socketPath, listen => listen.Use(next => connection => Serve(connection, next, clients, access)));
         });
         builder.WebHost.UseSockets(sockets => sockets.CreateBoundListenSocket = endpoint => given?.DuplicateAsSocket() ?? Bind(endpoint, access));
 
@@ -94,7 +100,7 @@ internal sealed class ControlServer : IAsyncDisposable
         application.Use(next => context => AnswerProblems(context, next));
         application.UseRouting();
         foreach (var operation in Operations.All)
-            application.MapMethods(operation.Path, [operation.Method], new OperationEndpoint(operation, control).Serve);
+            application.MapMethods(operation.Path, [operation.Method], new OperationEndpoint(operation, control, verbs).Serve);
         var document = new Lazy<byte[]>(OpenApiDocument.Write);
         application.MapMethods(OpenApiDocument.Path, ["GET"], context =>
         {
@@ -126,6 +132,23 @@ internal sealed class ControlServer : IAsyncDisposable
         {
             socket.Dispose();
             throw;
+        }
+    }
+
+    private static async Task Serve(ConnectionContext connection, ConnectionDelegate next, ControlConnections clients, PeerAccess access)
+    {
+        var client = new ControlConnection(() => connection.Abort(new ConnectionAbortedException("others came, and it has done nothing for longest")));
+        if (!clients.TryEnter(client))
+            return;
+        try
+        {
+            connection.Items[typeof(ControlConnection)] = client;
+            connection.Items[typeof(PeerAccess)] = Refusal(connection, access);
+            await next(connection);
+        }
+        finally
+        {
+            clients.Leave(client);
         }
     }
 

@@ -7,13 +7,13 @@ using Microsoft.AspNetCore.Http.Features;
 namespace Cbd.Control.Server;
 
 /// <summary>One operation over HTTP: reads the request from path, query and body, does it, writes the answer. Thread-safe.</summary>
-internal sealed class OperationEndpoint(Operation operation, CheckedControl control)
+internal sealed class OperationEndpoint(Operation operation, CheckedControl control, VerbGate verbs)
 {
     public async Task Serve(HttpContext context)
     {
         if (await Read(context) is not { } request)
             return;
-        var answer = operation.Execute(control, request);
+        var answer = await verbs.Do(context, operation, request, control);
         (answer as StopAnswer)?.ThrowIfStopping();
         if (operation.HasContent)
             await context.Response.WriteAsJsonAsync(answer, operation.AnswerJson, contentType: null, context.RequestAborted);

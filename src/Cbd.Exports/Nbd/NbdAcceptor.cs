@@ -8,8 +8,9 @@ using Cbd.Memory.Sockets;
 namespace Cbd.Exports.Nbd;
 
 /// <summary>
-/// One thread that accepts clients and leads their handshakes, all at once and without waiting for any of them. A client
-/// whose handshake is over goes to a pump; one that takes too long is dropped.
+/// One thread that accepts clients and leads their handshakes, all at once and without waiting for any of them: each receives
+/// once, then it is the next one's turn. A client whose handshake is over goes to a pump; one that takes too long is dropped. If
+/// there are too many clients, the one that has been in its handshake for longest makes room for a new one.
 /// </summary>
 internal sealed class NbdAcceptor : IDisposable
 {
@@ -24,6 +25,7 @@ internal sealed class NbdAcceptor : IDisposable
     private readonly int _handshakeSeconds;
     private readonly TlsRelays? _tls;
     private readonly Func<bool> _tryAdmit;
+    private readonly Action _refused;
     private readonly Action _clientGone;
     private readonly Action<NbdConnection> _handOver;
     private readonly Action<string> _log;
@@ -41,18 +43,20 @@ internal sealed class NbdAcceptor : IDisposable
     /// <param name="handshakeSeconds">How long a client may take, TLS included.</param>
     /// <param name="tls">Where there is TLS.</param>
     /// <param name="tryAdmit">Counts a client in; false if there are too many.</param>
+    /// <param name="refused">A client was turned away because there are too many, none of them in its handshake.</param>
     /// <param name="clientGone">Counts a client out that was not handed over.</param>
     /// <param name="handOver">Takes a client whose handshake is over.</param>
     /// <param name="log">Where messages go.</param>
     internal NbdAcceptor(
         NbdListener listener, Func<NbdExportInfo> describe, int handshakeSeconds, TlsRelays? tls, Func<bool> tryAdmit,
-        Action clientGone, Action<NbdConnection> handOver, Action<string> log)
+        Action refused, Action clientGone, Action<NbdConnection> handOver, Action<string> log)
     {
         _handshakeSeconds = handshakeSeconds;
         _tls = tls;
         _listener = listener;
         _describe = describe;
         _tryAdmit = tryAdmit;
+        _refused = refused;
         _clientGone = clientGone;
         _handOver = handOver;
         _log = log;
@@ -107,10 +111,7 @@ internal sealed class NbdAcceptor : IDisposable
         }
 
         foreach (Client client in _clients.Values.ToArray())
-        {
-            client.Relay?.Abort();
-            Drop(client, "");
-        }
+            DropNow(client, "");
     }
 
     private void Listen()
@@ -145,8 +146,9 @@ internal sealed class NbdAcceptor : IDisposable
             return;
         }
 
-        if (!_tryAdmit())
+        if (!_tryAdmit() && !(TryDropOldest() && _tryAdmit()))
         {
+            _refused();
             socket.Dispose();
             return;
         }
@@ -181,10 +183,10 @@ internal sealed class NbdAcceptor : IDisposable
         _resumeAt = Now + (PauseMs * Stopwatch.Frequency / 1000);
     }
 
-    /// <summary>Sends, understands and receives until the client has to do something.</summary>
+    /// <summary>Sends, understands and receives once, until the client has to do something or has had its turn.</summary>
     private void Advance(Client client)
     {
-        while (true)
+        for (bool hasReceived = false; ;)
         {
             if (!SendOutput(client))
                 return;
@@ -208,12 +210,14 @@ internal sealed class NbdAcceptor : IDisposable
                 return;
             }
 
-            SocketResult result = client.Socket.Receive(client.Room);
-            if (result.WouldBlock)
+            SocketResult result = hasReceived ? default : client.Socket.Receive(client.Room);
+            if (hasReceived || result.WouldBlock)
             {
                 Watch(client, SocketEvents.Readable);
                 return;
             }
+
+            hasReceived = true;
 
             if (result.Count <= 0)
             {
@@ -298,12 +302,25 @@ internal sealed class NbdAcceptor : IDisposable
         long now = Now;
         foreach (Client client in _clients.Values.ToArray())
         {
-            if (now < client.Deadline)
-                continue;
-            // Before its plain half is closed: the relay would wait for a client that takes nothing.
-            client.Relay?.Abort();
-            Drop(client, $"its handshake took longer than {_handshakeSeconds} s");
+            if (now >= client.Deadline)
+                DropNow(client, $"its handshake took longer than {_handshakeSeconds} s");
         }
+    }
+
+    /// <summary>Makes room for another client; false if nobody is in its handshake.</summary>
+    private bool TryDropOldest()
+    {
+        if (_clients.Values.MinBy(static client => client.Deadline) is not { } oldest)
+            return false;
+        DropNow(oldest, "it was in its handshake for longest when another client came and there was no place left");
+        return true;
+    }
+
+    private void DropNow(Client client, string reason)
+    {
+        // Before its plain half is closed: the relay would wait for a client that takes nothing.
+        client.Relay?.Abort();
+        Drop(client, reason);
     }
 
     private void Drop(Client client, string reason)

@@ -19,6 +19,7 @@ internal sealed class NbdConnection : IDisposable
     {
         Id = id;
         Socket = socket;
+        StalledNode = new LinkedListNode<NbdConnection>(this);
         Input = new NativeBuffer(InputBytes);
         received.CopyTo(Input.GetSpan(0, InputBytes));
         InputEnd = received.Length;
@@ -54,8 +55,14 @@ internal sealed class NbdConnection : IDisposable
     /// <summary>Slots that belong to requests of this client.</summary>
     internal int SlotsInUse;
 
-    /// <summary>Memory for payload that its requests hold, bytes.</summary>
-    internal long HeldBytes;
+    /// <summary>What its requests hold of what all clients share.</summary>
+    internal ClientHold Hold;
+
+    /// <summary>How fast it gives back what it holds.</summary>
+    internal MinimumRate Rate;
+
+    /// <summary>Bytes that were moved in either direction.</summary>
+    internal long MovedBytes;
 
     /// <summary>There may be something to receive.</summary>
     internal bool Readable = true;
@@ -74,12 +81,16 @@ internal sealed class NbdConnection : IDisposable
     internal bool Closed;
 
     internal bool InReady;
-    internal bool InStalled;
+
+    /// <summary>In the list of those who wait for what others hold, with <see cref="Header"/>.</summary>
+    internal bool InStalled => StalledNode.List is not null;
+
+    internal LinkedListNode<NbdConnection> StalledNode { get; }
     internal bool InUnsent;
     internal bool InClosing;
 
-    /// <summary>Holds a header back because this client has as much in flight as one may have.</summary>
-    internal bool AtLimit;
+    /// <summary>Holds a header back because this client holds as much as one may.</summary>
+    internal bool AtShare;
 
     /// <summary>When bytes last moved in either direction, in ticks of the stopwatch.</summary>
     internal long LastMoved;

@@ -87,7 +87,7 @@ internal sealed class NbdExport : IExport
             Volatile.Write(ref _pumps, [.. pumps]);
             pumps.ForEach(static pump => pump.Start());
             _acceptor = new NbdAcceptor(
-                _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, ClientGone, HandOver, _log);
+                _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, LogRefused, ClientGone, HandOver, _log);
             _acceptor.Start();
         }
     }
@@ -121,10 +121,14 @@ internal sealed class NbdExport : IExport
         }
 
         Interlocked.Decrement(ref _admitted);
+        return false;
+    }
+
+    private void LogRefused()
+    {
         if (!_refusalLogged)
             _log($"a client was refused: {_options.Connections} are connected, which is the limit; disconnect some, or start the device with a larger --nbd-connections");
         _refusalLogged = true;
-        return false;
     }
 
     private void ClientGone() => Interlocked.Decrement(ref _admitted);

@@ -30,6 +30,8 @@ internal sealed partial class NbdHandshake
         _hasClientFlags = _hasClientFlags,
         _fixedNewstyle = _fixedNewstyle,
         _noZeroes = _noZeroes,
+        _options = _options,
+        _takenBytes = _takenBytes,
     };
 
     private bool NeedsTls(NbdOption option) => _tls == NbdTlsState.Required && option is not (NbdOption.StartTls or NbdOption.Abort);

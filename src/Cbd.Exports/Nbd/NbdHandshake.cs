@@ -32,6 +32,12 @@ internal sealed partial class NbdHandshake
     /// <summary>Longest option that is skipped; a longer one ends the connection.</summary>
     internal const int MaxSkippedOptionBytes = 32 << 20;
 
+    /// <summary>Most options of one handshake, those before TLS included; clients send about ten.</summary>
+    internal const int MaxOptions = 256;
+
+    /// <summary>Most bytes of one handshake: the longest option that is skipped, and some that are read.</summary>
+    internal const int MaxBytes = MaxSkippedOptionBytes + (1 << 20);
+
     private const int OptionHeaderBytes = 16;
     private const NbdClientFlags KnownClientFlags = NbdClientFlags.FixedNewstyle | NbdClientFlags.NoZeroes;
 
@@ -44,6 +50,8 @@ internal sealed partial class NbdHandshake
     private NbdSession _session;
     private NbdOption _skipped;
     private uint _skipBytes;
+    private int _options;
+    private long _takenBytes;
 
     internal NbdHandshake(Func<NbdExportInfo> describe, string description, NbdTlsState tls = NbdTlsState.None)
     {
@@ -78,6 +86,13 @@ internal sealed partial class NbdHandshake
     {
         if (State != NbdHandshakeState.Talking)
             throw new InvalidOperationException("the handshake is over");
+        int taken = Take(input, output);
+        _takenBytes += taken;
+        return taken;
+    }
+
+    private int Take(ReadOnlySpan<byte> input, IBufferWriter<byte> output)
+    {
         if (!_hasClientFlags)
             return TakeClientFlags(input);
         if (_skipBytes != 0)
@@ -88,10 +103,13 @@ internal sealed partial class NbdHandshake
             return 0;
         var option = (NbdOption)BinaryPrimitives.ReadUInt32BigEndian(input[8..]);
         uint length = BinaryPrimitives.ReadUInt32BigEndian(input[12..]);
+        if (_options == MaxOptions || (length <= MaxSkippedOptionBytes && _takenBytes + OptionHeaderBytes + length > MaxBytes))
+            return FailByPolicy(option, output);
         if (length > MaxOptionBytes)
             return BeginSkip(option, length);
         if (input.Length < OptionHeaderBytes + (int)length)
             return 0;
+        _options++;
         Answer(option, input.Slice(OptionHeaderBytes, (int)length), output);
         return OptionHeaderBytes + (int)length;
     }
@@ -115,6 +133,7 @@ internal sealed partial class NbdHandshake
         // An export's name has no way to be refused.
         if (option == NbdOption.ExportName || length > MaxSkippedOptionBytes)
             return Fail($"option {(uint)option} has {length} bytes, more than the {MaxOptionBytes} that are read");
+        _options++;
         _skipped = option;
         _skipBytes = length;
         return OptionHeaderBytes;
@@ -195,6 +214,17 @@ internal sealed partial class NbdHandshake
 
     private static void RejectUnknown(IBufferWriter<byte> output, NbdOption option) =>
         Reject(output, option, NbdOptionReply.ErrorUnsupported, $"option {(uint)option} is not supported");
+
+    /// <summary>The client has had its share; it is told so where it can be.</summary>
+    private int FailByPolicy(NbdOption option, IBufferWriter<byte> output)
+    {
+        string reason = $"a handshake has at most {MaxOptions} options and {MaxBytes} bytes";
+        if (option != NbdOption.ExportName)
+            Reject(output, option, NbdOptionReply.ErrorPolicy, reason);
+        _ = Fail($"{reason}; option {(uint)option} is one too many");
+        // Not 0: the answer is sent before the connection ends.
+        return OptionHeaderBytes;
+    }
 
     private int Fail(string reason)
     {

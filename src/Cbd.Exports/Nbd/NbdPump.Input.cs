@@ -40,18 +40,19 @@ internal sealed partial class NbdPump
             MakeReady(connection);
     }
 
-    /// <summary>Lets the requests that waited for memory go on, in their order.</summary>
+    /// <summary>Lets the requests that waited for slots or memory go on, in their order.</summary>
     private bool ResumeStalled()
     {
         _released = false;
+        return Resume(_stalled) | Resume(_stalledLarge);
+    }
+
+    private bool Resume(LinkedList<NbdConnection> stalled)
+    {
         bool resumed = false;
-        for (int count = _stalled.Count; count > 0; count--)
+        while (stalled.First is { Value: var connection } && TryBegin(connection, mayShare: true) == Admission.Granted)
         {
-            NbdConnection connection = _stalled.Peek();
-            if (!connection.Ending && !TryBegin(connection))
-                break;
-            _stalled.Dequeue();
-            connection.InStalled = false;
+            stalled.Remove(connection.StalledNode);
             resumed = true;
             MakeReady(connection);
         }
@@ -61,7 +62,7 @@ internal sealed partial class NbdPump
 
     private void Receive(NbdConnection connection)
     {
-        // What is left is less than a header, or nothing behind a payload that is being received.
+        // What is left is less than a header, the beginning of a long payload, or nothing behind one that is being received.
         int kept = connection.InputEnd - connection.InputStart;
         if (connection.InputStart != 0 && kept != 0)
             connection.Input.GetSpan(connection.InputStart, kept).CopyTo(connection.Input.GetSpan(0, kept));
@@ -95,6 +96,7 @@ internal sealed partial class NbdPump
         }
 
         connection.LastMoved = _now;
+        connection.MovedBytes += result.Count;
         // A short count says that the socket is empty: what comes later is a new edge. After a hang-up there is none.
         if (result.Count < _vectors.LengthBytes && !connection.HangUpSeen)
             connection.Readable = false;
@@ -111,6 +113,8 @@ internal sealed partial class NbdPump
     {
         while (true)
         {
+            if (connection.HasHeader && IsTooEarly(connection))
+                return true;
             if (connection.HasHeader && !TryBeginOrWait(connection))
                 return false;
             if (connection.ReceivingSlot >= 0 && !TakePayload(connection))
@@ -154,21 +158,23 @@ internal sealed partial class NbdPump
         EndInput(connection);
     }
 
+    /// <summary>
+    /// A client that announces a long write waits for memory, and holds it, only when it has sent as much as fits without: who sends
+    /// nothing keeps nobody waiting.
+    /// </summary>
+    private static bool IsTooEarly(NbdConnection connection) =>
+        ClientShares.IsLarge((long)connection.Header.PayloadBytes) && connection.InputEnd - connection.InputStart < NbdConnection.InputBytes;
+
     private bool TryBeginOrWait(NbdConnection connection)
     {
-        long wanted = RoomBytes(connection.Header);
-        if (connection.SlotsInUse >= MaxSlotsPerClient ||
-            (connection.HeldBytes != 0 && connection.HeldBytes + wanted > MaxHeldBytesPerClient))
-        {
-            connection.AtLimit = true;
-            return false;
-        }
-
-        if (_stalled.Count == 0 && TryBegin(connection))
-            return true;
-        connection.InStalled = true;
-        _stalled.Enqueue(connection);
-        return false;
+        bool isLarge = ClientShares.IsLarge(RoomBytes(connection.Header));
+        LinkedList<NbdConnection> stalled = isLarge ? _stalledLarge : _stalled;
+        Admission admission = TryBegin(connection, mayShare: stalled.Count == 0);
+        if (admission == Admission.AtShare)
+            connection.AtShare = true;
+        else if (admission == Admission.NoRoom)
+            stalled.AddLast(connection.StalledNode);
+        return admission == Admission.Granted;
     }
 
     /// <summary>Memory that the request's payload needs, in either direction; 0 where it has none, or one that is refused.</summary>
@@ -179,22 +185,27 @@ internal sealed partial class NbdPump
         _ => 0,
     };
 
-    /// <summary>Begins the request whose header was taken; false if there is no slot or no memory for it now.</summary>
-    private bool TryBegin(NbdConnection connection)
+    /// <summary>Begins the request whose header was taken, if there are a slot and memory for it now.</summary>
+    /// <param name="connection">Whose it is.</param>
+    /// <param name="mayShare">Nobody waits before it.</param>
+    private Admission TryBegin(NbdConnection connection, bool mayShare)
     {
         ref readonly NbdRequestHeader header = ref connection.Header;
-        if (_free.IsEmpty)
-            return false;
         int errno = NbdRequestCheck.Check(
             header, _info, _exportInfo.Flags, connection.Session, out BlockOperation operation, out BlockFlags flags, out NbdRefusal refusal);
-        BufferSlice data = default;
         int room = errno == 0 ? RoomBytes(header) : 0;
-        if (room != 0 && !_pool.TryTake(room, out data))
-            return false;
+        Admission admission = _shares.TryTake(
+            ref connection.Hold, connection.Index, room, mayShare, out BufferSlice data, out bool isReserve);
+        if (isReserve || admission == Admission.NoRoom)
+            NoteShortage(connection, room);
+        if (admission != Admission.Granted)
+            return admission;
 
         connection.HasHeader = false;
-        int index = TakeSlot(connection);
+        connection.SlotsInUse++;
+        int index = isReserve ? ClientShares.SlotCount + connection.Index : _free.RemoveFirst(_slots);
         ref RequestSlot slot = ref _slots[index];
+        slot.Connection = connection;
         slot.Handle = header.Handle;
         slot.Offset = (long)header.Offset;
         slot.Length = (long)header.Length;
@@ -203,7 +214,6 @@ internal sealed partial class NbdPump
         slot.Errno = errno;
         slot.Refusal = refusal;
         slot.Data = data;
-        connection.HeldBytes += data.Length;
         _counters.AddRequest();
         if (header.PayloadBytes != 0)
         {
@@ -220,7 +230,15 @@ internal sealed partial class NbdPump
             GiveToDevice(index);
         }
 
-        return true;
+        return Admission.Granted;
+    }
+
+    private void NoteShortage(NbdConnection connection, int room)
+    {
+        if (ClientShares.IsLarge(room))
+            _shortageOfLarge.Note(connection);
+        else
+            _shortage.Note(connection);
     }
 
     /// <summary>Moves received payload to where it belongs; false if some of it is still missing.</summary>
@@ -235,7 +253,7 @@ internal sealed partial class NbdPump
             if (slot.Data.Length != 0)
             {
                 connection.Input.GetSpan(connection.InputStart, count)
-                    .CopyTo(_pool.Buffer.GetSpan(slot.Data.Offset + connection.PayloadReceived, count));
+                    .CopyTo(_shares.Buffer.GetSpan(slot.Data.Offset + connection.PayloadReceived, count));
             }
 
             connection.InputStart += count;

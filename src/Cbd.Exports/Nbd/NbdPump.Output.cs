@@ -16,7 +16,7 @@ internal sealed partial class NbdPump
 
     private const SocketEvents WatchBoth = WatchInput | SocketEvents.Writable;
 
-    private readonly NativeBuffer _headers = new(SlotCount * HeaderRoomBytes);
+    private readonly NativeBuffer _headers;
 
     /// <summary>Takes completions and offers again what the queue refused; returns whether anything moved.</summary>
     private bool PollDevice()
@@ -46,7 +46,7 @@ internal sealed partial class NbdPump
     private void Complete(in BlockCompletion completion)
     {
         ulong index = completion.Cookie;
-        if (index >= SlotCount || _slots[index] is not { Stage: RequestStage.AtDevice, Pieces: > 0 })
+        if (index >= (ulong)_slots.Length || _slots[index] is not { Stage: RequestStage.AtDevice, Pieces: > 0 })
             throw new InvalidOperationException($"the device completed {index}, which is not there");
         ref RequestSlot slot = ref _slots[index];
         slot.Pieces--;
@@ -124,6 +124,7 @@ internal sealed partial class NbdPump
             if (result.Count > 0)
             {
                 connection.LastMoved = _now;
+                connection.MovedBytes += result.Count;
                 DropSent(connection, result.Count);
             }
 

@@ -13,28 +13,18 @@ namespace Cbd.Exports.Nbd;
 /// replies. Nothing is locked, allocated or handed to another thread per request.
 /// </summary>
 /// <remarks>
-/// Requests that find no slot or no memory wait in the order of their arrival, one per client, and nothing more is
-/// received from a client whose request waits: that is the back-pressure, and it is fair between clients. A client that
-/// holds memory and moves no byte for <see cref="HoldUpSeconds"/> while others wait is ended.
+/// <see cref="ClientShares"/> says how much a client may have. Requests that find no slot or no memory wait in the order of
+/// their arrival, one per client, and nothing more is received from a client whose request waits: that is the back-pressure. A
+/// client that gives back too slowly what others wait for is ended (<see cref="MinimumRate"/>).
 /// </remarks>
 internal sealed partial class NbdPump : IDisposable
 {
-    /// <summary>Requests in flight of all clients together; also the depth of the queue.</summary>
-    internal const int SlotCount = 256;
+    /// <summary>Depth of the queue.</summary>
+    private const int QueueDepth = ClientShares.SlotCount;
 
-    /// <summary>Requests in flight of one client.</summary>
-    internal const int MaxSlotsPerClient = 128;
+    /// <summary>How long a client that sends nothing more may read none of its last replies.</summary>
+    private const int LastRepliesSeconds = 30;
 
-    /// <summary>Payload in flight of one client: the largest request, or more of smaller ones.</summary>
-    private const int MaxHeldBytesPerClient = NbdExportInfo.MaxPayloadBytes;
-
-    /// <summary>
-    /// Memory for payload. Twice what one client may hold, so that one that does not read its replies leaves room for
-    /// the others. What is never needed at once is never touched and takes no memory.
-    /// </summary>
-    private const int PoolBytes = 2 * MaxHeldBytesPerClient;
-
-    private const int HoldUpSeconds = 10;
     private const int StopSeconds = 10;
 
     /// <summary>Looks around, one a second, between two of which unneeded memory is given back.</summary>
@@ -45,21 +35,28 @@ internal sealed partial class NbdPump : IDisposable
     private readonly int _clientLimit;
     private readonly Action<string> _log;
     private readonly Action _clientGone;
-    private readonly PayloadPool _pool = new(PoolBytes);
+    private readonly ClientShares _shares;
     private readonly EventPoll _poll = new(64);
     private readonly PollWake _wake = new();
     private readonly PumpIdle<SocketSleeper> _idle;
     private readonly ConcurrentQueue<NbdConnection> _arrivals = new();
     private readonly NbdConnection?[] _connections;
-    private readonly RequestSlot[] _slots = new RequestSlot[SlotCount];
-    private readonly BlockCompletion[] _completions = new BlockCompletion[SlotCount];
+
+    /// <summary>The common slots, then one of each client.</summary>
+    private readonly RequestSlot[] _slots;
+    private readonly BlockCompletion[] _completions = new BlockCompletion[QueueDepth];
     private readonly Thread _thread;
 
     // Connections with something to do, each at most once in each list.
     private readonly Queue<NbdConnection> _ready;
-    private readonly Queue<NbdConnection> _stalled;
     private readonly Queue<NbdConnection> _unsent;
     private readonly Queue<NbdConnection> _closing;
+
+    // Those whose request waits for what others hold; requests of either kind wait for their like.
+    private readonly LinkedList<NbdConnection> _stalled = new();
+    private readonly LinkedList<NbdConnection> _stalledLarge = new();
+    private Shortage _shortage;
+    private Shortage _shortageOfLarge;
 
     private SlotList _free = SlotList.Empty;
 
@@ -94,15 +91,17 @@ internal sealed partial class NbdPump : IDisposable
         _log = log;
         _clientGone = clientGone;
         _connections = new NbdConnection?[clientLimit];
+        _slots = new RequestSlot[ClientShares.SlotCount + clientLimit];
+        _headers = new NativeBuffer(_slots.Length * HeaderRoomBytes);
+        _shares = new ClientShares(clientLimit);
         _ready = new Queue<NbdConnection>(clientLimit);
-        _stalled = new Queue<NbdConnection>(clientLimit);
         _unsent = new Queue<NbdConnection>(clientLimit);
         _closing = new Queue<NbdConnection>(clientLimit);
-        for (int index = 0; index < SlotCount; index++)
+        for (int index = 0; index < ClientShares.SlotCount; index++)
             _free.Append(_slots, index);
         try
         {
-            _queue = device.OpenQueue(SlotCount, _pool.Buffer);
+            _queue = device.OpenQueue(QueueDepth, _shares.Buffer);
             _idle = new PumpIdle<SocketSleeper>(new SocketSleeper(_poll, _queue), _queue, mode);
             _poll.Add(_wake, 0);
         }
@@ -153,7 +152,7 @@ internal sealed partial class NbdPump : IDisposable
     {
         _poll.Dispose();
         _wake.Dispose();
-        _pool.Dispose();
+        _shares.Dispose();
         _headers.Dispose();
         _vectors.Dispose();
     }
@@ -208,7 +207,7 @@ internal sealed partial class NbdPump : IDisposable
             if (_stopping && (_clientCount == 0 || _now >= _stopDeadline))
                 return;
             _counters.EndTurn();
-            bool mayWait = _ready.Count == 0 && !(_released && _stalled.Count != 0);
+            bool mayWait = _ready.Count == 0 && !(_released && HasStalled);
             TakeEvents(_idle.Next(progressed, mayWait, _queue.Outstanding));
         }
     }
@@ -283,20 +282,59 @@ internal sealed partial class NbdPump : IDisposable
         }
     }
 
-    /// <summary>Once a second: ends clients that hold others up.</summary>
+    private bool HasStalled => _stalled.Count != 0 || _stalledLarge.Count != 0;
+
+    /// <summary>Once a second: gives memory back, and ends the client that holds others up most, and those that left replies behind.</summary>
     private void LookAround()
     {
         _lastLook = _now;
         if (++_looks % GiveBackLooks == 0)
-            _pool.GiveBackUnused();
-        if (_stalled.Count == 0)
+            _shares.GiveBackUnused();
+        if (_clientCount == 0)
             return;
+        NbdConnection? slowest = null;
         foreach (NbdConnection? connection in _connections)
         {
-            bool holds = connection is { Broken: false } && (connection.ReceivingSlot >= 0 || connection.OutputBlocked);
-            if (holds && _now - connection!.LastMoved > HoldUpSeconds * Stopwatch.Frequency)
-                Break(connection, $"it moved nothing for {HoldUpSeconds} s while others waited for the memory that it held");
+            if (connection is null or { Broken: true })
+                continue;
+            if (IsTooSlow(connection) && (slowest is null || connection.Hold.SharedBytes > slowest.Hold.SharedBytes))
+                slowest = connection;
+            if (connection is { Ending: true, OutputBlocked: true } && _now - connection.LastMoved > LastRepliesSeconds * Stopwatch.Frequency)
+                Break(connection, $"it sends nothing more, and has read nothing for {LastRepliesSeconds} s");
         }
+
+        // One at a time: what it gives back may be enough for all who wait.
+        if (slowest is { Broken: false })
+        {
+            Break(slowest, $"it held {slowest.Hold.Slots} requests and {slowest.Hold.SharedBytes} bytes that others waited for, " +
+                $"and moved less than {MinimumRate.BytesWanted(slowest.Hold.SharedBytes)} bytes in {MinimumRate.Looks} s");
+        }
+
+        _shortage = ShortageNow(_stalled);
+        _shortageOfLarge = ShortageNow(_stalledLarge);
+    }
+
+    private bool IsTooSlow(NbdConnection connection)
+    {
+        if (connection.Hold.IsNothing)
+        {
+            connection.Rate.Reset();
+            return false;
+        }
+
+        bool isItsTurn = connection.ReceivingSlot >= 0 || connection.OutputBlocked;
+        bool isWaitedFor = connection.Hold.LargePages != 0 && _shortageOfLarge.IsOfOthersThan(connection);
+        if (connection.Hold.OrdinaryPages != 0 || connection.Hold.LargePages == 0)
+            isWaitedFor |= _shortage.IsOfOthersThan(connection);
+        return isItsTurn && isWaitedFor && connection.Rate.IsTooSlow(connection.Hold.SharedBytes, connection.MovedBytes);
+    }
+
+    private static Shortage ShortageNow(LinkedList<NbdConnection> stalled)
+    {
+        var shortage = default(Shortage);
+        foreach (NbdConnection connection in stalled)
+            shortage.Note(connection);
+        return shortage;
     }
 
     private void MakeReady(NbdConnection connection)
@@ -314,6 +352,7 @@ internal sealed partial class NbdPump : IDisposable
             return;
         connection.Ending = true;
         connection.HasHeader = false;
+        connection.StalledNode.List?.Remove(connection.StalledNode);
         if (connection.ReceivingSlot >= 0)
         {
             Release(connection.ReceivingSlot);
@@ -351,26 +390,28 @@ internal sealed partial class NbdPump : IDisposable
         _clientGone();
     }
 
-    private int TakeSlot(NbdConnection connection)
-    {
-        int index = _free.RemoveFirst(_slots);
-        _slots[index].Connection = connection;
-        connection.SlotsInUse++;
-        return index;
-    }
-
     private void Release(int index)
     {
         ref RequestSlot slot = ref _slots[index];
         NbdConnection connection = slot.Connection ?? throw new InvalidOperationException($"request slot {index} is released twice");
         ReturnData(ref slot);
         slot = default;
-        _free.Append(_slots, index);
+        bool isReserve = index >= ClientShares.SlotCount;
+        _shares.ReturnSlot(ref connection.Hold, connection.Index, isReserve);
+        if (!isReserve)
+            _free.Append(_slots, index);
         _released = true;
         connection.SlotsInUse--;
-        if (connection.AtLimit)
+        if (isReserve && connection.InStalled)
         {
-            connection.AtLimit = false;
+            // Its own room is free again: perhaps it need not wait for others'.
+            connection.StalledNode.List!.Remove(connection.StalledNode);
+            MakeReady(connection);
+        }
+
+        if (connection.AtShare)
+        {
+            connection.AtShare = false;
             MakeReady(connection);
         }
 
@@ -381,8 +422,7 @@ internal sealed partial class NbdPump : IDisposable
     {
         if (slot.Data.Length == 0)
             return;
-        slot.Connection!.HeldBytes -= slot.Data.Length;
-        _pool.Return(slot.Data);
+        _shares.ReturnData(ref slot.Connection!.Hold, slot.Data);
         slot.Data = default;
         _released = true;
     }

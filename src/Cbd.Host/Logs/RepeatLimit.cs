@@ -30,9 +30,11 @@ internal sealed class RepeatLimit
         {
             if (_kinds.Count >= MostKinds)
                 RemoveOld(nowMs);
-            if (_kinds.Count >= MostKinds)
-                return true;
-            _kinds.Add(key, kind = new Kind { SinceMs = nowMs });
+            // Where there are too many kinds, the rest of a category is of one: a client may have a word in what is logged.
+            if (_kinds.Count >= MostKinds && !_kinds.TryGetValue(key = PrefixOf(line).ToString(), out kind))
+                kind = null;
+            if (kind is null)
+                _kinds.Add(key, kind = new Kind { SinceMs = nowMs });
         }
 
         // The lines that were left out are told of first.
@@ -73,13 +75,20 @@ internal sealed class RepeatLimit
         }
     }
 
+    private static StringBuilder PrefixOf(LogEvent line) =>
+        new StringBuilder(ComparedLength + 32).Append((int)line.Level).Append(line.Category).Append(':');
+
     private static string KeyOf(LogEvent line)
     {
-        var key = new StringBuilder(ComparedLength + 32).Append((int)line.Level).Append(line.Category).Append(':');
+        StringBuilder key = PrefixOf(line);
+        bool isHex = false;
+        char before = default;
         foreach (char character in line.Message.AsSpan(0, Math.Min(line.Message.Length, ComparedLength)))
         {
-            if (!char.IsAsciiDigit(character))
+            isHex = isHex ? char.IsAsciiHexDigit(character) : character == 'x' && before == '0';
+            if (!isHex && !char.IsAsciiDigit(character))
                 key.Append(character);
+            before = character;
         }
 
         return key.ToString();

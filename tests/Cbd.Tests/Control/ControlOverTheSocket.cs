@@ -6,6 +6,7 @@ using Cbd.Control.Api.Client;
 using Cbd.Control.Server;
 using Cbd.Memory;
 using Cbd.Host;
+using Cbd.Tests.Host;
 using Xunit;
 
 namespace Cbd.Tests.Control;
@@ -49,6 +50,63 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
             return request;
         }));
         Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, patienceMs: 200).Status);
+    }
+
+    [Fact]
+    public async Task A_hundred_verbs_that_take_long_keep_no_list_waiting()
+    {
+        using var end = new ManualResetEventSlim();
+        await _server.DisposeAsync();
+        _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new InterceptedControl(_node, request =>
+        {
+            if (request is RegisterTransportOptions)
+                end.Wait(TestContext.Current.CancellationToken);
+            return request;
+        }));
+        List<Socket> verbs = Many(100, "POST /v1/transports HTTP/1.1\r\nHost: cbdd\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n{\"host\":\"a\",\"path\":\"/dev/r\"}");
+        try
+        {
+            Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null).Status);
+        }
+        finally
+        {
+            end.Set();
+            verbs.ForEach(verb => verb.Dispose());
+        }
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("GET /v1/trans")]
+    [InlineData("POST /v1/transports HTTP/1.1\r\nHost: cbdd\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")]
+    public void More_clients_than_there_may_be_that_do_nothing_make_room_for_one_that_does(string text)
+    {
+        int limit = ControlConnections.LimitFor(ProcessLimits.OpenFiles);
+        List<Socket> silent = Many(limit, text);
+        try
+        {
+            Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null).Status);
+            // Which of them is not said: they are taken in side by side.
+            Eventually.True(() => silent.Any(static client => client.Poll(0, SelectMode.SelectRead)));
+        }
+        finally
+        {
+            silent.ForEach(client => client.Dispose());
+        }
+    }
+
+    private List<Socket> Many(int count, string text)
+    {
+        var clients = new List<Socket>();
+        for (var i = 0; i < count; i++)
+        {
+            clients.Add(new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified));
+            clients[i].Connect(new UnixDomainSocketEndPoint(SocketPath));
+            if (text.Length != 0)
+                clients[i].Send(Encoding.ASCII.GetBytes(text));
+        }
+
+        return clients;
     }
 
     [Fact]

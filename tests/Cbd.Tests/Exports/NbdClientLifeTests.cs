@@ -21,9 +21,11 @@ public sealed class NbdClientLifeTests : IDisposable
         {
             using NbdTestClient client = _server.Connect();
             client.SendRequest(NbdCommand.Write, 1, 0, 32 << 20, payload: new byte[100_000]);
+            NbdTestServer.Until(() => _server.Export.GetStatistics()[0].Requests == i + 1, "it holds memory");
+            client.Dispose();
+            NbdTestServer.Until(() => _server.Export.ClientCount == 1, "it is gone");
         }
 
-        NbdTestServer.Until(() => _server.Export.ClientCount == 1, "the others are gone");
         Assert.Equal(0, _device.Submitted);
         Assert.Equal(NbdError.None, other.Write(0, new byte[32 << 20]));
     }
@@ -66,16 +68,48 @@ public sealed class NbdClientLifeTests : IDisposable
     }
 
     [Fact]
-    public void A_client_that_holds_memory_which_others_wait_for_is_ended()
+    public void Clients_that_announce_long_writes_and_send_little_keep_nobody_waiting()
     {
-        using NbdTestClient first = _server.Connect();
-        using NbdTestClient second = _server.Connect();
-        using NbdTestClient waiting = _server.Connect();
-        first.SendRequest(NbdCommand.Write, 1, 0, 32 << 20);
-        second.SendRequest(NbdCommand.Write, 1, 0, 32 << 20);
-        NbdTestServer.Until(() => _server.Export.GetStatistics()[0].Requests == 2, "both hold half of the memory");
-        Assert.Equal(new byte[4096], waiting.ReadBlocks(0, 4096));
-        Assert.Contains("while others waited", _server.Log, StringComparison.Ordinal);
+        var slow = new List<NbdTestClient>();
+        for (int i = 0; i < 10; i++)
+        {
+            slow.Add(_server.Connect());
+            slow[i].SendRequest(NbdCommand.Write, 1, 0, 32 << 20, payload: new byte[100]);
+        }
+
+        using NbdTestClient good = _server.Connect();
+        Assert.Equal(new byte[4096], good.ReadBlocks(0, 4096));
+        Assert.Equal(NbdError.None, good.Write(0, new byte[32 << 20]));
+        Assert.Equal(new byte[32 << 20], good.ReadBlocks(0, 32 << 20));
+        Assert.Equal(11, _server.Export.ClientCount);
+        Assert.Empty(_server.Log);
+        slow.ForEach(client => client.Dispose());
+    }
+
+    [Fact]
+    public void Clients_that_hold_all_of_the_memory_leave_another_one_its_requests()
+    {
+        // All slots and all memory: reads of all lengths whose replies nobody reads, and long writes that stop in the middle.
+        var greedy = new List<NbdTestClient>();
+        for (int i = 0; i < 40; i++)
+        {
+            greedy.Add(_server.Connect());
+            for (ulong handle = 0; handle < 40; handle++)
+                greedy[i].SendRequest(NbdCommand.Read, handle, 0, (ulong)(2 << 20) >> (i % 10));
+            greedy.Add(_server.Connect());
+            greedy[^1].SendRequest(NbdCommand.Write, 1, 0, (ulong)(2 << 20) >> (i % 4), payload: new byte[100_000]);
+        }
+
+        using NbdTestClient good = _server.Connect();
+        for (int i = 0; i < 200; i++)
+        {
+            Assert.Equal(new byte[4096], good.ReadBlocks(i * 4096, 4096));
+            Assert.Equal(NbdError.None, good.Write(i * 4096, new byte[ClientShares.ReserveBytes]));
+        }
+
+        greedy.ForEach(client => client.Dispose());
+        NbdTestServer.Until(() => _server.Export.ClientCount == 1, "the others are gone");
+        Assert.Equal(NbdError.None, good.Write(0, new byte[32 << 20]));
     }
 
     [Fact]

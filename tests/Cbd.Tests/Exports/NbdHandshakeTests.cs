@@ -175,6 +175,36 @@ public sealed class NbdHandshakeTests : IDisposable
     }
 
     [Fact]
+    public void Clients_that_say_nothing_do_not_keep_others_from_a_place()
+    {
+        var silent = new List<NbdTestClient>();
+        for (int i = 0; i < SocketOptions.DefaultConnections; i++)
+        {
+            silent.Add(new NbdTestClient(_server.Path));
+            silent[i].Greet();
+        }
+
+        using NbdTestClient good = _server.Connect();
+        Assert.Equal(NbdError.None, good.Do(NbdCommand.Flush, 0, 0));
+        silent[0].ReadToEnd();
+        Assert.Contains("client 1 was disconnected: it was in its handshake for longest", _server.Log, StringComparison.Ordinal);
+        silent.ForEach(client => client.Dispose());
+    }
+
+    [Fact]
+    public void One_that_sends_options_without_end_keeps_nobody_waiting()
+    {
+        using var flood = new NbdTestClient(_server.Path);
+        flood.Greet();
+        for (int i = 0; i < NbdHandshake.MaxOptions + 1; i++)
+            flood.SendOption((NbdOption)0xffff, []);
+        using NbdTestClient good = _server.Connect();
+        Assert.Equal(NbdError.None, good.Do(NbdCommand.Flush, 0, 0));
+        flood.ReadToEnd();
+        NbdTestServer.Until(() => _server.Log.Contains("256 options", StringComparison.Ordinal), "the log says why");
+    }
+
+    [Fact]
     public void The_client_after_the_last_one_allowed_is_refused_and_one_that_leaves_makes_room()
     {
         var clients = new List<NbdTestClient>();

@@ -8,11 +8,13 @@ namespace Cbd.Tests.Exports;
 public sealed class PayloadPoolTests
 {
     private const int PoolPages = 256;
+    private const int StartBytes = 2 * PayloadPool.PageBytes;
 
     [Fact]
     public void What_a_burst_has_touched_is_given_back_when_it_is_not_needed_any_more_and_nothing_else()
     {
-        using var pool = new PayloadPool(PoolPages * PayloadPool.PageBytes);
+        using var buffer = new NativeBuffer(StartBytes + (PoolPages * PayloadPool.PageBytes));
+        var pool = new PayloadPool(buffer, StartBytes, PoolPages * PayloadPool.PageBytes);
         Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice kept));
         Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice burst));
         kept.Span.Fill(1);
@@ -21,9 +23,9 @@ public sealed class PayloadPoolTests
         pool.Return(burst);
         // It was needed since the last look.
         pool.GiveBackUnused();
-        Assert.Equal(2, pool.Buffer.GetSpan(burst.Offset, 1)[0]);
+        Assert.Equal(2, buffer.GetSpan(burst.Offset, 1)[0]);
         pool.GiveBackUnused();
-        Assert.Equal(0, pool.Buffer.GetSpan(burst.Offset, 1)[0]);
+        Assert.Equal(0, buffer.GetSpan(burst.Offset, 1)[0]);
         Assert.Equal(1, kept.Span[0]);
     }
 
@@ -32,7 +34,8 @@ public sealed class PayloadPoolTests
         Gen.Select(Gen.Bool, Gen.Int[1, PoolPages * PayloadPool.PageBytes], Gen.Int[1, 40 * PayloadPool.PageBytes], Gen.Int[0, 1000])
             .Array[1, 200].Sample(steps =>
             {
-                using var pool = new PayloadPool(PoolPages * PayloadPool.PageBytes);
+                using var buffer = new NativeBuffer(StartBytes + (PoolPages * PayloadPool.PageBytes));
+                var pool = new PayloadPool(buffer, StartBytes, PoolPages * PayloadPool.PageBytes);
                 var used = new bool[PoolPages];
                 var held = new List<BufferSlice>();
                 foreach ((bool large, int any, int small, int pick) in steps)
@@ -61,7 +64,8 @@ public sealed class PayloadPoolTests
     [Fact]
     public void Returning_twice_is_a_bug_that_stops()
     {
-        using var pool = new PayloadPool(64 * PayloadPool.PageBytes);
+        using var buffer = new NativeBuffer(StartBytes + (64 * PayloadPool.PageBytes));
+        var pool = new PayloadPool(buffer, StartBytes, 64 * PayloadPool.PageBytes);
         Assert.True(pool.TryTake(5000, out BufferSlice slice));
         pool.Return(slice);
         Assert.Throws<InvalidOperationException>(() => pool.Return(slice));
@@ -70,12 +74,13 @@ public sealed class PayloadPoolTests
     [Fact]
     public void The_lowest_place_is_given_first()
     {
-        using var pool = new PayloadPool(64 * PayloadPool.PageBytes);
+        using var buffer = new NativeBuffer(StartBytes + (64 * PayloadPool.PageBytes));
+        var pool = new PayloadPool(buffer, StartBytes, 64 * PayloadPool.PageBytes);
         Assert.True(pool.TryTake(1, out BufferSlice first));
         Assert.True(pool.TryTake(PayloadPool.PageBytes, out _));
         pool.Return(first);
         Assert.True(pool.TryTake(PayloadPool.PageBytes, out BufferSlice again));
-        Assert.Equal(0, again.Offset);
+        Assert.Equal(StartBytes, again.Offset);
     }
 
     private static int Pages(int length) => (length + PayloadPool.PageBytes - 1) / PayloadPool.PageBytes;
@@ -95,7 +100,7 @@ public sealed class PayloadPoolTests
 
     private static void Mark(bool[] used, BufferSlice slice, bool value)
     {
-        int first = (int)(slice.Offset / PayloadPool.PageBytes);
+        int first = (int)((slice.Offset - StartBytes) / PayloadPool.PageBytes);
         for (int page = first; page < first + Pages(slice.Length); page++)
         {
             Assert.NotEqual(value, used[page]);

@@ -105,6 +105,25 @@ public sealed class A_log_that_never_waits
     }
 
     [Fact]
+    public void Limits_lines_with_words_that_a_client_chose()
+    {
+        _inner.Open();
+        using (var queue = new LogQueue(_inner))
+        {
+            ILogger log = queue.CreateLogger("node");
+            for (int i = 0; i < 1000; i++)
+            {
+                log.LogInformation("a request begins with 0x{Magic:x8} instead", (uint)i * 2654435761);
+                log.LogInformation("no export is named '{Name}'", new string('a', 1 + (i % 100)) + new string('b', 1 + (i / 100)));
+            }
+        }
+
+        Assert.InRange(_inner.Lines.Count(line => line.StartsWith("Information: a request", StringComparison.Ordinal)), 1, RepeatLimit.MostLines);
+        // As many kinds as are told apart, and the rest as one.
+        Assert.InRange(_inner.Lines.Count(line => line.StartsWith("Information: no export", StringComparison.Ordinal)), 1, 256 + RepeatLimit.MostLines);
+    }
+
+    [Fact]
     public void Limits_lines_that_differ_in_their_numbers_alone_and_says_how_many_it_left_out()
     {
         _inner.Open();

@@ -1,0 +1,35 @@
+using Cbd.Exports.Nbd;
+using Xunit;
+
+namespace Cbd.Tests.Exports;
+
+/// <summary>Clients that give back too slowly what they hold; the tests wait for their end, however long it takes.</summary>
+public sealed class NbdSlowClientTests
+{
+    [Fact]
+    public void A_client_that_holds_memory_which_others_wait_for_and_sends_too_little_is_ended()
+    {
+        using var device = TestDevice.OfSize(32 << 20);
+        using var server = new NbdTestServer(device);
+        using NbdTestClient alone = server.Connect();
+        alone.SendRequest(NbdCommand.Write, 1, 0, 32 << 20, payload: new byte[NbdConnection.InputBytes]);
+        NbdTestServer.Until(() => server.Export.GetStatistics()[0].Requests == 1, "it holds the memory of long requests");
+        using NbdTestClient waiting = server.Connect();
+        Assert.Equal(NbdError.None, waiting.Write(0, new byte[4 << 20]));
+        Assert.Contains("client 1 was disconnected: it held 1 requests and 33554432 bytes that others waited for", server.Log, StringComparison.Ordinal);
+        alone.ReadToEnd();
+    }
+
+    [Fact]
+    public void A_client_that_ended_its_sending_and_reads_nothing_is_ended()
+    {
+        using var device = TestDevice.OfSize(32 << 20);
+        using var server = new NbdTestServer(device);
+        using NbdTestClient half = server.Connect();
+        for (ulong handle = 0; handle < 8; handle++)
+            half.SendRequest(NbdCommand.Read, handle, 0, 4 << 20);
+        half.ShutdownSend();
+        Assert.True(SpinWait.SpinUntil(() => server.Export.ClientCount == 0, TimeSpan.FromSeconds(120)), "it is still there");
+        Assert.Contains("sends nothing more, and has read nothing", server.Log, StringComparison.Ordinal);
+    }
+}
