@@ -1,16 +1,16 @@
-using Cbd.Control.Server;
 using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon;
 
 /// <summary>
-/// The threads of .NET's pool that answer the control socket. They exist from the start, and stay (<c>ThreadsToKeepAlive</c> in the
-/// project file): where no other can be had later, verbs are still answered.
+/// The threads of .NET's pool. They exist from the start, stay (<c>ThreadsToKeepAlive</c> in the project file), and never become
+/// more: the pool ends the process when it wants another thread and none can be had. So nothing that may hang runs there, but for
+/// two looks at disks: verbs and other work have threads of their own where they can.
 /// </summary>
 internal static class PoolThreads
 {
     /// <summary>As many as the project file keeps.</summary>
-    public const int Count = 4;
+    public const int Count = 6;
 
     private const int PatienceMs = 10_000;
 
@@ -18,9 +18,9 @@ internal static class PoolThreads
     /// <exception cref="CbdException">They cannot be had.</exception>
     public static void Start()
     {
-        ThreadPool.GetMinThreads(out var workers, out var completions);
-        // So many more are had at once when they are needed, not one after the other: verbs may hold theirs for long.
-        ThreadPool.SetMinThreads(Math.Max(Count + VerbGate.VerbsAtOnce, workers), completions);
+        ThreadPool.GetMinThreads(out _, out var completions);
+        if (!ThreadPool.SetMinThreads(Count, completions) || !ThreadPool.SetMaxThreads(Count, completions))
+            throw new InvalidOperationException($"the pool cannot have {Count} threads");
         // Not disposed: one that comes too late still uses them.
         var together = new Barrier(Count);
         var ended = new CountdownEvent(Count);

@@ -94,7 +94,9 @@ internal sealed class ControlServer : IAsyncDisposable
             kestrel.Limits.KeepAliveTimeout = TimeSpan.FromSeconds(QuietSeconds);
             kestrel.ListenUnixSocket(socketPath, listen => listen.Use(next => connection => Serve(connection, next, clients, access)));
         });
-        builder.WebHost.UseSockets(sockets => sockets.CreateBoundListenSocket = endpoint => given?.DuplicateAsSocket() ?? Bind(endpoint, access));
+        builder.Services.AddSingleton<IConnectionListenerFactory>(services => new ControlListener(
+            endpoint => given?.DuplicateAsSocket() ?? Bind(endpoint, access),
+            services.GetRequiredService<ILoggerFactory>().CreateLogger("control")));
 
         var application = builder.Build();
         application.Use(next => context => AnswerProblems(context, next));

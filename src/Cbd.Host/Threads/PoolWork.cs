@@ -1,6 +1,8 @@
+using Cbd.Memory;
+
 namespace Cbd.Host.Threads;
 
-/// <summary>Work for a thread of .NET's pool, by threads that must go on whatever it does: where no thread can be had, the pool throws.</summary>
+/// <summary>Work that threads leave to others, because they must go on whatever it does.</summary>
 internal static class PoolWork
 {
     /// <summary>Looks at disks and exports that run at a time: one that hangs in its file system must not keep all threads of the pool.</summary>
@@ -10,18 +12,12 @@ internal static class PoolWork
     private static readonly Queue<Action> s_waiting = new();
     private static int s_lookers;
 
-    /// <summary>Queues it; where no other thread can be had, one that is there does it when it is free.</summary>
+    /// <summary>Does it on a thread of its own; where none can be had, one of the pool's does it when it is free.</summary>
     /// <param name="work">Must not throw.</param>
     public static void Queue(Action work)
     {
-        try
-        {
-            ThreadPool.UnsafeQueueUserWorkItem(static work => work(), work, preferLocal: false);
-        }
-        catch (OutOfMemoryException)
-        {
-            // It is in the queue; what failed is another thread for it.
-        }
+        if (!NeededThread.TryBegin(new Thread(() => work()) { IsBackground = true, Name = "cbd-work" }))
+            QueueToPool(work);
     }
 
     /// <summary>Queues a look behind those that wait already.</summary>
@@ -36,7 +32,19 @@ internal static class PoolWork
             s_lookers++;
         }
 
-        Queue(RunLooks);
+        QueueToPool(RunLooks);
+    }
+
+    private static void QueueToPool(Action work)
+    {
+        try
+        {
+            ThreadPool.UnsafeQueueUserWorkItem(static work => work(), work, preferLocal: false);
+        }
+        catch (OutOfMemoryException)
+        {
+            // It is in the queue; what failed is another thread for it.
+        }
     }
 
     private static void RunLooks()

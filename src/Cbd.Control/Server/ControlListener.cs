@@ -1,0 +1,109 @@
+using System.Net;
+using System.Net.Sockets;
+using Cbd.Memory;
+using Microsoft.AspNetCore.Connections;
+using Microsoft.AspNetCore.Server.Kestrel.Transport.Sockets;
+using Microsoft.Extensions.Logging;
+
+namespace Cbd.Control.Server;
+
+/// <summary>
+/// Accepts the clients of the control socket. Some descriptors are kept for a time when no other can be had: then one client is let
+/// in with them, and can look and stop things; the next ones wait. Kestrel's own listener would try again at once, for ever.
+/// </summary>
+/// <param name="bind">Gives the bound socket, which is this object's then.</param>
+/// <param name="logger">Where a shortage is told.</param>
+internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logger) : IConnectionListenerFactory, IConnectionListener
+{
+    /// <summary>For the client, and for the record that its verb may write.</summary>
+    private const int SpareCount = 4;
+
+    private const int Backlog = 512;
+    private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(200);
+
+    private readonly List<FileDescriptor> _spare = new(SpareCount);
+    private readonly SocketConnectionContextFactory _connections = new(new SocketConnectionFactoryOptions(), logger);
+    private EndPoint? _endPoint;
+    private Socket? _socket;
+    private bool _shortageIsTold;
+
+    public EndPoint EndPoint => _endPoint ?? throw new InvalidOperationException("not bound");
+
+    public ValueTask<IConnectionListener> BindAsync(EndPoint endpoint, CancellationToken cancellationToken = default)
+    {
+        _socket = bind(endpoint);
+        _endPoint = endpoint;
+        _socket.Listen(Backlog);
+        KeepSpares();
+        return ValueTask.FromResult<IConnectionListener>(this);
+    }
+
+    /// <summary>The next client; null when there are no more. One call at a time.</summary>
+    public async ValueTask<ConnectionContext?> AcceptAsync(CancellationToken cancellationToken = default)
+    {
+        Socket socket = _socket ?? throw new InvalidOperationException("not bound");
+        for (bool isShort = false; ;)
+        {
+            try
+            {
+                Socket client = await socket.AcceptAsync(cancellationToken);
+                // What was given up for this client is for its verb, too.
+                if (!isShort)
+                {
+                    _shortageIsTold = false;
+                    KeepSpares();
+                }
+
+                return _connections.Create(client);
+            }
+            catch (SocketException e) when (e.SocketErrorCode is SocketError.TooManyOpenSockets or SocketError.NoBufferSpaceAvailable)
+            {
+                isShort = true;
+                if (!_shortageIsTold)
+                    logger.LogWarning("a client waits at the control socket: {Error}; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)", e.Message);
+                _shortageIsTold = true;
+                // Who waits stays in the backlog, and would be tried again at once.
+                if (!GiveSpares())
+                    await Task.Delay(s_pause, cancellationToken);
+            }
+            catch (Exception e) when (e is ObjectDisposedException or SocketException { SocketErrorCode: SocketError.OperationAborted })
+            {
+                return null;
+            }
+            catch (SocketException)
+            {
+                // This client left while it waited.
+            }
+        }
+    }
+
+    public ValueTask UnbindAsync(CancellationToken cancellationToken = default)
+    {
+        _socket?.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    public ValueTask DisposeAsync()
+    {
+        _socket?.Dispose();
+        GiveSpares();
+        _connections.Dispose();
+        return ValueTask.CompletedTask;
+    }
+
+    private void KeepSpares()
+    {
+        while (_spare.Count < SpareCount && FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor) == 0)
+            _spare.Add(descriptor!);
+    }
+
+    /// <summary>False if there are none.</summary>
+    private bool GiveSpares()
+    {
+        bool any = _spare.Count != 0;
+        foreach (FileDescriptor descriptor in _spare)
+            descriptor.Dispose();
+        _spare.Clear();
+        return any;
+    }
+}
