@@ -22,9 +22,10 @@ internal static class BackendVerbs
         var fenced = CommonOptions.Fenced();
         var mode = CommonOptions.Mode();
         var faults = VerbOptions.Texts("--fault", "a fault that strikes its requests, as error,op=write,rate=0.01; off: to be switched later. May be repeated", "SPEC");
+        var timeout = CommonOptions.Timeout("10");
         var command = new Command(Operations.StartBackend.Name, "Offer a disk on a transport; prints the backend id")
         {
-            transport, path, name, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
+            transport, path, name, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults, timeout,
         };
         return new Verb(command, (line, control, output) =>
         {
@@ -43,6 +44,7 @@ internal static class BackendVerbs
                 Fenced = line.GetValue(fenced),
                 Mode = PollModeText.Parse(line.GetValue(mode)!),
                 Faults = line.GetValue(faults) is { Length: > 0 } given ? given : null,
+                TimeoutSeconds = line.GetValue(timeout),
             };
             var id = control.Execute(Operations.StartBackend, options).BackendId;
             if (line.GetValue(startDevice))
@@ -63,6 +65,7 @@ internal static class BackendVerbs
                 Backend = backend,
                 ReadOnly = options.ReadOnly,
                 Mode = options.Mode,
+                TimeoutSeconds = options.TimeoutSeconds,
             });
         }
         catch (CbdException e)

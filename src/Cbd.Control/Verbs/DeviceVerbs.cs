@@ -23,9 +23,10 @@ internal static class DeviceVerbs
         var mode = CommonOptions.Mode();
         var onLoss = VerbOptions.Choice("--on-backend-loss", null, "while the backend is away requests wait (queue), or fail with EIO", LossText.Queue, LossText.Queue, LossText.Fail);
         var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
+        var timeout = CommonOptions.Timeout("10");
         var command = new Command(Operations.StartDevice.Name, "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, name, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
+            transport, backend, name, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout, timeout,
         };
         tls.AddTo(command);
         return new Verb(command, (line, control, output) => output.Device(control.Execute(Operations.StartDevice, new StartDeviceOptions
@@ -44,6 +45,7 @@ internal static class DeviceVerbs
             Mode = PollModeText.Parse(line.GetValue(mode)!),
             OnBackendLoss = LossText.Parse(line.GetValue(onLoss)!),
             LossTimeoutSeconds = line.GetValue(lossTimeout),
+            TimeoutSeconds = line.GetValue(timeout),
         })));
     }
 

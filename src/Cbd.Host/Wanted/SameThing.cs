@@ -24,6 +24,15 @@ internal static class SameThing
         _ => false,
     };
 
+    /// <summary>There can be only one of both: they have one name, or one disk, or one region. What has no name and no disk is another thing each time.</summary>
+    public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    {
+        ({ Transport: not null }, { Transport: not null }) => true,
+        ({ Backend: { } a }, { Backend: { } b }) => (a.Name is not null && a.Name == b.Name) || (a.Path == b.Path && !StartBackendOptions.IsDiskScheme(a.Path)),
+        ({ Device: { } a }, { Device: { } b }) => a.Name is not null && a.Name == b.Name,
+        _ => false,
+    };
+
     /// <summary>Throws Busy, with both, if what has the name that is asked for is another thing.</summary>
     public static void Check(StateEntry entry, StateEntry wanted)
     {

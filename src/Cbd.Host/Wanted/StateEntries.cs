@@ -186,6 +186,24 @@ internal sealed record DeviceEntry
 
     /// <summary>Seconds; left out: for ever.</summary>
     public int? LossTimeout { get; init; }
+
+    /// <summary>The start that it is of.</summary>
+    public StartDeviceOptions ToOptions() => new()
+    {
+        Backend = BackendId,
+        Name = Name,
+        Queues = Queues,
+        Attach = Attach,
+        Nbd = Nbd,
+        Tls = Tls?.ToOptions(),
+        NbdConnections = NbdConnections ?? NbdLimits.DefaultConnections,
+        NbdHandshakeSeconds = NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
+        Insecure = Insecure,
+        ReadOnly = ReadOnly,
+        Mode = PollModeText.Parse(Mode ?? PollModeText.Adaptive),
+        OnBackendLoss = LossText.Parse(OnBackendLoss ?? LossText.Queue),
+        LossTimeoutSeconds = LossTimeout ?? 0,
+    };
 }
 
 /// <summary>TLS of a device's socket. The files themselves are read anew.</summary>

@@ -78,6 +78,18 @@ internal sealed class WantedRecord<TPolicy>
         bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || isRun);
     }
 
+    /// <summary>
+    /// The thing that a start asks for, if a verb is starting or stopping it just now: it has one queue, and who comes second waits. Null
+    /// if there is none. Throws Busy if it is not the same thing under that name.
+    /// </summary>
+    public StateEntry? FindUnderWay(StateEntry wanted)
+    {
+        StateEntry? found = _entries.Find(entry => entry.Intent is not null && entry.Region == wanted.Region && SameThing.IsOneQueue(entry, wanted));
+        if (found is { Intent: StateIntent.Starting })
+            SameThing.Check(found, wanted);
+        return found;
+    }
+
     /// <summary>What was started from the record is what a start asks for, with its other options from the next start on.</summary>
     /// <returns>What runs with options that were not asked for; null if it has none.</returns>
     public StateEntry? Claim(int number, StateEntry wanted, bool isRun)
@@ -289,11 +301,18 @@ internal sealed class WantedRecord<TPolicy>
     }
 
     /// <summary>What this run had started is not there any more, without a stop: it is started again.</summary>
-    public void SetPending(int number)
+    public void SetPending(int number, string reason = "it is not there any more")
     {
         int place = PlaceOf(number);
-        if (place >= 0)
-            _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = "it is not there any more" };
+        if (place >= 0 && _entries[place].Intent is null)
+            _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = reason };
+    }
+
+    /// <summary>The same of a backend that this run served.</summary>
+    public void SetBackendPending(string region, int backend, string reason)
+    {
+        if (_entries.Find(e => !e.IsPending && e.Backend is { } b && b.Region == region && b.BackendId == backend) is { } entry)
+            SetPending(entry.Number, reason);
     }
 
     private int PlaceOf(int number) => _entries.FindIndex(entry => entry.Number == number);

@@ -30,6 +30,7 @@ internal sealed class WantedList(IControl control, StateRecord record)
             var transport = transports.GetValueOrDefault(entry.Region);
             return entry.Failed is { } failure ? Thing(entry, transport, null, WantedThing.Failed, failure)
                 : entry.Held is { } held ? Thing(entry, transport, null, WantedThing.Held, held)
+                : entry.Intent == StateIntent.Starting ? Thing(entry, transport, null, WantedThing.Waiting, record.WaitsOf(entry.Number) is { Length: > 0 } waits ? $"it is being started: {waits}" : "it is being started")
                 : entry.IsPending || transport is null ? Pending(entry, transport)
                 : entry.Transport is not null ? Thing(entry, transport, null, transport.State, transport.Failure)
                 : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])

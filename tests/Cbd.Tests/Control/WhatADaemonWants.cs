@@ -501,6 +501,19 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
+    public void Keeps_names_of_the_machine_for_what_its_kernel_may_get_alone()
+    {
+        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
+        StartDeviceOptions any = new() { Backend = 0 };
+        foreach (var options in (StartDeviceOptions[])[any, any with { Attach = "ublk" }, any with { Attach = "auto", Nbd = "tcp:127.0.0.1:9" }, any with { Attach = "none" },
+            any with { Nbd = "unix:/s" }, any with { Insecure = true }, any with { NbdConnections = 3 }, any with { NbdHandshakeSeconds = 3 }, any with { Tls = new TlsOptions { Certificates = "/pki" } }])
+            daemon.Execute(Operations.StartDevice, options);
+        Assert.Equal(["cbd0", "cbd1", "cbd2"], NextRecord().KernelNames().Order());
+    }
+
+    [Fact]
     public void Is_what_an_operator_gets_who_repeats_the_verbs_after_a_restart()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
