@@ -116,6 +116,8 @@ public sealed record FaultsRequest : ItemTarget
 /// <summary>One backend entry.</summary>
 public sealed record BackendDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not there.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BackendId { get; init; }
     public required int HostId { get; init; }
 

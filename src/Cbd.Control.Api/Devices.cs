@@ -172,8 +172,13 @@ public sealed record StartedDevice(
 /// <summary>One blkdev entry.</summary>
 public sealed record DeviceDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not there.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BlkdevId { get; init; }
     public required int HostId { get; init; }
+
+    /// <summary>The backend that it is on; −1, in JSON null, while the device is not there: its disk may be another backend then.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BackendId { get; init; }
 
     /// <summary>What a device of ours is called; null for those of other hosts.</summary>

@@ -101,6 +101,8 @@ public sealed record TransportStarted
 /// </summary>
 public sealed record TransportDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not registered.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int TransportId { get; init; }
 
     [JsonConverter(typeof(Hexadecimal64Json))]
@@ -144,10 +146,12 @@ public sealed record TransportDescription
     [JsonPropertyName("channel_num")]
     public required int ChannelCount { get; init; }
 
-    /// <summary>The host entry that this node holds there. The original has it twice.</summary>
+    /// <summary>The host entry that this node holds there, −1 (in JSON null) if it is not registered. The original has it twice.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int HostId { get; init; }
 
     /// <inheritdoc cref="HostId"/>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int MyHostId { get; init; }
     public required string Path { get; init; }
     public required string Coherence { get; init; }
@@ -162,7 +166,7 @@ public sealed record TransportDescription
     /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
     public required string Failure { get; init; }
 
-    /// <summary>Where this host's membership stands: "starting", "running", "waiting" (it registers anew), "stopping", "failed".</summary>
+    /// <summary>Where this host's membership stands: "starting", "running", "waiting" (it registers anew, or is not registered yet), "held", "stopping", "failed".</summary>
     public string State { get; init; } = "";
 
     /// <summary>Entries of each area that nobody may reuse until a death is proven or vouched for.</summary>

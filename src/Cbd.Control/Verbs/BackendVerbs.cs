@@ -155,15 +155,15 @@ internal static class BackendVerbs
 
     private static Verb List() => Verb.List(
         Operations.ListBackends, "List the backends of this host, or of all hosts",
-        ("ID", b => $"{b.BackendId}"),
+        ("ID", b => b.BackendId < 0 ? "" : $"{b.BackendId}"),
         ("HOST", b => $"{b.HostId}"),
         ("PATH", b => b.Path),
         ("ALIVE", b => b.Alive),
         ("NAME", b => b.Name ?? ""),
         ("STATE", b => b.IsStopped ? $"{b.State}, stopped" : b.State),
         ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
-        ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
-        ("BLOCK", b => $"{b.BlockBytes}"),
+        ("SIZE", b => b.BackendId < 0 ? "" : VerbOutput.Size(b.SizeBytes)),
+        ("BLOCK", b => b.BlockBytes == 0 ? "" : $"{b.BlockBytes}"),
         ("MODE", b => b.ReadOnly ? "ro" : "rw"),
         ("HANDLERS", b => $"{b.Handlers}"),
         ("ENGINE", b => b.Engine),

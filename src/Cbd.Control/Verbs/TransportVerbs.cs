@@ -64,7 +64,7 @@ internal static class TransportVerbs
             }
 
             var path = PathText.FromCaller(text);
-            if (control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == path) is { } registered)
+            if (control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.TransportId >= 0 && t.Path == path) is { } registered)
                 control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = registered.TransportId });
             else
                 control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = path });
@@ -80,16 +80,20 @@ internal static class TransportVerbs
             output.Format = line.GetValue(format);
             output.List(
                 control.Execute(Operations.ListTransports, new ControlRequest()),
-                ("ID", t => $"{t.TransportId}"),
-                ("HOST", t => $"{t.MyHostId} {t.HostName}"),
+                ("ID", Known(t => $"{t.TransportId}")),
+                ("HOST", t => t.TransportId < 0 ? t.HostName : $"{t.MyHostId} {t.HostName}"),
                 ("PATH", t => t.Path),
-                ("SIZE", t => VerbOutput.Size(t.SizeBytes)),
-                ("HOSTS", t => $"{t.HostCount}"),
-                ("BACKENDS", t => $"{t.BackendCount}"),
-                ("BLKDEVS", t => $"{t.BlkdevCount}"),
-                ("CHANNELS", t => $"{t.ChannelCount} × {VerbOutput.Size(t.BytesPerChannel)}"),
-                ("CRC", t => t.PayloadCrc ? "on" : "off"),
+                ("SIZE", Known(t => VerbOutput.Size(t.SizeBytes))),
+                ("HOSTS", Known(t => $"{t.HostCount}")),
+                ("BACKENDS", Known(t => $"{t.BackendCount}")),
+                ("BLKDEVS", Known(t => $"{t.BlkdevCount}")),
+                ("CHANNELS", Known(t => $"{t.ChannelCount} × {VerbOutput.Size(t.BytesPerChannel)}")),
+                ("CRC", Known(t => t.PayloadCrc ? "on" : "off")),
+                ("STATE", t => t.State),
                 ("FAILURE", t => t.Failure));
+
+            // Of one that is wanted and not registered nothing of the region is known.
+            static Func<TransportDescription, string> Known(Func<TransportDescription, string> cell) => t => t.TransportId < 0 ? "" : cell(t);
         });
     }
 

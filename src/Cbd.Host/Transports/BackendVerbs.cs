@@ -295,7 +295,7 @@ internal sealed class BackendVerbs(Transport transport)
         try
         {
             BackendBody body = Describe(options, disk);
-            WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend);
+            WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend, options.Name);
             _reservations.Check(disk, transport.Geometry.RegionId);
             lock (transport.StateLock)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);

@@ -25,6 +25,9 @@ internal sealed record StateEntry
     /// <summary>Left out: it is wanted, and nothing is being done to it.</summary>
     public StateIntent? Intent { get; init; }
 
+    /// <summary>With <see cref="StateIntent.Stopping"/>: it is stopped by force. Left out: it is not.</summary>
+    public bool? Forced { get; init; }
+
     /// <summary>Why it is not started again, until it is stopped and started by hand; left out: it is.</summary>
     public string? Failed { get; init; }
 

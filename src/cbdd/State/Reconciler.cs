@@ -51,7 +51,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var budgetEnd = Environment.TickCount64 + PassMs;
         if (record.IsDirty)
             record.Keep();
-        foreach (var number in record.Entries.Where(WantedRules<SafePolicy>.IsDue).Select(e => e.Number))
+        foreach (var number in record.Entries.Where(IsLeft).Select(e => e.Number))
         {
             if (isEnding())
                 break;
@@ -74,8 +74,10 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             }
         }
 
-        return record.Entries.Count(WantedRules<SafePolicy>.IsDue);
+        return record.Entries.Count(IsLeft);
     }
+
+    private static bool IsLeft(StateEntry entry) => WantedRules<SafePolicy>.IsDue(entry) || WantedRules<SafePolicy>.IsToFinish(entry);
 
     /// <summary>Nothing more is begun.</summary>
     public void End()
@@ -148,7 +150,11 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         try
         {
             // What came before may have changed it: a backend has another id now, say.
-            if (record.Find(number) is { } entry && WantedRules<SafePolicy>.IsDue(entry))
+            if (record.Find(number) is not { } entry)
+                return;
+            if (WantedRules<SafePolicy>.IsToFinish(entry))
+                FinishStop(entry, limit);
+            else if (WantedRules<SafePolicy>.IsDue(entry))
                 Try(entry, limit);
         }
         finally
@@ -173,6 +179,38 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 return;
             // What is no error of ours is a bug, or no thread: the rest goes on.
             logger.LogError(e is CbdException ? null : e, "not restored: {What}: {Reason}", entry, e.Message);
+        }
+    }
+
+    /// <summary>An earlier life of this daemon was stopping a backend when it died.</summary>
+    private void FinishStop(StateEntry entry, StartLimit limit)
+    {
+        try
+        {
+            var transport = TransportOf(entry.Region);
+            var step = WantedRules<SafePolicy>.FindStopStep(entry, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
+            if (step == StopStep.Refused)
+            {
+                record.CancelStop([entry.Number]);
+                logger.LogWarning("{What} was being stopped when the daemon died, and is in use: it is started again", entry);
+                _moved.Set();
+                return;
+            }
+
+            if (step == StopStep.Force)
+            {
+                // Somebody else may have the name by now.
+                var (id, _) = StartBackend(transport, entry.Backend! with { Name = null }, limit);
+                control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id, Force = true });
+            }
+
+            record.EndStop([entry.Number]);
+            logger.LogInformation("{What} was being stopped when the daemon died: it is stopped", entry);
+        }
+        catch (Exception e)
+        {
+            if (record.SetReason(entry.Number, e.Message))
+                logger.LogError(e is CbdException ? null : e, "{What} was being stopped when the daemon died, and is not stopped yet: {Reason}", entry, e.Message);
         }
     }
 
@@ -241,7 +279,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     /// <summary>Backends of a list, as the rules of the record see them.</summary>
     internal static IReadOnlyList<OfferedBackend> Offered(IEnumerable<BackendDescription> backends) =>
-        [.. backends.Select(b => new OfferedBackend(b.BackendId, b.Path, b.DiskIdentity, b.Alive == "alive"))];
+        [.. backends.Select(b => new OfferedBackend(b.BackendId, b.Path, b.DiskIdentity, b.Alive == "alive", b.Blkdevs.Count > 0, b.IsStopped))];
 
     private StartedDevice StartDevice(int transport, DeviceEntry device, OfferedBackend on, StartLimit limit) => control.Execute(Operations.StartDevice, device.ToOptions() with
     {

@@ -195,9 +195,20 @@ internal sealed partial class RecordingControl
             // A verb confirms whatever is there; a line of this run was written before.
             RegisterTransportOptions options when isRun => (TRequest)(object)Again(options, entry.Transport!),
             StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name, DiskIdentity = options.DiskIdentity ?? entry.Device.DiskIdentity }),
-            StartBackendOptions options => (TRequest)(object)(options with { Name = options.Name ?? entry.Backend!.Name, Backend = options.Backend ?? FindLeft(options, entry.Backend!) }),
+            StartBackendOptions options => (TRequest)(object)As(options, entry.Backend!),
             _ => request,
         };
+
+    /// <summary>
+    /// A path is a hint: under the name of a backend only its disk is started, whatever path leads to it. An id says that it is the disk.
+    /// </summary>
+    private StartBackendOptions As(StartBackendOptions options, BackendEntry recorded)
+    {
+        var asked = options with { Name = options.Name ?? recorded.Name, Backend = options.Backend ?? FindLeft(options, recorded) };
+        return options.Name is not null && options.Backend is null && !SameThing.IsSamePath(options.Path, recorded.Path)
+            ? asked with { DiskIdentity = options.DiskIdentity ?? recorded.DiskIdentity, IsUnattended = true }
+            : asked;
+    }
 
     /// <summary>
     /// A line that formats did so when the record got its region: it is not formatted again, unless it was in memory and a boot took it.

@@ -52,7 +52,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         if (isRun)
             RefuseWordsOfTheMoment(request);
         if (request is not ForgetRequest && !s_recorded.Contains(operation))
-            return inner.Execute(operation, request);
+            return WithAway(request, inner.Execute(operation, request));
         try
         {
             return Record(operation, request);
@@ -63,6 +63,18 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
             Moved?.Invoke();
         }
     }
+
+    /// <summary>A list, with what is wanted and not there.</summary>
+    private TAnswer WithAway<TAnswer>(ControlRequest request, TAnswer answer)
+        where TAnswer : class => (TAnswer)(object)(answer switch
+        {
+            IReadOnlyList<TransportDescription> transports => AwayThings.Add(transports, record),
+            IReadOnlyList<BackendDescription> backends => AwayThings.Add(backends, record, On(request)),
+            IReadOnlyList<DeviceDescription> devices => AwayThings.Add(devices, record, On(request)),
+            _ => answer,
+        });
+
+    private TransportDescription On(ControlRequest list) => inner.Execute(Operations.GetTransport, new TransportTarget { Transport = ((TransportTarget)list).Transport });
 
     private TAnswer Record<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest
@@ -109,7 +121,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         // A transport that has something on it is refused, which is no stop that a successor may finish.
         IReadOnlyList<int> numbers = operation == (Operation)Operations.UnregisterTransport && record.Entries.Any(e => e.Region == region && e.Transport is null)
             ? []
-            : record.BeginStop(ended);
+            : record.BeginStop(ended, request is StopRequest { Force: true });
         TAnswer answer;
         try
         {

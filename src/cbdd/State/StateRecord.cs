@@ -1,5 +1,6 @@
 using Cbd.Control;
 using Cbd.Host.Wanted;
+using Cbd.Memory;
 using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
 
@@ -16,6 +17,9 @@ internal sealed class StateRecord
 
     /// <summary>Of the starts that are under way, by their entries.</summary>
     private readonly Dictionary<int, StartLimit> _limits = [];
+
+    /// <summary>Since when entries are not there, and in which state.</summary>
+    private readonly Dictionary<int, (string State, DateTime Since)> _away = [];
     private string? _trouble;
 
     /// <param name="file">Where it is kept.</param>
@@ -25,6 +29,7 @@ internal sealed class StateRecord
     {
         _record = new WantedRecord<SafePolicy>(file, loaded);
         _logger = logger;
+        NoteStates();
     }
 
     public IReadOnlyList<StateEntry> Entries => Do(r => r.Entries.ToArray());
@@ -36,7 +41,11 @@ internal sealed class StateRecord
 
     public void Keep() => Do(r => r.Keep());
 
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed) => Do(r => r.Match(wanted, isRun, isClaimed));
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed) => Do(r => r.Match(wanted, isRun, isClaimed, IsSameFile));
+
+    private static bool IsSameFile(string a, string b) =>
+        FileStatus.TryGet(a, out var first) == 0 && FileStatus.TryGet(b, out var second) == 0 && first.Type == second.Type &&
+        (first.Type == FileType.BlockDevice ? (first.NodeMajor, first.NodeMinor) == (second.NodeMajor, second.NodeMinor) : (first.Device, first.Inode) == (second.Device, second.Inode));
 
     public void Claim(int number, StateEntry wanted, bool isRun)
     {
@@ -153,7 +162,7 @@ internal sealed class StateRecord
 
     public bool Refuse(int number, Exception why) => Do(r => r.Refuse(number, why));
 
-    public void SetReason(int number, string reason) => Do(r => r.SetReason(number, reason));
+    public bool SetReason(int number, string reason) => Do(r => r.SetReason(number, reason));
 
     public void SetFailed(string device, string reason) => Do(r => r.SetFailed(device, reason));
 
@@ -167,7 +176,7 @@ internal sealed class StateRecord
 
     public void CheckLeave(string region) => Do(r => r.CheckLeave(region));
 
-    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which) => Do(r => r.BeginStop(which));
+    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which, bool isForced) => Do(r => r.BeginStop(which, isForced));
 
     public void CancelStop(IReadOnlyList<int> numbers) => Do(r => r.CancelStop(numbers));
 
@@ -178,6 +187,30 @@ internal sealed class StateRecord
     public void SetPending(int number) => Do(r => r.SetPending(number));
 
     public void SetBackendPending(string region, int backend, string reason) => Do(r => r.SetBackendPending(region, backend, reason));
+
+    /// <summary>What is wanted and not there, how it stands, and since when.</summary>
+    public IReadOnlyList<AwayThing> Away()
+    {
+        lock (_gate)
+            return [.. _record.Entries.Where(e => _away.ContainsKey(e.Number)).Select(e => new AwayThing(e, _away[e.Number].State, _away[e.Number].Since))];
+    }
+
+    private void NoteStates()
+    {
+        foreach (var entry in _record.Entries)
+        {
+            if (entry is not { IsPending: true, Intent: null })
+                _away.Remove(entry.Number);
+            else if (WantedList.StateOf(entry) is var state && (!_away.TryGetValue(entry.Number, out var known) || known.State != state))
+                _away[entry.Number] = (state, DateTime.UtcNow);
+        }
+
+        if (_away.Count > _record.Entries.Count)
+        {
+            foreach (var number in _away.Keys.Except(_record.Entries.Select(e => e.Number)).ToList())
+                _away.Remove(number);
+        }
+    }
 
     private void Do(Action<WantedRecord<SafePolicy>> step) => Do(r =>
     {
@@ -195,6 +228,7 @@ internal sealed class StateRecord
             else if (_record.Trouble is null && _trouble is not null)
                 _logger.LogInformation("the record is up to date again");
             _trouble = _record.Trouble;
+            NoteStates();
             Monitor.PulseAll(_gate);
             return answer;
         }

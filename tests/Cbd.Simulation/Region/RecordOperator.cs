@@ -153,5 +153,5 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
     }
 
     private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>
-        up.Any(p => p.Wanted!.Entries.Any(e => e.Transport is null && e.Backend is not null == isBackend && SimulatedWanted<TPolicy>.DiskOf(e) == disk.Number));
+        up.Any(p => p.Wanted!.Entries.Any(e => e.Transport is null && !WantedRules<TPolicy>.IsToFinish(e) && e.Backend is not null == isBackend && SimulatedWanted<TPolicy>.DiskOf(e) == disk.Number));
 }

@@ -31,7 +31,11 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     /// <param name="IsVerb">An operator waits for the answer.</param>
     private sealed record Attempt(int Number, bool IsNew, bool IsVerb, SimulatedSession<TPolicy>? Session, SimulatedDevice<TPolicy>? Device, OfferedBackend On, long LimitMs);
 
-    private sealed record Stop(IReadOnlyList<int> Numbers, Func<bool> IsOver);
+    private sealed record Stop(IReadOnlyList<int> Numbers, Func<bool> IsOver)
+    {
+        /// <summary>Once it is over: something was stopped. If not, it is tried again.</summary>
+        public Func<bool> HasEffect { get; init; } = static () => true;
+    }
 
     /// <summary>Reads the record, and writes it as it is from now on.</summary>
     public SimulatedWanted(World<TPolicy> world, SimulatedProcess<TPolicy> process, RecordMedium medium)
@@ -111,9 +115,68 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         long now = _process.Machine.NowMs;
         if (now < _pauses.NextMs)
             return;
+        foreach (StateEntry stop in _record.Entries.Where(WantedRules<TPolicy>.IsToFinish).ToArray())
+            FinishStop(stop);
         foreach (int number in _record.Entries.Where(WantedRules<TPolicy>.IsDue).Select(e => e.Number).ToArray())
             Try(number);
-        _pauses.Passed(_record.Entries.Count(WantedRules<TPolicy>.IsDue), _record.IsDirty, now);
+        _pauses.Passed(_record.Entries.Count(e => WantedRules<TPolicy>.IsDue(e) || WantedRules<TPolicy>.IsToFinish(e)), _record.IsDirty, now);
+    }
+
+    /// <summary>An earlier life died while it stopped a backend.</summary>
+    private void FinishStop(StateEntry stop)
+    {
+        if (_stops.Exists(s => s.Numbers.Contains(stop.Number)))
+            return;
+        string name = NameOf(stop);
+        switch (WantedRules<TPolicy>.FindStopStep(stop, Offered()))
+        {
+            case StopStep.Over:
+                _record.EndStop([stop.Number]);
+                break;
+            case StopStep.Refused:
+                Watch.Asked(Slot, name, DiskOf(stop));
+                Watch.Open(Slot, name);
+                _record.CancelStop([stop.Number]);
+                Watch.Answered(Slot, name);
+                break;
+            default:
+                BeginToFinish(stop);
+                break;
+        }
+    }
+
+    /// <summary>It is taken over, under no name, and stopped.</summary>
+    private void BeginToFinish(StateEntry stop)
+    {
+        try
+        {
+            OfferedBackend? left = WantedRules<TPolicy>.FindLeft(stop.Backend!, Offered());
+            string path = left?.Path ?? stop.Backend!.Path;
+            SharedDisk<TPolicy> disk = Watch.OpenPath(_process.Machine, path);
+            SimulatedSession<TPolicy> session = _process.StartBackend(disk, left?.Id, fenced: false, isConfirmed: false, name: null, path);
+            if (stop.Backend!.DiskIdentity is { } wanted && wanted != session.Identity)
+            {
+                session.Abandon();
+                return;
+            }
+
+            bool isStopped = false;
+            _stops.Add(new Stop([stop.Number], () =>
+            {
+                if (session.IsServing && !isStopped)
+                {
+                    isStopped = true;
+                    session.Stop(force: true);
+                }
+
+                return session.IsOver;
+            })
+            { HasEffect = () => isStopped });
+        }
+        catch (CbdException e)
+        {
+            _record.SetReason(stop.Number, e.Message);
+        }
     }
 
     /// <summary>backend-start.</summary>
@@ -158,7 +221,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         SimulatedSession<TPolicy>? session = found.Backend is null ? null : SessionOf(name);
         SimulatedDevice<TPolicy>? device = _devices.GetValueOrDefault(found.Number);
         Watch.Open(Slot, name);
-        IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number);
+        IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number, force);
         Watch.Remove(Slot, name);
         try
         {
@@ -204,7 +267,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             return;
         }
 
-        if (_record.Entries.Any(e => e.Transport is null && NameOf(e) == name))
+        if (_record.Entries.Any(e => e.Transport is null && !WantedRules<TPolicy>.IsToFinish(e) && NameOf(e) == name))
             throw new CbdException(CbdErrorKind.Busy, $"'{name}' is taken");
         Watch.Asked(Slot, name, disk);
         int number = _record.BeginStart(wanted);
@@ -365,7 +428,8 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         if (!stop.IsOver())
             return;
         _stops.Remove(stop);
-        _record.EndStop(stop.Numbers);
+        if (stop.HasEffect())
+            _record.EndStop(stop.Numbers);
         _pauses.Told(_process.Machine.NowMs);
     }
 
@@ -382,7 +446,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     }
 
     private IReadOnlyList<OfferedBackend> Offered() =>
-        [.. _process.Session.Backends.List().Select(b => new OfferedBackend(b.Backend, b.Body?.Path ?? "", b.Body?.Identity ?? "", b.Liveness == Cbd.Protocol.Hosts.Liveness.Alive))];
+        [.. _process.Session.Backends.List().Select(b => new OfferedBackend(b.Backend, b.Body?.Path ?? "", b.Body?.Identity ?? "", b.Liveness == Cbd.Protocol.Hosts.Liveness.Alive, b.Blkdevs.Count > 0, b.Body?.IsStopped ?? false))];
 
     private SimulatedSession<TPolicy>? SessionOf(string name) => _process.Sessions.FirstOrDefault(s => s.Name == name && (!s.IsOver || s.IsHeld));
 

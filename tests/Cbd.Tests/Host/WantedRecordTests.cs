@@ -54,6 +54,15 @@ public sealed class A_wanted_record : IRecordMedium
         Assert.DoesNotContain(record.Entries, WantedRules<SafePolicy>.IsDue);
     }
 
+    [Fact]
+    public void Names_the_verbs_that_confirm_another_disk()
+    {
+        var disk = new Cbd.Blocks.DiskIdentity("file:2");
+        string Refuse(string? name) => Assert.Throws<CbdException>(() => WantedRules<SafePolicy>.CheckDisk("file:1", disk, "/d", null, name)).Message;
+        Assert.EndsWith("or confirm this one: backend-stop -b /d, then backend-start -p /d", Refuse(null), StringComparison.Ordinal);
+        Assert.EndsWith("or confirm this one: backend-stop -b data, then backend-start --name data -p /d", Refuse("data"), StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(true, true, true)]
     [InlineData(true, false, false)]
