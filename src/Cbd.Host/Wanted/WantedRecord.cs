@@ -37,7 +37,7 @@ internal sealed class WantedRecord<TPolicy>
             bool isStop = entry.Intent == StateIntent.Stopping && TPolicy.FinishStops;
             if ((entry.Intent == StateIntent.Starting && TPolicy.UndoStarts) || (isStop && entry.Backend is null))
                 continue;
-            string? failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
+            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
             _entries.Add(entry with { Number = ++_lastNumber, Intent = isStop ? StateIntent.Stopping : null, Forced = isStop ? entry.Forced : null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
         }
     }
@@ -151,7 +151,10 @@ internal sealed class WantedRecord<TPolicy>
         StateEntry[] before = [.. _entries];
         _entries[own] = started with { Number = number, Failed = before[own].Failed };
         DropTwins(_entries[own]);
-        SaveOrReturnTo(before);
+        if (TPolicy.AnswerOnlyRecorded)
+            SaveOrReturnTo(before);
+        else
+            TrySave();
     }
 
     /// <summary>
@@ -287,9 +290,13 @@ internal sealed class WantedRecord<TPolicy>
         {
             Save();
         }
-        catch (CbdException e)
+        catch (CbdException e) when (TPolicy.WarnOfKeptStops)
         {
             throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
+        }
+        catch (CbdException)
+        {
+            // Nobody is told.
         }
     }
 

@@ -30,7 +30,7 @@ internal static class WantedRules<TPolicy>
 {
     /// <summary>It is to be started now.</summary>
     public static bool IsDue(StateEntry entry) =>
-        entry is { IsPending: true, Intent: null, Held: null, Failed: null } && (TPolicy.TryWantedAgain || entry.Reason is null);
+        entry is { IsPending: true, Intent: null, Failed: null } && (entry.Held is null || !TPolicy.KeepHeld) && (TPolicy.TryWantedAgain || entry.Reason is null);
 
     /// <summary>It is a stop that is to be finished now.</summary>
     public static bool IsToFinish(StateEntry entry) => entry is { IsPending: true, Intent: StateIntent.Stopping, Held: null, Failed: null };

@@ -15,6 +15,9 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     private const string Region = "/region";
     private const int PatienceMs = 5;
 
+    /// <summary>Longest time for which a record cannot be written.</summary>
+    private const int FullMicroseconds = 60_000;
+
     private readonly World<TPolicy> _world;
     private readonly SimulatedProcess<TPolicy> _process;
     private readonly RecordMedium _medium;
@@ -35,6 +38,9 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     {
         /// <summary>Once it is over: something was stopped. If not, it is tried again.</summary>
         public Func<bool> HasEffect { get; init; } = static () => true;
+
+        /// <summary>What an operator had asked to stop; null for a stop of an earlier life.</summary>
+        public string? Name { get; init; }
     }
 
     /// <summary>Reads the record, and writes it as it is from now on.</summary>
@@ -43,9 +49,12 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         _world = world;
         _process = process;
         _medium = medium;
-        _record = new WantedRecord<TPolicy>(this, medium.Entries);
+        bool holds = !world.IsCalming && world.Chance(world.Scenario.Hold);
+        _record = new WantedRecord<TPolicy>(this, [.. medium.Entries.Select(e => holds && e.Transport is null ? e with { Held = "not now" } : e)]);
         foreach (StateEntry entry in _record.Entries.Where(e => e.Failed is not null))
             Watch.Failed(process.Slot, NameOf(entry));
+        foreach (StateEntry entry in _record.Entries.Where(e => e.Held is not null))
+            Watch.Hold(process.Slot, NameOf(entry), isHeld: true);
         _record.Keep();
     }
 
@@ -69,6 +78,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     void IRecordMedium.Write(IReadOnlyList<StateEntry> entries)
     {
         DieAtTimes();
+        if (!_world.IsCalming && _world.Chance(_world.Scenario.RecordFull))
+            _medium.FullUntil = _world.Region.Now + _world.Random.Next(1, FullMicroseconds);
+        if (!_world.IsCalming && _world.Region.Now < _medium.FullUntil)
+            throw new CbdException(CbdErrorKind.Exhausted, "no space");
         _medium.Write(entries, _process.Machine.Identity);
         DieAtTimes();
     }
@@ -94,14 +107,46 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     public void Registered(Guid region)
     {
         Watch.Registered(_process, _medium, region, _isRegionConfirmed || Transport is null);
-        int number = Transport?.Number ?? _record.BeginStart(new StateEntry { Transport = new TransportEntry { Region = Region, Host = _process.Name } });
+        int number = Transport?.Number ?? BeginTransport();
         StateEntry entry = _record.Find(number)!;
         var started = WantedRules<TPolicy>.Started(entry) with { Intent = null, Transport = entry.Transport! with { Uuid = region, BootId = _process.Machine.BootId } };
         if (entry.IsPending)
             _record.Confirm(number, started);
         else
+            ConfirmTransport(number, started);
+        if (!_record.IsDirty)
+            Watch.RecordedRegion(_process, region);
+    }
+
+    private int BeginTransport()
+    {
+        try
+        {
+            return _record.BeginStart(new StateEntry { Transport = new TransportEntry { Region = Region, Host = _process.Name } });
+        }
+        catch (CbdException)
+        {
+            throw GiveUp();
+        }
+    }
+
+    private void ConfirmTransport(int number, StateEntry started)
+    {
+        try
+        {
             _record.ConfirmStart(number, started);
-        Watch.RecordedRegion(_process, region);
+        }
+        catch (CbdException)
+        {
+            throw GiveUp();
+        }
+    }
+
+    /// <summary>The registration cannot be recorded, and is over.</summary>
+    private CrashException GiveUp()
+    {
+        _world.Kill(_process);
+        return new CrashException();
     }
 
     /// <summary>One turn of the reconciler, and of the verbs that wait.</summary>
@@ -137,7 +182,8 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
                 Watch.Asked(Slot, name, DiskOf(stop));
                 Watch.Open(Slot, name);
                 _record.CancelStop([stop.Number]);
-                Watch.Answered(Slot, name);
+                if (!_record.IsDirty)
+                    Watch.Answered(Slot, name);
                 break;
             default:
                 BeginToFinish(stop);
@@ -212,6 +258,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         string name = NameOf(found);
         if (found.IsPending)
         {
+            // Where it cannot be written, both are right.
             Watch.Open(Slot, name);
             _record.Forget(e => e.Number == found.Number);
             Watch.Remove(Slot, name);
@@ -222,7 +269,8 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         SimulatedDevice<TPolicy>? device = _devices.GetValueOrDefault(found.Number);
         Watch.Open(Slot, name);
         IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number, force);
-        Watch.Remove(Slot, name);
+        if (!_record.IsDirty)
+            Watch.Remove(Slot, name);
         try
         {
             session?.Stop(force);
@@ -233,11 +281,12 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             Watch.Asked(Slot, name, DiskOf(found));
             Watch.Open(Slot, name);
             _record.CancelStop(numbers);
-            Watch.Answered(Slot, name);
+            if (!_record.IsDirty)
+                Watch.Answered(Slot, name);
             throw;
         }
 
-        _stops.Add(new Stop(numbers, () => session?.IsOver ?? device?.IsOver ?? true));
+        _stops.Add(new Stop(numbers, () => session?.IsOver ?? device?.IsOver ?? true) { Name = name });
     }
 
     /// <summary>The daemon has it, and it works.</summary>
@@ -269,8 +318,8 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
 
         if (_record.Entries.Any(e => e.Transport is null && !WantedRules<TPolicy>.IsToFinish(e) && NameOf(e) == name))
             throw new CbdException(CbdErrorKind.Busy, $"'{name}' is taken");
-        Watch.Asked(Slot, name, disk);
         int number = _record.BeginStart(wanted);
+        Watch.Asked(Slot, name, disk);
         try
         {
             Begin(_record.Find(number)!, isNew: true, isVerb: true, wanted);
@@ -296,7 +345,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         {
             if (_record.Refuse(number, e))
                 _world.Trace($"process {_process.Number}: not restored: {entry}: {e.Message}");
-            if (e is FailedThingException)
+            if (e is FailedThingException && !_record.IsDirty)
                 Watch.Failed(Slot, NameOf(entry));
         }
     }
@@ -312,8 +361,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
 
         try
         {
-            if (!isVerb)
-                _record.BeginRestore(entry.Number);
+            if (isVerb)
+                Watch.Hold(Slot, NameOf(entry), isHeld: false);
+            else
+                BeginRestore(entry);
             _attempts.Add(entry.Backend is null ? BeginDevice(entry, isNew, isVerb, wanted.Device!) : BeginBackend(entry, isNew, isVerb, wanted.Backend!.Path));
         }
         catch
@@ -321,6 +372,18 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             _record.EndAttempt(entry.Number);
             throw;
         }
+    }
+
+    private void BeginRestore(StateEntry entry)
+    {
+        _record.BeginRestore(entry.Number);
+        if (_record.Find(entry.Number)!.Deaths > WantedRecord<TPolicy>.MostDeaths)
+            throw new SimulationException($"process {_process.Number} starts '{NameOf(entry)}' again, of which its daemon has died {WantedRecord<TPolicy>.MostDeaths} times in a row");
+        if (_world.IsCalming || !Watch.IsDeadly(Slot, NameOf(entry)))
+            return;
+        _world.Trace($"process {_process.Number} dies of '{NameOf(entry)}'");
+        _world.Kill(_process);
+        throw new CrashException();
     }
 
     private Attempt BeginBackend(StateEntry entry, bool isNew, bool isVerb, string path)
@@ -384,7 +447,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         }
 
         string name = NameOf(entry);
-        StateEntry started = WantedRules<TPolicy>.Started(entry) with { Intent = null, IsUnclaimed = !attempt.IsVerb };
+        StateEntry started = WantedRules<TPolicy>.Started(entry) with { Intent = null, Held = null, IsUnclaimed = !attempt.IsVerb };
         started = attempt.Session is { } session
             ? started with { Backend = entry.Backend! with { BackendId = session.Backend, Path = session.Path!, DiskIdentity = WantedRules<TPolicy>.Lasting(session.Identity) ?? entry.Backend.DiskIdentity } }
             : started with { Device = entry.Device! with { BlkdevId = attempt.Device!.Blkdev, BackendId = attempt.On.Id, BackendPath = attempt.On.Path, DiskIdentity = attempt.On.Identity } };
@@ -393,7 +456,18 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         if (attempt.IsNew)
         {
             Watch.Open(Slot, name);
-            _record.ConfirmStart(attempt.Number, started);
+            try
+            {
+                _record.ConfirmStart(attempt.Number, started);
+            }
+            catch (CbdException)
+            {
+                TakeBack(attempt);
+                _record.DropStart(attempt.Number);
+                Watch.Remove(Slot, name);
+                throw;
+            }
+
             Watch.Answered(Slot, name);
         }
         else if (!_record.Confirm(attempt.Number, started))
@@ -429,7 +503,13 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             return;
         _stops.Remove(stop);
         if (stop.HasEffect())
+        {
+            // If it throws, the operator learns that the thing may return.
             _record.EndStop(stop.Numbers);
+            if (stop.Name is { } name)
+                Watch.Remove(Slot, name);
+        }
+
         _pauses.Told(_process.Machine.NowMs);
     }
 
@@ -441,7 +521,8 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             if (!device.HasFailed || _record.Find(number) is not { Failed: null, Device.Name: { } name })
                 continue;
             _record.SetFailed(name, device.State!.Failure!);
-            Watch.Failed(Slot, name);
+            if (!_record.IsDirty)
+                Watch.Failed(Slot, name);
         }
     }
 
