@@ -4,7 +4,7 @@ namespace Cbd.Control.Api;
 
 /// <summary>Body of backend-start.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record StartBackendOptions : TransportTarget
+public sealed record StartBackendOptions : TransportTarget, IStartRequest
 {
     /// <summary>A file, a block device, <c>memory:SIZE</c> or <c>null:SIZE</c>.</summary>
     public required string Path { get; init; }
@@ -49,6 +49,16 @@ public sealed record StartBackendOptions : TransportTarget
     /// </summary>
     public IReadOnlyList<string>? Faults { get; set; }
 
+    /// <inheritdoc cref="StartDeviceOptions.TimeoutSeconds"/>
+    [JsonPropertyName("timeout")]
+    public int? TimeoutSeconds { get; set; }
+
+    /// <inheritdoc/>
+    StartLimit? IStartRequest.Limit => Limit;
+
+    /// <inheritdoc cref="IStartRequest.Limit"/>
+    internal StartLimit? Limit { get; init; }
+
     /// <summary>The path is a kind of disk that is not a file.</summary>
     internal static bool IsDiskScheme(string path) =>
         path.StartsWith("memory:", StringComparison.Ordinal) || path.StartsWith("null:", StringComparison.Ordinal);
@@ -65,6 +75,7 @@ public sealed record StartBackendOptions : TransportTarget
             throw Rules.Invalid($"engine '{Engine}' is not known; use auto, io_uring or pread");
         if (BlockBytes is not (null or 512 or 4096))
             throw Rules.Invalid($"block size {BlockBytes} is not possible; use 512 or 4096");
+        Rules.CheckTimeout(TimeoutSeconds);
         if (Faults is { } faults)
             Rules.CheckFaults(faults);
     }
@@ -105,6 +116,8 @@ public sealed record FaultsRequest : ItemTarget
 /// <summary>One backend entry.</summary>
 public sealed record BackendDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not there.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BackendId { get; init; }
     public required int HostId { get; init; }
 

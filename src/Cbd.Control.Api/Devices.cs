@@ -13,7 +13,7 @@ public static class NbdLimits
 
 /// <summary>Body of dev-start.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record StartDeviceOptions : TransportTarget
+public sealed record StartDeviceOptions : TransportTarget, IStartRequest
 {
     /// <summary>Longest time that requests wait for a lost backend before they fail: a year.</summary>
     private const int MaxLossTimeoutSeconds = 365 * 24 * 3600;
@@ -71,6 +71,16 @@ public sealed record StartDeviceOptions : TransportTarget
     [JsonPropertyName("loss_timeout")]
     public int LossTimeoutSeconds { get; set; }
 
+    /// <summary>A start that takes longer, seconds, is taken back; null: 10.</summary>
+    [JsonPropertyName("timeout")]
+    public int? TimeoutSeconds { get; set; }
+
+    /// <inheritdoc/>
+    StartLimit? IStartRequest.Limit => Limit;
+
+    /// <inheritdoc cref="IStartRequest.Limit"/>
+    internal StartLimit? Limit { get; init; }
+
     /// <summary>
     /// What is asked for that only a socket has, in words, so that the device is not to be attached to the kernel; null if
     /// nothing is. Limits that are the default ones ask for nothing.
@@ -82,11 +92,15 @@ public sealed record StartDeviceOptions : TransportTarget
         : NbdConnections != NbdLimits.DefaultConnections || NbdHandshakeSeconds != NbdLimits.DefaultHandshakeSeconds ? "limits of NBD clients"
         : null;
 
+    /// <summary>How it is to reach this machine's kernel, also where that is not said.</summary>
+    internal string AskedAttach => Attach ?? (AskedOfSocket() is null ? AttachWords.Auto : AttachWords.None);
+
     internal override void CheckValues()
     {
         Rules.CheckId(Backend, "backend");
         Rules.CheckName(Name, "device");
         Rules.CheckRange(Queues, "the number of queues", 1, Rules.MaxThreads);
+        Rules.CheckTimeout(TimeoutSeconds);
         bool byName = Attach is { } word && AttachWords.Kinds.Contains(word);
         if (!byName && Attach is not (null or AttachWords.Auto or AttachWords.None))
             throw Rules.Invalid($"attach '{Attach}' is not known; use {AttachWords.Auto}, {string.Join(", ", AttachWords.Kinds)} or {AttachWords.None}");
@@ -158,8 +172,13 @@ public sealed record StartedDevice(
 /// <summary>One blkdev entry.</summary>
 public sealed record DeviceDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not there.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BlkdevId { get; init; }
     public required int HostId { get; init; }
+
+    /// <summary>The backend that it is on; −1, in JSON null, while the device is not there: its disk may be another backend then.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int BackendId { get; init; }
 
     /// <summary>What a device of ours is called; null for those of other hosts.</summary>

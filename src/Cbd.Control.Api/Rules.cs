@@ -12,6 +12,9 @@ internal static class Rules
     /// <summary>Most handlers of a backend, and most queues of a device.</summary>
     public const int MaxThreads = 128;
 
+    /// <summary>Longest time that a start verb may take, seconds: a day.</summary>
+    public const int MaxTimeoutSeconds = 24 * 3600;
+
     /// <summary>Longest path of a region, disk or socket, UTF-8 bytes (PATH_MAX without its end).</summary>
     public const int MaxPathBytes = 4095;
 
@@ -55,6 +58,9 @@ internal static class Rules
                 : $"{what} is {number}; it must be {least} to {most}");
         }
     }
+
+    /// <summary>Of a start verb.</summary>
+    public static void CheckTimeout(int? seconds) => CheckRange(seconds, "the timeout in seconds", 1, MaxTimeoutSeconds);
 
     public static void CheckFaults(IReadOnlyList<string> faults)
     {

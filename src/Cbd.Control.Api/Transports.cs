@@ -4,7 +4,7 @@ namespace Cbd.Control.Api;
 
 /// <summary>Body of tp-reg. Numbers that are left out are computed from the size of the region.</summary>
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
-public sealed record RegisterTransportOptions : ControlRequest
+public sealed record RegisterTransportOptions : ControlRequest, IStartRequest
 {
     /// <summary>Most entries of one kind that a region can be formatted with, and most slots of a ring.</summary>
     private const int MaxEntries = 32768;
@@ -40,6 +40,18 @@ public sealed record RegisterTransportOptions : ControlRequest
     /// <summary>"hardware" or null; required at format for devdax and BARs.</summary>
     public string? Coherence { get; set; }
 
+    /// <summary>
+    /// A registration that takes longer, seconds, is taken back; null: what hosts need to judge each other, three dead-times and five seconds.
+    /// </summary>
+    [JsonPropertyName("timeout")]
+    public int? TimeoutSeconds { get; set; }
+
+    /// <inheritdoc/>
+    StartLimit? IStartRequest.Limit => Limit;
+
+    /// <inheritdoc cref="IStartRequest.Limit"/>
+    internal StartLimit? Limit { get; init; }
+
     internal override void CheckValues()
     {
         if (string.IsNullOrEmpty(Host))
@@ -48,6 +60,7 @@ public sealed record RegisterTransportOptions : ControlRequest
             throw Rules.Invalid($"the host name '{Host}' has control characters; use printable ones");
         Rules.CheckPath(Path, "region");
         Rules.CheckAbsolute(Path, "region");
+        Rules.CheckTimeout(TimeoutSeconds);
         Rules.CheckRange(SizeBytes, "the region size", 1, long.MaxValue);
         Rules.CheckRange(Hosts, "the number of hosts", 1, MaxEntries);
         Rules.CheckRange(Backends, "the number of backends", 1, MaxEntries);
@@ -88,6 +101,8 @@ public sealed record TransportStarted
 /// </summary>
 public sealed record TransportDescription
 {
+    /// <summary>Its id; −1, in JSON null, if it is wanted here and is not registered.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int TransportId { get; init; }
 
     [JsonConverter(typeof(Hexadecimal64Json))]
@@ -131,10 +146,12 @@ public sealed record TransportDescription
     [JsonPropertyName("channel_num")]
     public required int ChannelCount { get; init; }
 
-    /// <summary>The host entry that this node holds there. The original has it twice.</summary>
+    /// <summary>The host entry that this node holds there, −1 (in JSON null) if it is not registered. The original has it twice.</summary>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int HostId { get; init; }
 
     /// <inheritdoc cref="HostId"/>
+    [JsonConverter(typeof(IdOrNullJson))]
     public required int MyHostId { get; init; }
     public required string Path { get; init; }
     public required string Coherence { get; init; }
@@ -149,7 +166,7 @@ public sealed record TransportDescription
     /// <summary>Empty while all is well; else why this transport serves nothing.</summary>
     public required string Failure { get; init; }
 
-    /// <summary>Where this host's membership stands: "starting", "running", "waiting" (it registers anew), "stopping", "failed".</summary>
+    /// <summary>Where this host's membership stands: "starting", "running", "waiting" (it registers anew, or is not registered yet), "held", "stopping", "failed".</summary>
     public string State { get; init; } = "";
 
     /// <summary>Entries of each area that nobody may reuse until a death is proven or vouched for.</summary>

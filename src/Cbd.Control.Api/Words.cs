@@ -99,6 +99,23 @@ internal sealed class PollModeJson() : TextJson<PollMode>(PollModeText.Parse, Po
 
 internal sealed class OnBackendLossJson() : TextJson<OnBackendLoss>(LossText.Parse, LossText.Of);
 
+/// <summary>An id, which JSON has as null where a thing has none, and which is −1 here.</summary>
+internal sealed class IdOrNullJson : JsonConverter<int>
+{
+    public override bool HandleNull => true;
+
+    public override int Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+        reader.TokenType == JsonTokenType.Null ? -1 : reader.GetInt32();
+
+    public override void Write(Utf8JsonWriter writer, int value, JsonSerializerOptions options)
+    {
+        if (value < 0)
+            writer.WriteNullValue();
+        else
+            writer.WriteNumberValue(value);
+    }
+}
+
 /// <summary>"0x" and 16 hexadecimal digits.</summary>
 internal sealed class Hexadecimal64Json() : TextJson<ulong>(text => Hexadecimal.Parse(text, 16), value => "0x" + value.ToString("x16", CultureInfo.InvariantCulture));
 

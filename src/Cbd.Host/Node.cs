@@ -188,8 +188,7 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
-        string asked = request.Attach ?? (request.AskedOfSocket() is null ? AttachChoice.Auto : AttachChoice.None);
-        (string? kind, string note) = _kernel?.Choose(asked) ?? (null, "");
+        (string? kind, string note) = _kernel?.Choose(request.AskedAttach) ?? (null, "");
         using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {

@@ -37,6 +37,12 @@ internal sealed record NodeOptions
     /// <summary>Told of a device, by its name, that failed for good, and why; called by housekeeping, which it must not keep.</summary>
     public Action<string, string>? DeviceFailed { get; init; }
 
+    /// <summary>
+    /// Told of a backend that was lost with this host's claim and could not be offered again: its region, its id, and why. Called by the
+    /// thread that offers.
+    /// </summary>
+    public Action<string, int, string>? BackendLost { get; init; }
+
     /// <summary>Another host announced something: a host, a backend or a device came or went. Called by housekeeping, which it must not keep.</summary>
     public Action? Moved { get; init; }
 

@@ -141,6 +141,18 @@ internal interface IProtocolPolicy
 
     /// <summary>What could not be started is tried again.</summary>
     static abstract bool TryWantedAgain { get; }
+
+    /// <summary>What is held is started by a verb alone.</summary>
+    static abstract bool KeepHeld { get; }
+
+    /// <summary>A start is answered only when it is recorded.</summary>
+    static abstract bool AnswerOnlyRecorded { get; }
+
+    /// <summary>Who stops what the record keeps learns that it may return.</summary>
+    static abstract bool WarnOfKeptStops { get; }
+
+    /// <summary>What was being started at three deaths in a row is not started again.</summary>
+    static abstract bool GiveUpDeadly { get; }
 }
 
 /// <summary>All rules hold.</summary>
@@ -191,4 +203,8 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool FinishStops => true;
     public static bool KeepFailed => true;
     public static bool TryWantedAgain => true;
+    public static bool KeepHeld => true;
+    public static bool AnswerOnlyRecorded => true;
+    public static bool WarnOfKeptStops => true;
+    public static bool GiveUpDeadly => true;
 }

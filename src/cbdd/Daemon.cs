@@ -76,6 +76,11 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             MaxTransports = options.MaxTransports,
             IsNameReserved = record.IsNameReserved,
             Moved = () => heard(),
+            BackendLost = (region, backend, reason) =>
+            {
+                record.SetBackendPending(region, backend, reason);
+                Volatile.Read(ref hangUp)();
+            },
             // The disk of the record may be slow.
             DeviceFailed = (name, reason) => PoolWork.Queue(() => record.SetFailed(name, reason)),
         }, given);

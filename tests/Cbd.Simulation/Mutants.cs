@@ -61,6 +61,10 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool FinishStops => Holds(nameof(FinishStops));
     public static bool KeepFailed => Holds(nameof(KeepFailed));
     public static bool TryWantedAgain => Holds(nameof(TryWantedAgain));
+    public static bool KeepHeld => Holds(nameof(KeepHeld));
+    public static bool AnswerOnlyRecorded => Holds(nameof(AnswerOnlyRecorded));
+    public static bool WarnOfKeptStops => Holds(nameof(WarnOfKeptStops));
+    public static bool GiveUpDeadly => Holds(nameof(GiveUpDeadly));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

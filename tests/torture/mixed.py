@@ -100,7 +100,7 @@ class Scene:
             raise Wrong(f"{len(wrong)} blocks: " + "; ".join(wrong[:4]))
         for entry in devices:
             if entry["backend_id"] != 0:
-                self.beta.ctl("dev-stop", "-d", str(entry["blkdev_id"]))
+                self.beta.ctl("dev-stop", "-d", entry["name"])
         self.start_load()
         self.start_fio()
 

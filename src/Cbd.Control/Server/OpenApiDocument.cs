@@ -114,7 +114,7 @@ internal sealed class OpenApiDocument
 
     private static JsonTypeInfo Of(JsonPropertyInfo property)
     {
-        var type = property.CustomConverter is null ? property.PropertyType : typeof(string);
+        var type = property.CustomConverter is null or IdOrNullJson ? property.PropertyType : typeof(string);
         return ControlJson.Plain.GetTypeInfo(Nullable.GetUnderlyingType(type) ?? type);
     }
 
@@ -148,7 +148,7 @@ internal sealed class OpenApiDocument
         {
             if (property.IsRequired || property.AssociatedParameter is { HasDefaultValue: false, IsMemberInitializer: false })
                 required.Add((JsonNode)property.Name);
-            properties.Add(property.Name, property.IsGetNullable ? OrNull(Schema(Of(property))) : Schema(Of(property)));
+            properties.Add(property.Name, property.IsGetNullable || property.CustomConverter is IdOrNullJson ? OrNull(Schema(Of(property))) : Schema(Of(property)));
         }
 
         if (required.Count > 0)

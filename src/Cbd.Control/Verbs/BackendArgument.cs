@@ -22,7 +22,7 @@ internal static class BackendArgument
         var slash = text.LastIndexOf('/');
         var (host, name) = slash < 0 ? (null, text) : (text[..slash], text[(slash + 1)..]);
         Rules.CheckName(name, "backend");
-        var named = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).Where(b => b.Name == name).ToList();
+        var named = control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true }).Where(b => b.BackendId >= 0 && b.Name == name).ToList();
         var hosts = control.Execute(Operations.ListHosts, new TransportTarget { Transport = transport });
         if (host is not null)
             named.RemoveAll(b => !hosts.Any(h => h.HostId == b.HostId && h.HostName == host));

@@ -22,9 +22,10 @@ internal static class BackendVerbs
         var fenced = CommonOptions.Fenced();
         var mode = CommonOptions.Mode();
         var faults = VerbOptions.Texts("--fault", "a fault that strikes its requests, as error,op=write,rate=0.01; off: to be switched later. May be repeated", "SPEC");
+        var timeout = CommonOptions.Timeout("10");
         var command = new Command(Operations.StartBackend.Name, "Offer a disk on a transport; prints the backend id")
         {
-            transport, path, name, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults,
+            transport, path, name, handlers, startDevice, backend, readOnly, engine, blockSize, cacheSize, fenced, mode, faults, timeout,
         };
         return new Verb(command, (line, control, output) =>
         {
@@ -43,6 +44,7 @@ internal static class BackendVerbs
                 Fenced = line.GetValue(fenced),
                 Mode = PollModeText.Parse(line.GetValue(mode)!),
                 Faults = line.GetValue(faults) is { Length: > 0 } given ? given : null,
+                TimeoutSeconds = line.GetValue(timeout),
             };
             var id = control.Execute(Operations.StartBackend, options).BackendId;
             if (line.GetValue(startDevice))
@@ -63,6 +65,7 @@ internal static class BackendVerbs
                 Backend = backend,
                 ReadOnly = options.ReadOnly,
                 Mode = options.Mode,
+                TimeoutSeconds = options.TimeoutSeconds,
             });
         }
         catch (CbdException e)
@@ -152,15 +155,15 @@ internal static class BackendVerbs
 
     private static Verb List() => Verb.List(
         Operations.ListBackends, "List the backends of this host, or of all hosts",
-        ("ID", b => $"{b.BackendId}"),
+        ("ID", b => b.BackendId < 0 ? "" : $"{b.BackendId}"),
         ("HOST", b => $"{b.HostId}"),
         ("PATH", b => b.Path),
         ("ALIVE", b => b.Alive),
         ("NAME", b => b.Name ?? ""),
         ("STATE", b => b.IsStopped ? $"{b.State}, stopped" : b.State),
         ("BLKDEVS", b => string.Join(' ', b.Blkdevs)),
-        ("SIZE", b => VerbOutput.Size(b.SizeBytes)),
-        ("BLOCK", b => $"{b.BlockBytes}"),
+        ("SIZE", b => b.BackendId < 0 ? "" : VerbOutput.Size(b.SizeBytes)),
+        ("BLOCK", b => b.BlockBytes == 0 ? "" : $"{b.BlockBytes}"),
         ("MODE", b => b.ReadOnly ? "ro" : "rw"),
         ("HANDLERS", b => $"{b.Handlers}"),
         ("ENGINE", b => b.Engine),

@@ -23,9 +23,10 @@ internal static class DeviceVerbs
         var mode = CommonOptions.Mode();
         var onLoss = VerbOptions.Choice("--on-backend-loss", null, "while the backend is away requests wait (queue), or fail with EIO", LossText.Queue, LossText.Queue, LossText.Fail);
         var lossTimeout = VerbOptions.NumberOr("--loss-timeout", null, "seconds that they wait before they fail; 0: for ever", 0);
+        var timeout = CommonOptions.Timeout("10");
         var command = new Command(Operations.StartDevice.Name, "Start a device on a backend; prints its node or NBD URI")
         {
-            transport, backend, name, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout,
+            transport, backend, name, queues, attach, nbd, connections, handshake, insecure, readOnly, mode, onLoss, lossTimeout, timeout,
         };
         tls.AddTo(command);
         return new Verb(command, (line, control, output) => output.Device(control.Execute(Operations.StartDevice, new StartDeviceOptions
@@ -44,6 +45,7 @@ internal static class DeviceVerbs
             Mode = PollModeText.Parse(line.GetValue(mode)!),
             OnBackendLoss = LossText.Parse(line.GetValue(onLoss)!),
             LossTimeoutSeconds = line.GetValue(lossTimeout),
+            TimeoutSeconds = line.GetValue(timeout),
         })));
     }
 
@@ -54,15 +56,15 @@ internal static class DeviceVerbs
 
     private static Verb List() => Verb.List(
         Operations.ListDevices, "List the devices of this host, or of all hosts",
-        ("ID", d => $"{d.BlkdevId}"),
+        ("ID", d => d.BlkdevId < 0 ? "" : $"{d.BlkdevId}"),
         ("NAME", d => d.Name ?? ""),
         ("HOST", d => $"{d.HostId}"),
-        ("BACKEND", d => $"{d.BackendId}"),
+        ("BACKEND", d => d.BackendId < 0 ? "" : $"{d.BackendId}"),
         ("DEVICE", d => d.Address),
         ("ALIVE", d => d.Alive),
         ("STATE", d => d.State),
-        ("QUEUES", d => $"{d.Queues}"),
-        ("SIZE", d => VerbOutput.Size(d.SizeBytes)),
+        ("QUEUES", d => d.Queues == 0 ? "" : $"{d.Queues}"),
+        ("SIZE", d => d.BlkdevId < 0 ? "" : VerbOutput.Size(d.SizeBytes)),
         ("MODE", d => d.ReadOnly ? "ro" : "rw"),
         ("ON LOSS", OnLoss),
         ("REASON", d => d.Reason ?? ""),

@@ -25,9 +25,10 @@ internal static class TransportVerbs
         var ringSlots = VerbOptions.Number("--ring-slots", null, "commands in flight per channel to format");
         var payloadCrc = VerbOptions.Choice("--payload-crc", null, "payload carries a CRC32C", "on", "on", "off");
         var coherence = VerbOptions.Text("--coherence", null, "how caches of the hosts agree; needed for devdax and PCI BARs", "hardware");
+        var timeout = CommonOptions.Timeout("three dead-times and five seconds");
         var command = new Command(Operations.RegisterTransport.Name, "Register this host on a region, formatting it first if asked; prints the transport id")
         {
-            host, path, format, formatIfEmpty, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence,
+            host, path, format, formatIfEmpty, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence, timeout,
         };
         return new Verb(command, (line, control, output) => output.Line(control.Execute(Operations.RegisterTransport, new RegisterTransportOptions
         {
@@ -45,6 +46,7 @@ internal static class TransportVerbs
             RingSlots = line.GetValue(ringSlots),
             PayloadCrc = line.GetValue(payloadCrc) == "on",
             Coherence = line.GetValue(coherence),
+            TimeoutSeconds = line.GetValue(timeout),
         }).TransportId));
     }
 
@@ -62,7 +64,7 @@ internal static class TransportVerbs
             }
 
             var path = PathText.FromCaller(text);
-            if (control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == path) is { } registered)
+            if (control.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.TransportId >= 0 && t.Path == path) is { } registered)
                 control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = registered.TransportId });
             else
                 control.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = path });
@@ -78,16 +80,20 @@ internal static class TransportVerbs
             output.Format = line.GetValue(format);
             output.List(
                 control.Execute(Operations.ListTransports, new ControlRequest()),
-                ("ID", t => $"{t.TransportId}"),
-                ("HOST", t => $"{t.MyHostId} {t.HostName}"),
+                ("ID", Known(t => $"{t.TransportId}")),
+                ("HOST", t => t.TransportId < 0 ? t.HostName : $"{t.MyHostId} {t.HostName}"),
                 ("PATH", t => t.Path),
-                ("SIZE", t => VerbOutput.Size(t.SizeBytes)),
-                ("HOSTS", t => $"{t.HostCount}"),
-                ("BACKENDS", t => $"{t.BackendCount}"),
-                ("BLKDEVS", t => $"{t.BlkdevCount}"),
-                ("CHANNELS", t => $"{t.ChannelCount} × {VerbOutput.Size(t.BytesPerChannel)}"),
-                ("CRC", t => t.PayloadCrc ? "on" : "off"),
+                ("SIZE", Known(t => VerbOutput.Size(t.SizeBytes))),
+                ("HOSTS", Known(t => $"{t.HostCount}")),
+                ("BACKENDS", Known(t => $"{t.BackendCount}")),
+                ("BLKDEVS", Known(t => $"{t.BlkdevCount}")),
+                ("CHANNELS", Known(t => $"{t.ChannelCount} × {VerbOutput.Size(t.BytesPerChannel)}")),
+                ("CRC", Known(t => t.PayloadCrc ? "on" : "off")),
+                ("STATE", t => t.State),
                 ("FAILURE", t => t.Failure));
+
+            // Of one that is wanted and not registered nothing of the region is known.
+            static Func<TransportDescription, string> Known(Func<TransportDescription, string> cell) => t => t.TransportId < 0 ? "" : cell(t);
         });
     }
 
@@ -174,6 +180,9 @@ internal static class CommonOptions
     public static Option<string> Mode() => VerbOptions.Choice(
         "--mode", null, "how its threads wait: adaptive (spin while busy, then sleep), busy (never sleep: a CPU each), sleep (never spin)",
         PollModeText.Adaptive, PollModeText.Adaptive, PollModeText.Busy, PollModeText.Sleep);
+
+    public static Option<int?> Timeout(string otherwise) =>
+        VerbOptions.Number("--timeout", null, $"seconds after which a start that is not done is taken back; by default {otherwise}");
 
     public static Option<bool> All() => VerbOptions.Flag("--all", "-a", "of all hosts, not only of this one");
 }

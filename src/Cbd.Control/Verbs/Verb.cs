@@ -85,11 +85,11 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
         else
             Rules.CheckName(text, "backend");
         var found = new List<(int Transport, int Id)>();
-        foreach (var there in control.Execute(Operations.ListTransports, new ControlRequest()).Where(t => given is null || t.TransportId == given))
+        foreach (var there in control.Execute(Operations.ListTransports, new ControlRequest()).Where(t => t.TransportId >= 0 && (given is null || t.TransportId == given)))
         {
             var said = text;
             found.AddRange(control.Execute(Operations.ListBackends, new ListRequest { Transport = there.TransportId })
-                .Where(b => (isPath ? b.Path : b.Name) == said).Select(b => (there.TransportId, b.BackendId)));
+                .Where(b => b.BackendId >= 0 && (isPath ? b.Path : b.Name) == said).Select(b => (there.TransportId, b.BackendId)));
         }
 
         return found.Count < 2 ? found.Select(f => ((int, int)?)f).FirstOrDefault()
@@ -113,10 +113,10 @@ internal sealed record Verb(Command Command, Action<ParseResult, IControl, VerbO
     /// <summary>The device of this host with a name; null if none is there.</summary>
     private static (int Transport, int Device)? Find(IControl control, string name)
     {
-        foreach (var transport in control.Execute(Operations.ListTransports, new ControlRequest()))
+        foreach (var transport in control.Execute(Operations.ListTransports, new ControlRequest()).Where(t => t.TransportId >= 0))
         {
             var own = control.Execute(Operations.ListDevices, new ListRequest { Transport = transport.TransportId });
-            if (own.FirstOrDefault(d => d.Name == name) is { } device)
+            if (own.FirstOrDefault(d => d.BlkdevId >= 0 && d.Name == name) is { } device)
                 return (transport.TransportId, device.BlkdevId);
         }
 

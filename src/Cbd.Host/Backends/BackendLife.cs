@@ -42,7 +42,8 @@ internal enum BackendStage
 /// <param name="Anew">This host had that entry, and was cleared: it is taken over, or started anew under its id if it is free.</param>
 /// <param name="FlushError">The latched errno of a flush that failed under the claim that was cleared; 0 for none.</param>
 /// <param name="IsConfirmed">The disk is the entry's where nothing tells; if false, only a disk that is proven to be takes the record over.</param>
-internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false, int FlushError = 0, bool IsConfirmed = true);
+/// <param name="WaitMs">It waits no longer than this for the old session to be judged; null: the usual time.</param>
+internal sealed record BackendWish(int? Backend, bool Fenced = false, bool Anew = false, int FlushError = 0, bool IsConfirmed = true, int? WaitMs = null);
 
 /// <summary>
 /// One backend of this host, from its disk's lock to the end of its claim: a state machine without threads, clocks and
@@ -63,12 +64,14 @@ internal sealed class BackendLife<TMemory, TPolicy>
     private Action<int>? _offer;
     private long _limitMs;
     private long _notBeforeMs;
+    private readonly long _mostMs;
 
     public BackendLife(HostSession<TMemory, TPolicy> session, BackendWish wish, long nowMs)
     {
         _session = session;
         _wish = wish;
         _life = new LifeCycle(nowMs);
+        _mostMs = wish.WaitMs is { } most ? nowMs + most : long.MaxValue;
         session.Add(this);
     }
 
@@ -120,7 +123,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
         _body = body.FlushError == 0 ? body with { FlushError = _wish.FlushError } : body;
         if (TPolicy.TakeOverOwnRecord)
             _search = _session.Backends.SearchFor(_body);
-        _limitMs = nowMs + _session.Times.TakeOverMs;
+        _limitMs = Math.Min(nowMs + _session.Times.TakeOverMs, _mostMs);
         _life.Go(LifeState.Starting, "it claims its entry", nowMs);
         Stage = BackendStage.Claiming;
     }

@@ -29,7 +29,9 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     private bool _stopAsked;
     private bool _force;
     private bool _hasServed;
+    private readonly long _mostMs;
     private long _limitMs;
+    private long _attachMs;
 
     public DeviceLife(HostSession<TMemory, TPolicy> session, DeviceWish wish, long nowMs)
     {
@@ -37,6 +39,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         _wish = wish;
         _life = new LifeCycle(nowMs);
         _loss = new BackendLoss(wish.Loss);
+        _mostMs = wish.WaitMs is { } most ? nowMs + most : long.MaxValue;
         session.Add(this);
     }
 
@@ -81,7 +84,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     {
         _session.CheckUsable();
         if (_limitMs == 0)
-            _limitMs = nowMs + _session.Times.ClearingMs;
+            _limitMs = Math.Min(nowMs + _session.Times.ClearingMs, _mostMs);
         int dying = _session.FindDyingBlkdev(_wish.Backend, nowMs);
         if (dying < 0 || nowMs >= _limitMs)
             return false;
@@ -153,7 +156,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         }
 
         Stage = DeviceStage.Attaching;
-        _limitMs = nowMs + _session.Times.AttachMs;
+        _attachMs = Math.Max(0, Math.Min(_session.Times.AttachMs, _mostMs - nowMs));
+        _limitMs = nowMs + _attachMs;
         _life.Go(LifeState.Starting, $"it waits for the host of backend {_wish.Backend} to serve its channels", nowMs);
         foreach (Queue<TMemory, TPolicy> queue in _queues)
             queue.Offer();
@@ -186,7 +190,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
             else if (Array.TrueForAll(_queues, q => q.Phase == QueuePhase.Attached))
                 Stage = DeviceStage.Attached;
             else if (nowMs > _limitMs)
-                TakeBack($"backend {Backend} did not attach all of {_queues.Length} queues within {_session.Times.AttachMs / 1000} s: is its host alive (host-list)?", nowMs);
+                TakeBack($"backend {Backend} did not attach all of {_queues.Length} queues within {(_attachMs + 500) / 1000} s: is its host alive (host-list)?", nowMs);
         }
         else if (Stage == DeviceStage.Closing)
         {

@@ -19,5 +19,8 @@ internal sealed record DeviceWish
     /// <summary>What is done with requests while the backend is away.</summary>
     public LossPolicy Loss { get; init; }
 
+    /// <summary>It waits no longer than this, milliseconds, before it serves; null: the usual times.</summary>
+    public int? WaitMs { get; init; }
+
     public QueueOptions QueueOptions { get; init; } = new();
 }

@@ -479,6 +479,7 @@ internal sealed class Housekeeping
             {
                 // No thread or memory for its handlers, say: it would end the process.
                 Logger.LogError(e, "backend {Backend}: not offered again", life.Backend);
+                _transport.Node.BackendLost?.Invoke(_transport.Path, life.Backend, $"it was not offered again: {e.Message}");
             }
         }
     }

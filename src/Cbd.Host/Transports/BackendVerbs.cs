@@ -42,7 +42,7 @@ internal sealed class BackendVerbs(Transport transport)
                 throw new CbdException(CbdErrorKind.Busy, $"backend name '{name}' is taken on this host: stop that backend with backend-stop -b {name}, or give another --name");
             if (options.Name is { } starting && _startingNames.Contains(starting))
                 throw new CbdException(CbdErrorKind.Busy, $"a backend with the name '{starting}' is being started on this host: try again in a moment, or give another --name") { MayPass = true };
-            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced, IsConfirmed: !options.IsUnattended), MonotonicClock.Milliseconds);
+            life = new BackendLife<MappedMemory, SafePolicy>(transport.Session, new BackendWish(options.Backend, options.Fenced, IsConfirmed: !options.IsUnattended, WaitMs: options.Limit?.LeftMs), MonotonicClock.Milliseconds);
             if (options.Name is { } taken)
                 _startingNames.Add(taken);
         }
@@ -70,6 +70,7 @@ internal sealed class BackendVerbs(Transport transport)
             disk = waiting.Open(why =>
             {
                 transport.CheckGoesOn();
+                options.Limit?.Check(why);
                 lock (transport.StateLock)
                 {
                     life.Session.CheckUsable();
@@ -102,6 +103,7 @@ internal sealed class BackendVerbs(Transport transport)
         catch (CbdException e)
         {
             Logger.LogError("backend {Backend}: not offered again: {Reason}", life.Backend, e.Message);
+            transport.Node.BackendLost?.Invoke(transport.Path, life.Backend, $"it was not offered again: {e.Message}");
         }
 
         transport.AnnounceChange();
@@ -293,11 +295,11 @@ internal sealed class BackendVerbs(Transport transport)
         try
         {
             BackendBody body = Describe(options, disk);
-            WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend);
+            WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend, options.Name);
             _reservations.Check(disk, transport.Geometry.RegionId);
             lock (transport.StateLock)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);
-            AwaitClaim(life);
+            AwaitClaim(life, options.Limit);
             // Before any blkdev can write to it, and wait for it.
             _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name));
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
@@ -320,7 +322,7 @@ internal sealed class BackendVerbs(Transport transport)
         }
     }
 
-    private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life)
+    private void AwaitClaim(BackendLife<MappedMemory, SafePolicy> life, StartLimit? startLimit)
     {
         while (true)
         {
@@ -331,6 +333,7 @@ internal sealed class BackendVerbs(Transport transport)
             }
 
             transport.CheckGoesOn();
+            startLimit?.Check(life.Status.Reason);
             Thread.Sleep(Transport.StepIntervalMs);
         }
     }

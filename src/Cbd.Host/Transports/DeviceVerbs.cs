@@ -46,6 +46,7 @@ internal sealed class DeviceVerbs(Transport transport)
                 Queues = queues,
                 Loss = new LossPolicy(options.OnBackendLoss, options.LossTimeoutSeconds * 1000L),
                 QueueOptions = new QueueOptions { PieceBytes = PieceBytes },
+                WaitMs = options.Limit?.LeftMs,
             }, MonotonicClock.Milliseconds);
         }
 
@@ -53,20 +54,23 @@ internal sealed class DeviceVerbs(Transport transport)
         DeviceServer? server = null;
         try
         {
-            AwaitClearing(life);
+            AwaitClearing(life, options.Limit);
             // An address that was given is opened before anything is claimed; the default one needs the id.
             if (options.Nbd is not null)
                 export = openExport(null);
             Step(() => life.Claim(MonotonicClock.Milliseconds));
             string name = nameOf(life.Blkdev);
+            options.Limit?.Check("its node or socket is being made");
             export ??= openExport(name);
             server = Activate(life, name, export, options.Mode);
-            AwaitAttachment(life);
+            AwaitAttachment(life, options.Limit);
             Step(() => life.BeginServing(MonotonicClock.Milliseconds));
             server.Serve();
         }
         catch (Exception e)
         {
+            if (options.Limit is { IsCancelled: false } limit)
+                limit.Waits = e.Message;
             TakeBack(life, server, export, e.Message);
             throw;
         }
@@ -191,7 +195,7 @@ internal sealed class DeviceVerbs(Transport transport)
         }
     }
 
-    private void AwaitClearing(DeviceLife<MappedMemory, SafePolicy> life)
+    private void AwaitClearing(DeviceLife<MappedMemory, SafePolicy> life, StartLimit? limit)
     {
         while (true)
         {
@@ -202,6 +206,7 @@ internal sealed class DeviceVerbs(Transport transport)
             }
 
             transport.CheckGoesOn();
+            limit?.Check(life.Status.Reason);
             Thread.Sleep(Transport.StepIntervalMs);
         }
     }
@@ -217,7 +222,7 @@ internal sealed class DeviceVerbs(Transport transport)
         }
     }
 
-    private void AwaitAttachment(DeviceLife<MappedMemory, SafePolicy> life)
+    private void AwaitAttachment(DeviceLife<MappedMemory, SafePolicy> life, StartLimit? limit)
     {
         while (true)
         {
@@ -232,6 +237,7 @@ internal sealed class DeviceVerbs(Transport transport)
             }
 
             transport.CheckGoesOn();
+            limit?.Check(life.Status.Reason);
             Thread.Sleep(PollIntervalMs);
         }
     }

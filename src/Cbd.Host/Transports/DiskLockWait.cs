@@ -21,9 +21,12 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
     public Disk Open(Action<string> waits)
     {
         int waitMs = options.Backend is null ? StartWaitMs : TakeOverWaitMs;
+        if (options.Limit is { } given)
+            waitMs = given.IsGiven ? given.LeftMs : Math.Min(waitMs, given.LeftMs);
         long limit = MonotonicClock.Milliseconds + waitMs;
         while (true)
         {
+            options.Limit?.Check($"disk {options.Path} is being opened");
             try
             {
                 return Disk.Open(new DiskOptions

@@ -151,7 +151,7 @@ internal static class TransportOpening
             $"transport {id}", memory, read.Geometry, identity, locks, new HostTimes(node.BeatMs, node.DeadMs), () => new BeatCondition(node.FenceMs), MonotonicClock.Milliseconds);
         try
         {
-            Drive(membership.StepRegister, node, options.Path, "registered on");
+            Drive(membership.StepRegister, node, options, "registered on");
         }
         catch
         {
@@ -167,14 +167,14 @@ internal static class TransportOpening
     {
         try
         {
-            Drive(formatter.Step, node, options.Path, "formatted");
+            Drive(formatter.Step, node, options, "formatted");
         }
         catch (CbdException e) when (options.FormatIfEmpty && e.Kind == CbdErrorKind.Busy)
         {
             ulong seen = memory.ReadAcquire(TransportInfo.MagicOffset);
             if (seen != TransportInfo.Magic && !TransportInfo.IsFormatting(seen))
                 throw;
-            Drive(_ => TransportInfo.IsFormatting(memory.ReadAcquire(TransportInfo.MagicOffset)) ? StepResult.Again : StepResult.Done, node, options.Path, "registered on");
+            Drive(_ => TransportInfo.IsFormatting(memory.ReadAcquire(TransportInfo.MagicOffset)) ? StepResult.Again : StepResult.Done, node, options, "registered on");
         }
     }
 
@@ -191,13 +191,17 @@ internal static class TransportOpening
     }
 
     /// <summary>Steps until done; an undecided neighbour is decided after a dead-time or two.</summary>
-    private static void Drive(Func<long, StepResult> step, NodeOptions node, string path, string what)
+    private static void Drive(Func<long, StepResult> step, NodeOptions node, RegisterTransportOptions options, string what)
     {
-        long limit = MonotonicClock.Milliseconds + 3L * node.DeadMs + 5000;
+        long waitMs = 3L * node.DeadMs + 5000;
+        if (options.Limit is { } given)
+            waitMs = given.IsGiven ? given.LeftMs : Math.Min(waitMs, given.LeftMs);
+        long limit = MonotonicClock.Milliseconds + waitMs;
         while (step(MonotonicClock.Milliseconds) == StepResult.Again)
         {
             if (MonotonicClock.Milliseconds > limit)
-                throw new CbdException(CbdErrorKind.TimedOut, $"region '{path}' could not be {what}: another host there does not decide: see host-list, and clear it with host-clear") { MayPass = true };
+                throw new CbdException(CbdErrorKind.TimedOut, $"region '{options.Path}' could not be {what} within {(waitMs + 500) / 1000} s: another host there does not decide: see host-list, and clear it with host-clear") { MayPass = true };
+            options.Limit?.Check($"another host on region '{options.Path}' has to be judged");
             Thread.Sleep(StepIntervalMs);
         }
     }

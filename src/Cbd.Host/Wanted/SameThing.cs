@@ -24,12 +24,27 @@ internal static class SameThing
         _ => false,
     };
 
-    /// <summary>Throws Busy, with both, if what has the name that is asked for is another thing.</summary>
-    public static void Check(StateEntry entry, StateEntry wanted)
+    /// <summary>There can be only one of both: they have one name, or one disk, or one region. What has no name and no disk is another thing each time.</summary>
+    public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    {
+        ({ Transport: not null }, { Transport: not null }) => true,
+        ({ Backend: { } a }, { Backend: { } b }) => (a.Name is not null && a.Name == b.Name) || (a.Path == b.Path && !StartBackendOptions.IsDiskScheme(a.Path)),
+        ({ Device: { } a }, { Device: { } b }) => a.Name is not null && a.Name == b.Name,
+        _ => false,
+    };
+
+    /// <summary>
+    /// Throws Busy, with both, if what has the name that is asked for is another thing. The path of a backend that is away is a hint: whether
+    /// it is the same disk is for its start to see.
+    /// </summary>
+    /// <param name="entry">What the record has.</param>
+    /// <param name="wanted">What is asked for.</param>
+    /// <param name="isSameFile">Whether two paths lead to one file or device now.</param>
+    public static void Check(StateEntry entry, StateEntry wanted, Func<string, string, bool>? isSameFile = null)
     {
         var difference = (entry, wanted) switch
         {
-            ({ Backend: { } a }, { Backend: { } b }) => (IsSamePath(a.Path, b.Path) ? null : $"its disk is '{a.Path}', and '{b.Path}' is asked for") ?? Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
+            ({ Backend: { } a }, { Backend: { } b }) => (IsSamePath(a.Path, b.Path) || (entry.IsPending && a.DiskIdentity is not null && !StartBackendOptions.IsDiskScheme(b.Path)) || isSameFile?.Invoke(a.Path, b.Path) == true ? null : $"its disk is '{a.Path}', and '{b.Path}' is asked for") ?? Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
             ({ Device: { } a }, { Device: { } b }) => FindDifference(a, b),
             _ => null,
         };

@@ -25,6 +25,9 @@ internal sealed record StateEntry
     /// <summary>Left out: it is wanted, and nothing is being done to it.</summary>
     public StateIntent? Intent { get; init; }
 
+    /// <summary>With <see cref="StateIntent.Stopping"/>: it is stopped by force. Left out: it is not.</summary>
+    public bool? Forced { get; init; }
+
     /// <summary>Why it is not started again, until it is stopped and started by hand; left out: it is.</summary>
     public string? Failed { get; init; }
 
@@ -186,6 +189,24 @@ internal sealed record DeviceEntry
 
     /// <summary>Seconds; left out: for ever.</summary>
     public int? LossTimeout { get; init; }
+
+    /// <summary>The start that it is of.</summary>
+    public StartDeviceOptions ToOptions() => new()
+    {
+        Backend = BackendId,
+        Name = Name,
+        Queues = Queues,
+        Attach = Attach,
+        Nbd = Nbd,
+        Tls = Tls?.ToOptions(),
+        NbdConnections = NbdConnections ?? NbdLimits.DefaultConnections,
+        NbdHandshakeSeconds = NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
+        Insecure = Insecure,
+        ReadOnly = ReadOnly,
+        Mode = PollModeText.Parse(Mode ?? PollModeText.Adaptive),
+        OnBackendLoss = LossText.Parse(OnBackendLoss ?? LossText.Queue),
+        LossTimeoutSeconds = LossTimeout ?? 0,
+    };
 }
 
 /// <summary>TLS of a device's socket. The files themselves are read anew.</summary>

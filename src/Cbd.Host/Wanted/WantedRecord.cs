@@ -9,8 +9,9 @@ namespace Cbd.Host.Wanted;
 /// </summary>
 /// <remarks>
 /// Intent comes before effect, and effect before confirmation. A start is recorded as <see cref="StateIntent.Starting"/>, done,
-/// then confirmed. A stop is recorded as <see cref="StateIntent.Stopping"/>, done, then removed. Who finds either in the record of
-/// a daemon that died drops it: the start was not answered, and the stop was asked for.
+/// then confirmed. A stop is recorded as <see cref="StateIntent.Stopping"/>, done, then removed. Who finds a start in the record of
+/// a daemon that died drops it: it was not answered. A stop is finished: a device and a transport are gone with their daemon, and what
+/// is left of a backend is for <see cref="WantedRules{TPolicy}.FindStopStep"/>.
 /// </remarks>
 internal sealed class WantedRecord<TPolicy>
     where TPolicy : struct, IProtocolPolicy
@@ -33,10 +34,11 @@ internal sealed class WantedRecord<TPolicy>
         _medium = medium;
         foreach (StateEntry entry in loaded)
         {
-            if (entry.Intent switch { StateIntent.Starting => TPolicy.UndoStarts, StateIntent.Stopping => TPolicy.FinishStops, _ => false })
+            bool isStop = entry.Intent == StateIntent.Stopping && TPolicy.FinishStops;
+            if ((entry.Intent == StateIntent.Starting && TPolicy.UndoStarts) || (isStop && entry.Backend is null))
                 continue;
-            string? failed = entry.Failed ?? (entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
-            _entries.Add(entry with { Number = ++_lastNumber, Intent = null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
+            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
+            _entries.Add(entry with { Number = ++_lastNumber, Intent = isStop ? StateIntent.Stopping : null, Forced = isStop ? entry.Forced : null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
         }
     }
 
@@ -62,7 +64,8 @@ internal sealed class WantedRecord<TPolicy>
     /// <param name="wanted">What is asked for.</param>
     /// <param name="isRun">A <c>--run</c> line asks, which may ask for what is there.</param>
     /// <param name="isClaimed">Whether such a line has had that entry already.</param>
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed)
+    /// <param name="isSameFile">Whether two paths lead to one file or device now; null: nobody can tell.</param>
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, Func<string, string, bool>? isSameFile = null)
     {
         StateEntry? named = wanted.Device?.Name is { } device ? _entries.Find(entry => entry.Device?.Name == device)
             : wanted.Backend?.Name is { } backend ? _entries.Find(entry => entry.Backend?.Name == backend && entry.Region == wanted.Region)
@@ -72,10 +75,22 @@ internal sealed class WantedRecord<TPolicy>
             return null;
         if (found.Failed is { } failure)
             throw new FailedThingException($"{found} has failed: {failure}: {(found.Device is null ? "" : "check the data, ")}stop it with {found.StopVerb}, then start it");
-        SameThing.Check(found, wanted);
+        SameThing.Check(found, wanted, isSameFile);
         return found;
 
         bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || isRun);
+    }
+
+    /// <summary>
+    /// The thing that a start asks for, if a verb is starting or stopping it just now: it has one queue, and who comes second waits. Null
+    /// if there is none. Throws Busy if it is not the same thing under that name.
+    /// </summary>
+    public StateEntry? FindUnderWay(StateEntry wanted)
+    {
+        StateEntry? found = _entries.Find(entry => entry is { Intent: not null, IsPending: false } && entry.Region == wanted.Region && SameThing.IsOneQueue(entry, wanted));
+        if (found is { Intent: StateIntent.Starting })
+            SameThing.Check(found, wanted);
+        return found;
     }
 
     /// <summary>What was started from the record is what a start asks for, with its other options from the next start on.</summary>
@@ -136,7 +151,10 @@ internal sealed class WantedRecord<TPolicy>
         StateEntry[] before = [.. _entries];
         _entries[own] = started with { Number = number, Failed = before[own].Failed };
         DropTwins(_entries[own]);
-        SaveOrReturnTo(before);
+        if (TPolicy.AnswerOnlyRecorded)
+            SaveOrReturnTo(before);
+        else
+            TrySave();
     }
 
     /// <summary>
@@ -204,12 +222,12 @@ internal sealed class WantedRecord<TPolicy>
         TrySave();
     }
 
-    /// <summary>What is pending is wanted no more; false if there is nothing of the kind.</summary>
+    /// <summary>What is pending is wanted no more; false if there is nothing of the kind. A stop that is to be finished goes on.</summary>
     public bool Forget(Predicate<StateEntry> which)
     {
         StateEntry[] before = [.. _entries];
-        if (_entries.RemoveAll(entry => entry.IsPending && which(entry)) == 0)
-            return false;
+        if (_entries.RemoveAll(entry => entry.IsPending && (entry.Intent is null || entry.Failed is not null) && which(entry)) == 0)
+            return _entries.Exists(entry => entry.IsPending && which(entry));
         SaveOrReturnTo(before);
         return true;
     }
@@ -222,7 +240,7 @@ internal sealed class WantedRecord<TPolicy>
     /// </summary>
     public void CheckLeave(string region)
     {
-        List<string> wanted = [.. _entries.Where(entry => entry.Region == region && entry.Transport is null && entry.IsPending).Select(entry => $"{entry}")];
+        List<string> wanted = [.. _entries.Where(entry => entry is { IsPending: true, Transport: null, Intent: null } && entry.Region == region).Select(entry => $"{entry}")];
         if (wanted.Count > 0)
             throw new CbdException(CbdErrorKind.Busy, $"{string.Join(", ", wanted)} {(wanted.Count == 1 ? "is" : "are")} wanted on '{region}': stop {(wanted.Count == 1 ? "it" : "them")} first (dev-stop -d NAME, backend-stop -b PATH)");
     }
@@ -231,8 +249,10 @@ internal sealed class WantedRecord<TPolicy>
     /// What is there is about to be stopped. It is done all the same if that cannot be recorded; the caller of <see cref="EndStop"/>
     /// learns it then.
     /// </summary>
+    /// <param name="which">What stops.</param>
+    /// <param name="isForced">Whoever uses it.</param>
     /// <returns>Numbers of the entries that go with it.</returns>
-    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which)
+    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which, bool isForced = false)
     {
         List<int> numbers = [];
         for (int i = 0; i < _entries.Count; i++)
@@ -240,7 +260,7 @@ internal sealed class WantedRecord<TPolicy>
             if (_entries[i].Intent is not null || !which(_entries[i]))
                 continue;
             numbers.Add(_entries[i].Number);
-            _entries[i] = _entries[i] with { Intent = StateIntent.Stopping };
+            _entries[i] = _entries[i] with { Intent = StateIntent.Stopping, Forced = isForced ? true : null };
         }
 
         if (numbers.Count > 0)
@@ -254,7 +274,7 @@ internal sealed class WantedRecord<TPolicy>
         for (int i = 0; i < _entries.Count; i++)
         {
             if (numbers.Contains(_entries[i].Number))
-                _entries[i] = _entries[i] with { Intent = null };
+                _entries[i] = _entries[i] with { Intent = null, Forced = null };
         }
 
         if (numbers.Count > 0)
@@ -270,9 +290,13 @@ internal sealed class WantedRecord<TPolicy>
         {
             Save();
         }
-        catch (CbdException e)
+        catch (CbdException e) when (TPolicy.WarnOfKeptStops)
         {
             throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
+        }
+        catch (CbdException)
+        {
+            // Nobody is told.
         }
     }
 
@@ -289,11 +313,18 @@ internal sealed class WantedRecord<TPolicy>
     }
 
     /// <summary>What this run had started is not there any more, without a stop: it is started again.</summary>
-    public void SetPending(int number)
+    public void SetPending(int number, string reason = "it is not there any more")
     {
         int place = PlaceOf(number);
-        if (place >= 0)
-            _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = "it is not there any more" };
+        if (place >= 0 && _entries[place].Intent is null)
+            _entries[place] = _entries[place] with { IsPending = true, IsUnclaimed = false, Reason = reason };
+    }
+
+    /// <summary>The same of a backend that this run served.</summary>
+    public void SetBackendPending(string region, int backend, string reason)
+    {
+        if (_entries.Find(e => !e.IsPending && e.Backend is { } b && b.Region == region && b.BackendId == backend) is { } entry)
+            SetPending(entry.Number, reason);
     }
 
     private int PlaceOf(int number) => _entries.FindIndex(entry => entry.Number == number);

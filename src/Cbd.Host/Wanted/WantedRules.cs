@@ -7,7 +7,22 @@ namespace Cbd.Host.Wanted;
 /// <param name="Path">Of its disk, on its host.</param>
 /// <param name="Identity">Of its disk; empty while that cannot be read.</param>
 /// <param name="IsAlive">Somebody serves it.</param>
-internal readonly record struct OfferedBackend(int Id, string Path, string Identity, bool IsAlive);
+/// <param name="HasUsers">Blkdevs are on it, or wait for it.</param>
+/// <param name="IsStopped">Its operator stopped it by force: they do not wait.</param>
+internal readonly record struct OfferedBackend(int Id, string Path, string Identity, bool IsAlive, bool HasUsers = false, bool IsStopped = false);
+
+/// <summary>What is left to do of a stop that its daemon did not live to finish.</summary>
+internal enum StopStep
+{
+    /// <summary>Nothing: it is over.</summary>
+    Over = 0,
+
+    /// <summary>Blkdevs use the backend, and it was not forced: it is refused, and the backend is wanted still.</summary>
+    Refused,
+
+    /// <summary>Blkdevs wait for a backend that was stopped by force: it is taken over, and stopped.</summary>
+    Force,
+}
 
 /// <summary>What a record may lead to: which machine, region, disk and backend is the one that is wanted. It has no state.</summary>
 internal static class WantedRules<TPolicy>
@@ -15,7 +30,26 @@ internal static class WantedRules<TPolicy>
 {
     /// <summary>It is to be started now.</summary>
     public static bool IsDue(StateEntry entry) =>
-        entry is { IsPending: true, Intent: null, Held: null, Failed: null } && (TPolicy.TryWantedAgain || entry.Reason is null);
+        entry is { IsPending: true, Intent: null, Failed: null } && (entry.Held is null || !TPolicy.KeepHeld) && (TPolicy.TryWantedAgain || entry.Reason is null);
+
+    /// <summary>It is a stop that is to be finished now.</summary>
+    public static bool IsToFinish(StateEntry entry) => entry is { IsPending: true, Intent: StateIntent.Stopping, Held: null, Failed: null };
+
+    /// <summary>What is to be done of a stop of a backend by a daemon that died meanwhile.</summary>
+    /// <param name="stop">From its record.</param>
+    /// <param name="all">Backends of all hosts.</param>
+    public static StopStep FindStopStep(StateEntry stop, IReadOnlyList<OfferedBackend> all)
+    {
+        BackendEntry backend = stop.Backend!;
+        return Find(all, b => b is { IsAlive: false, HasUsers: true } && IsOf(backend, b)) is not { IsStopped: false } ? StopStep.Over
+            : stop.Forced == true ? StopStep.Force
+            : StopStep.Refused;
+    }
+
+    /// <summary>An entry of the region is of a recorded backend.</summary>
+    private static bool IsOf(BackendEntry wanted, OfferedBackend offered) => wanted.DiskIdentity is { } identity
+        ? SameThing.IsSameDisk(identity, offered.Identity)
+        : offered.Id == wanted.BackendId && SameThing.IsSamePath(offered.Path, wanted.Path);
 
     /// <summary>An entry that was pending, and was started by itself.</summary>
     public static StateEntry Started(StateEntry entry) => entry with { IsPending = false, Reason = null, IsBlocked = false, Deaths = null, IsUnclaimed = true };
@@ -44,15 +78,17 @@ internal static class WantedRules<TPolicy>
     /// <param name="disk">The one that is there.</param>
     /// <param name="path">Its path.</param>
     /// <param name="backend">The backend that is to be taken over; null for none.</param>
-    public static void CheckDisk(string? wanted, DiskIdentity disk, string path, int? backend)
+    /// <param name="name">What the backend is called; null: nothing.</param>
+    public static void CheckDisk(string? wanted, DiskIdentity disk, string path, int? backend, string? name = null)
     {
         if (!TPolicy.OpenWantedDiskOnly || wanted is null || wanted == disk.Text)
             return;
         DiskComparison comparison = DiskIdentity.Compare(new DiskIdentity(wanted), disk);
+        string start = $"backend-start {(name is null ? "" : $"--name {name} ")}-p {path}";
         if (comparison == DiskComparison.Different)
-            throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is another disk ({disk.Text}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {path}, then backend-start -p {path}");
+            throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is another disk ({disk.Text}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {name ?? path}, then {start}");
         if (comparison == DiskComparison.CannotTell)
-            throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{path}' is the disk that is wanted ({disk.Text}, was {wanted}): confirm it with backend-start {(backend is { } id ? $"-b {id} " : "")}-p {path}");
+            throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{path}' is the disk that is wanted ({disk.Text}, was {wanted}): confirm it with {(backend is { } id ? $"backend-start -b {id} -p {path}" : name is null ? start : $"backend-stop -b {name}, then {start}")}");
     }
 
     /// <summary>

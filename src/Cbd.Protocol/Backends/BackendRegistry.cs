@@ -177,11 +177,12 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         // A claim made after this host was cleared would be nobody's to clear: look at our own word after claiming.
         if ((!TPolicy.LookAtHostAfterClaim || _host.IsMine()) && claim.Publish())
         {
-            int? rival = TPolicy.LookForRivals ? search?.FindRival(claim.Backend) : null;
-            if (rival is { } other)
+            if ((TPolicy.LookForRivals ? search?.FindRival(claim.Backend) : null) is { } rival)
             {
                 claim.EndClose();
-                throw new RivalClaimException(other, claim.Body.Path);
+                throw rival.IsRecord
+                    ? new CbdException(CbdErrorKind.Busy, $"'{claim.Body.Path}' is the disk of two records that nobody serves, backend {claim.Backend} and {rival.Backend}: see backend-list --all, and give up the one with the older data: backend-clear -b {rival.Backend} --force, or backend-clear -b {claim.Backend} --force")
+                    : new RivalClaimException(rival.Backend, claim.Body.Path);
             }
 
             if (claim.Activate())

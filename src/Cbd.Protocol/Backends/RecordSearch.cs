@@ -81,7 +81,8 @@ internal sealed class RecordSearch<TMemory, TPolicy>
     /// and only this kernel has the disk locked: each publishes first and looks then, so that at least one of them sees the other.
     /// </summary>
     /// <param name="own">The entry that the caller has claimed for the disk.</param>
-    public int? FindRival(int own)
+    /// <returns>Its id, and whether it is a record that nobody serves: that does not go away by itself. Null if there is none.</returns>
+    public (int Backend, bool IsRecord)? FindRival(int own)
     {
         foreach ((int backend, ClaimWord word) in _entries.ListTaken())
         {
@@ -89,7 +90,7 @@ internal sealed class RecordSearch<TMemory, TPolicy>
                 continue;
             (BackendBody? record, ulong epoch, DiskComparison comparison) = Judge(backend, word);
             if (record is not null && comparison == DiskComparison.Same && IsRecord(backend, word, epoch) && !(record.ReadOnly && _disk.ReadOnly))
-                return backend;
+                return (backend, word.State == ClaimState.Orphaned);
         }
 
         return null;

@@ -51,7 +51,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var budgetEnd = Environment.TickCount64 + PassMs;
         if (record.IsDirty)
             record.Keep();
-        foreach (var number in record.Entries.Where(WantedRules<SafePolicy>.IsDue).Select(e => e.Number))
+        foreach (var number in record.Entries.Where(IsLeft).Select(e => e.Number))
         {
             if (isEnding())
                 break;
@@ -74,8 +74,10 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             }
         }
 
-        return record.Entries.Count(WantedRules<SafePolicy>.IsDue);
+        return record.Entries.Count(IsLeft);
     }
+
+    private static bool IsLeft(StateEntry entry) => WantedRules<SafePolicy>.IsDue(entry) || WantedRules<SafePolicy>.IsToFinish(entry);
 
     /// <summary>Nothing more is begun.</summary>
     public void End()
@@ -96,7 +98,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded) =>
         WantedRules<SafePolicy>.ExpectRegion(recorded, ProcessIdentity.BootId, IsVolatile(recorded.Region)) is { } uuid
             // What is formatted now could not be the region that was there.
-            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = uuid }
+            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, TimeoutSeconds = options.TimeoutSeconds, RegionUuid = uuid, Limit = options.Limit }
             : options with { RegionUuid = null };
 
     /// <summary>A transport as it is recorded once it is registered.</summary>
@@ -142,13 +144,18 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     private void Try(int number)
     {
         // A verb that asks for the same is at it already, or this waits for its next turn.
-        if (!record.TryBeginAttempt(number, timeoutMs: 0))
+        var limit = new StartLimit();
+        if (!record.TryBeginAttempt(number, timeoutMs: 0, limit))
             return;
         try
         {
             // What came before may have changed it: a backend has another id now, say.
-            if (record.Find(number) is { } entry && WantedRules<SafePolicy>.IsDue(entry))
-                Try(entry);
+            if (record.Find(number) is not { } entry)
+                return;
+            if (WantedRules<SafePolicy>.IsToFinish(entry))
+                FinishStop(entry, limit);
+            else if (WantedRules<SafePolicy>.IsDue(entry))
+                Try(entry, limit);
         }
         finally
         {
@@ -156,11 +163,11 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         }
     }
 
-    private void Try(StateEntry entry)
+    private void Try(StateEntry entry, StartLimit limit)
     {
         try
         {
-            var (started, what, takeBack) = Start(entry);
+            var (started, what, takeBack) = Start(entry, limit);
             if (record.Confirm(entry.Number, started))
                 logger.LogInformation("restored {What}", what);
             else
@@ -172,6 +179,38 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 return;
             // What is no error of ours is a bug, or no thread: the rest goes on.
             logger.LogError(e is CbdException ? null : e, "not restored: {What}: {Reason}", entry, e.Message);
+        }
+    }
+
+    /// <summary>An earlier life of this daemon was stopping a backend when it died.</summary>
+    private void FinishStop(StateEntry entry, StartLimit limit)
+    {
+        try
+        {
+            var transport = TransportOf(entry.Region);
+            var step = WantedRules<SafePolicy>.FindStopStep(entry, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
+            if (step == StopStep.Refused)
+            {
+                record.CancelStop([entry.Number]);
+                logger.LogWarning("{What} was being stopped when the daemon died, and is in use: it is started again", entry);
+                _moved.Set();
+                return;
+            }
+
+            if (step == StopStep.Force)
+            {
+                // Somebody else may have the name by now.
+                var (id, _) = StartBackend(transport, entry.Backend! with { Name = null }, limit);
+                control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id, Force = true });
+            }
+
+            record.EndStop([entry.Number]);
+            logger.LogInformation("{What} was being stopped when the daemon died: it is stopped", entry);
+        }
+        catch (Exception e)
+        {
+            if (record.SetReason(entry.Number, e.Message))
+                logger.LogError(e is CbdException ? null : e, "{What} was being stopped when the daemon died, and is not stopped yet: {Reason}", entry, e.Message);
         }
     }
 
@@ -189,12 +228,12 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     }
 
     /// <summary>Starts it: what it is now, in words, and how it is stopped if it is wanted no more.</summary>
-    private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry)
+    private (StateEntry Started, string What, Action TakeBack) Start(StateEntry entry, StartLimit limit)
     {
         var confirmed = WantedRules<SafePolicy>.Started(entry);
         if (entry.Transport is { } wanted)
         {
-            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence };
+            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence, Limit = limit };
             var id = control.Execute(Operations.RegisterTransport, Expecting(wanted.FormatIfEmpty?.AddTo(options) ?? options, wanted)).TransportId;
             return (Confirmed(control, confirmed, id), $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
         }
@@ -202,20 +241,20 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var transport = TransportOf(entry.Region);
         if (entry.Backend is { } backend)
         {
-            var (id, path) = StartBackend(transport, backend);
+            var (id, path) = StartBackend(transport, backend, limit);
             return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = WantedRules<SafePolicy>.Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
                 $"backend {id} on {path}",
                 () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
         }
 
         var on = WantedRules<SafePolicy>.FindBackend(entry.Device!, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
-        var device = StartDevice(transport, entry.Device!, on);
+        var device = StartDevice(transport, entry.Device!, on, limit);
         return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.Id, BackendPath = on.Path, DiskIdentity = on.Identity } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
             () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Force = true }));
     }
 
-    private (int Id, string Path) StartBackend(int transport, BackendEntry backend)
+    private (int Id, string Path) StartBackend(int transport, BackendEntry backend, StartLimit limit)
     {
         var left = WantedRules<SafePolicy>.FindLeft(backend, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
         // Of a disk without a file the region knows the last size.
@@ -233,31 +272,21 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             Engine = backend.Engine,
             BlockBytes = backend.BlockSize,
             Mode = PollModeText.Parse(backend.Mode ?? PollModeText.Adaptive),
+            Limit = limit,
         }).BackendId;
         return (id, path);
     }
 
     /// <summary>Backends of a list, as the rules of the record see them.</summary>
     internal static IReadOnlyList<OfferedBackend> Offered(IEnumerable<BackendDescription> backends) =>
-        [.. backends.Select(b => new OfferedBackend(b.BackendId, b.Path, b.DiskIdentity, b.Alive == "alive"))];
+        [.. backends.Select(b => new OfferedBackend(b.BackendId, b.Path, b.DiskIdentity, b.Alive == "alive", b.Blkdevs.Count > 0, b.IsStopped))];
 
-    private StartedDevice StartDevice(int transport, DeviceEntry device, OfferedBackend on) => control.Execute(Operations.StartDevice, new StartDeviceOptions
+    private StartedDevice StartDevice(int transport, DeviceEntry device, OfferedBackend on, StartLimit limit) => control.Execute(Operations.StartDevice, device.ToOptions() with
     {
         Transport = transport,
         Backend = on.Id,
         DiskIdentity = on.Identity.Length > 0 ? on.Identity : null,
-        Name = device.Name,
-        Queues = device.Queues,
-        Attach = device.Attach,
-        Nbd = device.Nbd,
-        Tls = device.Tls?.ToOptions(),
-        NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,
-        NbdHandshakeSeconds = device.NbdHandshakeSeconds ?? NbdLimits.DefaultHandshakeSeconds,
-        Insecure = device.Insecure,
-        ReadOnly = device.ReadOnly,
-        Mode = PollModeText.Parse(device.Mode ?? PollModeText.Adaptive),
-        OnBackendLoss = LossText.Parse(device.OnBackendLoss ?? LossText.Queue),
-        LossTimeoutSeconds = device.LossTimeout ?? 0,
+        Limit = limit,
     });
 
     private BackendDescription? FindBackend(int transport, int backend) =>

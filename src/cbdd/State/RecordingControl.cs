@@ -9,10 +9,10 @@ namespace Cbd.Programs.Daemon.State;
 /// A start of what the record has already, and what is not there yet or what this run has started by itself, is that thing: it gets
 /// its name and id, and no second one is made. Faults are not recorded: a fault is an experiment, and must not come back by itself.
 /// </remarks>
-internal sealed class RecordingControl(IControl inner, StateRecord record, bool isRun = false) : IControl
+internal sealed partial class RecordingControl(IControl inner, StateRecord record, bool isRun = false) : IControl
 {
-    /// <summary>How long a start waits for another attempt at the same thing.</summary>
-    private const int JoinMs = 10_000;
+    /// <summary>A stop waits so long for the start that it cancels.</summary>
+    private const int CancelWaitMs = 10_000;
 
     private readonly WantedList _wanted = new(inner, record);
 
@@ -52,7 +52,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         if (isRun)
             RefuseWordsOfTheMoment(request);
         if (request is not ForgetRequest && !s_recorded.Contains(operation))
-            return inner.Execute(operation, request);
+            return WithAway(request, inner.Execute(operation, request));
         try
         {
             return Record(operation, request);
@@ -63,6 +63,18 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             Moved?.Invoke();
         }
     }
+
+    /// <summary>A list, with what is wanted and not there.</summary>
+    private TAnswer WithAway<TAnswer>(ControlRequest request, TAnswer answer)
+        where TAnswer : class => (TAnswer)(object)(answer switch
+        {
+            IReadOnlyList<TransportDescription> transports => AwayThings.Add(transports, record),
+            IReadOnlyList<BackendDescription> backends => AwayThings.Add(backends, record, On(request)),
+            IReadOnlyList<DeviceDescription> devices => AwayThings.Add(devices, record, On(request)),
+            _ => answer,
+        });
+
+    private TransportDescription On(ControlRequest list) => inner.Execute(Operations.GetTransport, new TransportTarget { Transport = ((TransportTarget)list).Transport });
 
     private TAnswer Record<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest
@@ -78,107 +90,13 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         var region = RegionOf(request);
         if (operation == (Operation)Operations.UnregisterTransport)
             record.CheckLeave(region);
-        var answer = Wanted(region, request) is { } wanted ? Start(operation, request, region, wanted)
+        var answer = Wanted(region, request) is { } wanted ? StartInTime(operation, request, region, wanted)
             : Ended(region, operation, request) is { } ended ? Stop(operation, request, region, ended)
             : inner.Execute(operation, request);
         // The path of a disk without a file says its size.
         if (request is ResizeRequest resize)
             record.SetBackendPath(region, resize.Id, Backend(resize.Transport, resize.Id)?.Path ?? "");
         return answer;
-    }
-
-    private TAnswer Start<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, StateEntry wanted)
-        where TRequest : ControlRequest
-        where TAnswer : class
-    {
-        while (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known)
-        {
-            if (!known.IsPending && AnswerOf(known) is TAnswer there)
-            {
-                record.Claim(known.Number, wanted, isRun);
-                _claimed[known.Number] = true;
-                return there;
-            }
-
-            if (!known.IsPending)
-                record.SetPending(known.Number);
-            if (!record.TryBeginAttempt(known.Number, JoinMs))
-                throw new CbdException(CbdErrorKind.TimedOut, $"{known} is being started: {known.Reason ?? "it takes its time"}: see cbdctrl wait") { MayPass = true };
-            try
-            {
-                // While this waited, it may have been started, or given up.
-                if (record.Find(known.Number) is not { IsPending: true } entry)
-                    continue;
-                var asked = As(request, entry);
-                var answer = inner.Execute(operation, asked);
-                if (!record.Confirm(entry.Number, Confirmed(region, entry.Transport is null ? asked : request, answer) with { FromRun = isRun && entry.FromRun == true ? true : null }))
-                {
-                    TakeBack(request, answer);
-                    throw new CbdException(CbdErrorKind.Failed, $"{entry} was stopped while it was started");
-                }
-
-                _claimed[entry.Number] = true;
-                return answer;
-            }
-            finally
-            {
-                record.EndAttempt(known.Number);
-            }
-        }
-
-        return StartNew(operation, request, region, wanted);
-    }
-
-    /// <summary>Intent, effect, confirmation: whatever of it fails, nothing of it is left.</summary>
-    private TAnswer StartNew<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, StateEntry wanted)
-        where TRequest : ControlRequest
-        where TAnswer : class
-    {
-        var number = record.BeginStart(wanted);
-        TAnswer answer;
-        try
-        {
-            answer = inner.Execute(operation, request);
-        }
-        catch
-        {
-            record.DropStart(number);
-            throw;
-        }
-
-        try
-        {
-            record.ConfirmStart(number, Confirmed(region, request, answer));
-        }
-        catch
-        {
-            TakeBack(request, answer);
-            record.DropStart(number);
-            throw;
-        }
-
-        _claimed[number] = true;
-        return answer;
-    }
-
-    /// <summary>The request, for the thing that the record has.</summary>
-    private TRequest As<TRequest>(TRequest request, StateEntry entry)
-        where TRequest : ControlRequest => request switch
-        {
-            // A verb confirms whatever is there; a line of this run was written before.
-            RegisterTransportOptions options when isRun => (TRequest)(object)Again(options, entry.Transport!),
-            StartDeviceOptions options => (TRequest)(object)(options with { Name = entry.Device!.Name, DiskIdentity = options.DiskIdentity ?? entry.Device.DiskIdentity }),
-            StartBackendOptions options => (TRequest)(object)(options with { Name = options.Name ?? entry.Backend!.Name, Backend = options.Backend ?? FindLeft(options, entry.Backend!) }),
-            _ => request,
-        };
-
-    /// <summary>
-    /// A line that formats did so when the record got its region: it is not formatted again, unless it was in memory and a boot took it.
-    /// </summary>
-    private static RegisterTransportOptions Again(RegisterTransportOptions options, TransportEntry recorded)
-    {
-        var expecting = Reconciler.Expecting(options, recorded);
-        return expecting.Format && recorded.Uuid is not null ? expecting with { Format = false, FormatIfEmpty = true } : expecting;
     }
 
     /// <summary>Words of the moment: said again at each start of a daemon, nobody would stand behind them.</summary>
@@ -194,34 +112,16 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             throw Rules.Invalid($"{word} cannot be in a --run line, which is done again at each start: leave it out, and do that verb with cbdctrl");
     }
 
-    /// <summary>What a start of a thing that is there answers; null if it is not there after all.</summary>
-    private object? AnswerOf(StateEntry entry)
-    {
-        var transport = inner.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == entry.Region);
-        if (transport is null)
-            return null;
-        if (entry.Transport is not null)
-            return new TransportStarted { TransportId = transport.TransportId };
-        if (entry.Backend is { } backend)
-        {
-            return inner.Execute(Operations.ListBackends, new ListRequest { Transport = transport.TransportId }).Any(b => b.BackendId == backend.BackendId)
-                ? new BackendStarted { BackendId = backend.BackendId }
-                : null;
-        }
-
-        return inner.Execute(Operations.ListDevices, new ListRequest { Transport = transport.TransportId }).FirstOrDefault(d => d.Name == entry.Device!.Name) is { } device
-            ? new StartedDevice(device.BlkdevId, device.Address, Name: device.Name)
-            : null;
-    }
-
     private TAnswer Stop<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request, string region, Predicate<StateEntry> ended)
         where TRequest : ControlRequest
         where TAnswer : class
     {
+        if (CancelStart(ended) && StopAnswer.Gone is TAnswer cancelled)
+            return cancelled;
         // A transport that has something on it is refused, which is no stop that a successor may finish.
         IReadOnlyList<int> numbers = operation == (Operation)Operations.UnregisterTransport && record.Entries.Any(e => e.Region == region && e.Transport is null)
             ? []
-            : record.BeginStop(ended);
+            : record.BeginStop(ended, request is StopRequest { Force: true });
         TAnswer answer;
         try
         {
@@ -246,6 +146,15 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
             numbers = [.. numbers, .. record.Entries.Where(entry => !entry.IsPending && entry.Region == region).Select(entry => entry.Number)];
         record.EndStop(numbers);
         return answer;
+    }
+
+    /// <summary>A verb is starting what is to be stopped: it gives up. True if nothing of it is left.</summary>
+    private bool CancelStart(Predicate<StateEntry> ended)
+    {
+        var starting = record.CancelStarts(entry => entry.Intent == StateIntent.Starting && ended(entry));
+        foreach (var number in starting)
+            AwaitCancelled(number);
+        return starting.Any() && starting.All(number => record.Find(number) is null);
     }
 
     /// <summary>What a start verb wants; null if it is none.</summary>
@@ -294,48 +203,43 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         return request is TransportTarget && operation == Operations.UnregisterTransport ? entry => entry.Region == region && entry.Transport is not null : null;
     }
 
-    private void TakeBack(ControlRequest request, object answer)
-    {
-        try
-        {
-            switch (request, answer)
-            {
-                case (_, TransportStarted started):
-                    inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId });
-                    break;
-                case (StartBackendOptions options, BackendStarted started):
-                    inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId });
-                    break;
-                case (StartDeviceOptions options, StartedDevice started):
-                    inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Force = true });
-                    break;
-            }
-        }
-        catch (CbdException)
-        {
-            // The error that led here is the one to tell.
-        }
-    }
-
-    /// <summary>
-    /// The id under which the record has this disk, if its entry in the region is there and nobody serves it: blkdevs that wait for
-    /// it go on.
-    /// </summary>
-    private int? FindLeft(StartBackendOptions start, BackendEntry wanted)
-    {
-        // Of a file or a block device the region itself knows whether it is the same.
-        if (!StartBackendOptions.IsDiskScheme(start.Path))
-            return null;
-        return WantedRules<SafePolicy>.FindLeft(
-            wanted with { Path = start.Path }, Reconciler.Offered(inner.Execute(Operations.ListBackends, new ListRequest { Transport = start.Transport, All = true })))?.Id;
-    }
-
     private void Forget(ForgetRequest request)
     {
         if (request.Kind == WantedThing.Transport)
             record.CheckLeave(request.Name);
-        if (!record.Forget(entry => WantedList.KindOf(entry) == request.Kind && (WantedList.NameOf(entry) == request.Name || entry.Backend?.Name == request.Name)))
+        var starting = record.CancelStarts(Is);
+        if (record.Forget(Is))
+            return;
+        if (starting.Count == 0)
             throw new CbdException(CbdErrorKind.NotFound, $"no {request.Kind} '{request.Name}' is wanted and away: see {(request.Kind switch { WantedThing.Transport => "tp-list", WantedThing.Backend => "backend-list", _ => "dev-list" })}, and cbdctrl wait");
+        foreach (var number in starting)
+        {
+            AwaitCancelled(number);
+            // It was there before it could be cancelled.
+            if (record.Find(number) is { } started)
+                StopStarted(started);
+        }
+
+        bool Is(StateEntry entry) => WantedList.KindOf(entry) == request.Kind && (WantedList.NameOf(entry) == request.Name || entry.Backend?.Name == request.Name);
+    }
+
+    private void AwaitCancelled(int number)
+    {
+        if (!record.AwaitVerb(number, CancelWaitMs) && record.Find(number) is { } entry)
+            throw new CbdException(CbdErrorKind.TimedOut, $"{entry} is not wanted any more, and its start has not ended: {record.WaitsOf(number) ?? "it takes its time"}: it is taken back when that ends; see cbdctrl wait");
+    }
+
+    private void StopStarted(StateEntry started)
+    {
+        if (AnswerOf(started) is not { } there || inner.Execute(Operations.ListTransports, new ControlRequest()).FirstOrDefault(t => t.Path == started.Region) is not { } transport)
+            return;
+        var stop = new StopRequest { Transport = transport.TransportId };
+        if (there is BackendStarted backend)
+            Record(Operations.StopBackend, stop with { Id = backend.BackendId }).ThrowIfStopping();
+        else if (there is StartedDevice device)
+            Record(Operations.StopDevice, stop with { Id = device.Device, Name = device.Name }).ThrowIfStopping();
+        else
+            Record(Operations.UnregisterTransport, new TransportTarget { Transport = transport.TransportId });
     }
 
     private static BackendEntry Entry(string region, StartBackendOptions options, int id, string? identity) => new()

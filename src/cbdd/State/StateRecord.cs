@@ -1,5 +1,6 @@
 using Cbd.Control;
 using Cbd.Host.Wanted;
+using Cbd.Memory;
 using Cbd.Protocol;
 using Microsoft.Extensions.Logging;
 
@@ -8,9 +9,17 @@ namespace Cbd.Programs.Daemon.State;
 /// <summary>The <see cref="WantedRecord{TPolicy}"/> of this daemon, for its threads. What cannot be written is said, once.</summary>
 internal sealed class StateRecord
 {
+    private const int CancelLookMs = 50;
+
     private readonly object _gate = new();
     private readonly WantedRecord<SafePolicy> _record;
     private readonly ILogger _logger;
+
+    /// <summary>Of the starts that are under way, by their entries.</summary>
+    private readonly Dictionary<int, StartLimit> _limits = [];
+
+    /// <summary>Since when entries are not there, and in which state.</summary>
+    private readonly Dictionary<int, (string State, DateTime Since)> _away = [];
     private string? _trouble;
 
     /// <param name="file">Where it is kept.</param>
@@ -20,6 +29,7 @@ internal sealed class StateRecord
     {
         _record = new WantedRecord<SafePolicy>(file, loaded);
         _logger = logger;
+        NoteStates();
     }
 
     public IReadOnlyList<StateEntry> Entries => Do(r => r.Entries.ToArray());
@@ -31,7 +41,11 @@ internal sealed class StateRecord
 
     public void Keep() => Do(r => r.Keep());
 
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed) => Do(r => r.Match(wanted, isRun, isClaimed));
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed) => Do(r => r.Match(wanted, isRun, isClaimed, IsSameFile));
+
+    private static bool IsSameFile(string a, string b) =>
+        FileStatus.TryGet(a, out var first) == 0 && FileStatus.TryGet(b, out var second) == 0 && first.Type == second.Type &&
+        (first.Type == FileType.BlockDevice ? (first.NodeMajor, first.NodeMinor) == (second.NodeMajor, second.NodeMinor) : (first.Device, first.Inode) == (second.Device, second.Inode));
 
     public void Claim(int number, StateEntry wanted, bool isRun)
     {
@@ -40,37 +54,105 @@ internal sealed class StateRecord
     }
 
     /// <summary>Only one tries to start a thing at a time. False after a timeout; with true, <see cref="EndAttempt"/> is called.</summary>
-    public bool TryBeginAttempt(int number, int timeoutMs)
+    /// <param name="number">Of its entry.</param>
+    /// <param name="timeoutMs">Longest wait for another attempt.</param>
+    /// <param name="limit">What a stop cancels while this attempt goes on.</param>
+    public bool TryBeginAttempt(int number, int timeoutMs, StartLimit limit)
     {
-        var limit = Environment.TickCount64 + timeoutMs;
+        var end = Environment.TickCount64 + timeoutMs;
         lock (_gate)
         {
             while (!_record.TryBeginAttempt(number))
             {
-                var left = limit - Environment.TickCount64;
-                if (left <= 0)
+                if (!WaitForChange(end, limit))
                     return false;
-                Monitor.Wait(_gate, (int)left);
+            }
+
+            _limits[number] = limit;
+            return true;
+        }
+    }
+
+    public void EndAttempt(int number) => Do(r =>
+    {
+        r.EndAttempt(number);
+        _limits.Remove(number);
+    });
+
+    /// <summary>Records that something is being started; null if a verb is starting or stopping it already (<see cref="FindUnderWay"/>).</summary>
+    public int? BeginStart(StateEntry wanted, StartLimit limit) => Do<int?>(r =>
+    {
+        if (r.FindUnderWay(wanted) is not null)
+            return null;
+        var number = r.BeginStart(wanted);
+        _limits[number] = limit;
+        return number;
+    });
+
+    public StateEntry? FindUnderWay(StateEntry wanted) => Do(r => r.FindUnderWay(wanted));
+
+    /// <summary>Waits until no verb is starting or stopping a thing any more; false after a timeout.</summary>
+    public bool AwaitVerb(int number, int timeoutMs, StartLimit? limit = null)
+    {
+        var end = Environment.TickCount64 + timeoutMs;
+        lock (_gate)
+        {
+            while (_record.Find(number) is { Intent: not null })
+            {
+                if (!WaitForChange(end, limit))
+                    return false;
             }
 
             return true;
         }
     }
 
-    public void EndAttempt(int number)
+    /// <summary>Tells those who are starting such things to give up.</summary>
+    /// <returns>Numbers of the entries that verbs are starting.</returns>
+    public IReadOnlyList<int> CancelStarts(Func<StateEntry, bool> which) => Do(r =>
+    {
+        List<int> starting = [];
+        foreach (var entry in r.Entries.Where(which))
+        {
+            if (_limits.TryGetValue(entry.Number, out var limit))
+                limit.TryCancel(new CbdException(CbdErrorKind.Failed, $"{entry} was stopped while it was started"));
+            if (entry.Intent == StateIntent.Starting)
+                starting.Add(entry.Number);
+        }
+
+        return starting;
+    });
+
+    /// <summary>What the start of a thing that is under way waits for, in words; null if it does not say.</summary>
+    public string? WaitsOf(int number)
     {
         lock (_gate)
-        {
-            _record.EndAttempt(number);
-            Monitor.PulseAll(_gate);
-        }
+            return _limits.GetValueOrDefault(number)?.Waits;
     }
 
-    public int BeginStart(StateEntry wanted) => Do(r => r.BeginStart(wanted));
+    /// <summary>Waits for a change of the record, under its lock; false after <paramref name="endMs"/>.</summary>
+    private bool WaitForChange(long endMs, StartLimit? limit)
+    {
+        limit?.Check();
+        var left = endMs - Environment.TickCount64;
+        if (left <= 0)
+            return false;
+        // Who is cancelled is not told.
+        Monitor.Wait(_gate, (int)Math.Min(left, CancelLookMs));
+        return true;
+    }
 
-    public void DropStart(int number) => Do(r => r.DropStart(number));
+    public void DropStart(int number) => Do(r =>
+    {
+        r.DropStart(number);
+        _limits.Remove(number);
+    });
 
-    public void ConfirmStart(int number, StateEntry started) => Do(r => r.ConfirmStart(number, started));
+    public void ConfirmStart(int number, StateEntry started) => Do(r =>
+    {
+        r.ConfirmStart(number, started);
+        _limits.Remove(number);
+    });
 
     public void BeginRestore(int number) => Do(r => r.BeginRestore(number));
 
@@ -80,7 +162,7 @@ internal sealed class StateRecord
 
     public bool Refuse(int number, Exception why) => Do(r => r.Refuse(number, why));
 
-    public void SetReason(int number, string reason) => Do(r => r.SetReason(number, reason));
+    public bool SetReason(int number, string reason) => Do(r => r.SetReason(number, reason));
 
     public void SetFailed(string device, string reason) => Do(r => r.SetFailed(device, reason));
 
@@ -88,13 +170,13 @@ internal sealed class StateRecord
 
     /// <summary>Names of the devices that this machine's kernel gets, or may get.</summary>
     public IReadOnlyCollection<string> KernelNames() =>
-        [.. Entries.Where(e => e.Device is { Name: not null } d && (d.Attach is null ? d.Nbd is null && d.Tls is null : d.Attach != AttachWords.None)).Select(e => e.Device!.Name!)];
+        [.. Entries.Where(e => e.Device is { Name: not null } d && d.ToOptions().AskedAttach != AttachWords.None).Select(e => e.Device!.Name!)];
 
     public bool IsNameReserved(string name) => Do(r => r.IsNameReserved(name));
 
     public void CheckLeave(string region) => Do(r => r.CheckLeave(region));
 
-    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which) => Do(r => r.BeginStop(which));
+    public IReadOnlyList<int> BeginStop(Predicate<StateEntry> which, bool isForced) => Do(r => r.BeginStop(which, isForced));
 
     public void CancelStop(IReadOnlyList<int> numbers) => Do(r => r.CancelStop(numbers));
 
@@ -103,6 +185,32 @@ internal sealed class StateRecord
     public void SetBackendPath(string region, int backend, string path) => Do(r => r.SetBackendPath(region, backend, path));
 
     public void SetPending(int number) => Do(r => r.SetPending(number));
+
+    public void SetBackendPending(string region, int backend, string reason) => Do(r => r.SetBackendPending(region, backend, reason));
+
+    /// <summary>What is wanted and not there, how it stands, and since when.</summary>
+    public IReadOnlyList<AwayThing> Away()
+    {
+        lock (_gate)
+            return [.. _record.Entries.Where(e => _away.ContainsKey(e.Number)).Select(e => new AwayThing(e, _away[e.Number].State, _away[e.Number].Since))];
+    }
+
+    private void NoteStates()
+    {
+        foreach (var entry in _record.Entries)
+        {
+            if (entry is not { IsPending: true, Intent: null })
+                _away.Remove(entry.Number);
+            else if (WantedList.StateOf(entry) is var state && (!_away.TryGetValue(entry.Number, out var known) || known.State != state))
+                _away[entry.Number] = (state, DateTime.UtcNow);
+        }
+
+        if (_away.Count > _record.Entries.Count)
+        {
+            foreach (var number in _away.Keys.Except(_record.Entries.Select(e => e.Number)).ToList())
+                _away.Remove(number);
+        }
+    }
 
     private void Do(Action<WantedRecord<SafePolicy>> step) => Do(r =>
     {
@@ -120,6 +228,8 @@ internal sealed class StateRecord
             else if (_record.Trouble is null && _trouble is not null)
                 _logger.LogInformation("the record is up to date again");
             _trouble = _record.Trouble;
+            NoteStates();
+            Monitor.PulseAll(_gate);
             return answer;
         }
     }

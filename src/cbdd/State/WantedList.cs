@@ -25,11 +25,13 @@ internal sealed class WantedList(IControl control, StateRecord record)
             }
         }
 
-        return [.. record.Entries.Select(entry =>
+        // A stop that is to be finished is of what nobody wants.
+        return [.. record.Entries.Where(e => e is not { IsPending: true, Intent: StateIntent.Stopping, Failed: null }).Select(entry =>
         {
             var transport = transports.GetValueOrDefault(entry.Region);
             return entry.Failed is { } failure ? Thing(entry, transport, null, WantedThing.Failed, failure)
                 : entry.Held is { } held ? Thing(entry, transport, null, WantedThing.Held, held)
+                : entry.Intent == StateIntent.Starting ? Thing(entry, transport, null, WantedThing.Waiting, record.WaitsOf(entry.Number) is { Length: > 0 } waits ? $"it is being started: {waits}" : "it is being started")
                 : entry.IsPending || transport is null ? Pending(entry, transport)
                 : entry.Transport is not null ? Thing(entry, transport, null, transport.State, transport.Failure)
                 : entry.Backend is { } b ? Backend(entry, b, transport, backends[transport.TransportId])
@@ -53,7 +55,16 @@ internal sealed class WantedList(IControl control, StateRecord record)
     }
 
     private static WantedThing Pending(StateEntry entry, TransportDescription? transport) =>
-        Thing(entry, transport, null, entry.IsBlocked ? WantedThing.Failed : WantedThing.Waiting, entry.Reason ?? "it has not been tried yet");
+        Thing(entry, transport, null, StateOf(entry), ReasonOf(entry));
+
+    /// <summary>How something stands that is wanted and not there.</summary>
+    public static string StateOf(StateEntry entry) =>
+        entry.Failed is not null || (entry.IsBlocked && entry.Held is null) ? WantedThing.Failed
+        : entry.Held is not null ? WantedThing.Held
+        : WantedThing.Waiting;
+
+    /// <summary>Why it is not there.</summary>
+    public static string ReasonOf(StateEntry entry) => entry.Failed ?? entry.Held ?? entry.Reason ?? "it has not been tried yet";
 
     public static string KindOf(StateEntry entry) =>
         entry.Transport is not null ? WantedThing.Transport : entry.Backend is not null ? WantedThing.Backend : WantedThing.Device;

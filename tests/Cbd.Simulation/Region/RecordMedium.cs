@@ -17,6 +17,9 @@ internal sealed class RecordMedium(Guid hostUuid)
     /// <summary>The machine that its record is of, as the world knows; −1: of whichever has it.</summary>
     public int OwnerMachine { get; private set; } = -1;
 
+    /// <summary>Until then nothing can be written; microseconds of the world.</summary>
+    public long FullUntil { get; set; }
+
     /// <summary>It is a copy, which nobody has removed yet.</summary>
     public bool IsCopy { get; private set; }
 

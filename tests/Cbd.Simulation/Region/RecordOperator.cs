@@ -39,6 +39,10 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
             case < 9:
                 ConfirmRegions();
                 return;
+            case 9:
+                if (Random.Next(3) == 0)
+                    world.Records!.ChangeDeadly();
+                return;
         }
 
         SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands < 2)];
@@ -75,6 +79,9 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         world.RemoveCopies();
         ConfirmRegions();
         world.FormatWhereNobodyMay();
+        // Daemons that hold things are started again, and hold nothing then.
+        foreach (SimulatedProcess<TPolicy> process in world.Living.Where(p => p.Wanted?.Entries.Any(e => e.Held is not null) == true).ToArray())
+            world.Kill(process);
         SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands == 0)];
         foreach (SimulatedProcess<TPolicy> process in up)
         {
@@ -153,5 +160,5 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
     }
 
     private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>
-        up.Any(p => p.Wanted!.Entries.Any(e => e.Transport is null && e.Backend is not null == isBackend && SimulatedWanted<TPolicy>.DiskOf(e) == disk.Number));
+        up.Any(p => p.Wanted!.Entries.Any(e => e.Transport is null && !WantedRules<TPolicy>.IsToFinish(e) && e.Backend is not null == isBackend && SimulatedWanted<TPolicy>.DiskOf(e) == disk.Number));
 }

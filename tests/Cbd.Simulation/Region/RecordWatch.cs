@@ -26,6 +26,30 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
         public bool IsOpen { get; set; }
 
         public bool HasFailed { get; set; }
+
+        /// <summary>The present life of its daemon was told not to start it.</summary>
+        public bool IsHeld { get; set; }
+    }
+
+    /// <summary>Things whose start kills their daemon.</summary>
+    private readonly HashSet<(int Slot, string Name)> _deadly = [];
+
+    /// <summary>Whether the present life of a daemon leaves a thing alone.</summary>
+    public void Hold(int slot, string name, bool isHeld)
+    {
+        if (_wishes.TryGetValue((slot, name), out Wish? wish))
+            wish.IsHeld = isHeld;
+    }
+
+    public bool IsDeadly(int slot, string name) => _deadly.Contains((slot, name));
+
+    /// <summary>The start of some thing kills its daemon from now on; or no more.</summary>
+    public void ChangeDeadly()
+    {
+        if (_deadly.Count > 0)
+            _deadly.Clear();
+        else if (_wishes.Count > 0)
+            _deadly.Add(_wishes.Keys.Order().ElementAt(world.Random.Next(_wishes.Count)));
     }
 
     public void Asked(int slot, string name, int disk)
@@ -68,6 +92,8 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
         {
             if (key.Slot == slot && wish.IsAsked)
                 _wishes.Remove(key);
+            else if (key.Slot == slot)
+                wish.IsHeld = false;
         }
     }
 
@@ -98,6 +124,8 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
             throw new SimulationException($"process {process.Number} serves '{name}', which is not wanted");
         if (wish.HasFailed)
             throw new SimulationException($"process {process.Number} serves '{name}', which has failed for good");
+        if (wish.IsHeld)
+            throw new SimulationException($"process {process.Number} serves '{name}', which is held");
         if (wish.Disk != disk)
             throw new SimulationException($"'{name}' of process {process.Number} leads to disk {disk}, and was disk {wish.Disk}");
     }
@@ -169,5 +197,5 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
     /// <summary>What is wanted for certain and not there, in words.</summary>
     /// <param name="isThere">Whether a daemon has a thing.</param>
     public IReadOnlyList<(int Slot, string Name)> Missing(Func<int, string, bool> isThere) =>
-        [.. _wishes.Where(w => w.Value is { IsOpen: false, HasFailed: false, IsAsked: false } && !isThere(w.Key.Slot, w.Key.Name)).Select(w => w.Key)];
+        [.. _wishes.Where(w => w.Value is { IsOpen: false, HasFailed: false, IsAsked: false, IsHeld: false } && !isThere(w.Key.Slot, w.Key.Name)).Select(w => w.Key)];
 }

@@ -15,6 +15,9 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     private const string Region = "/region";
     private const int PatienceMs = 5;
 
+    /// <summary>Longest time for which a record cannot be written.</summary>
+    private const int FullMicroseconds = 60_000;
+
     private readonly World<TPolicy> _world;
     private readonly SimulatedProcess<TPolicy> _process;
     private readonly RecordMedium _medium;
@@ -31,7 +34,14 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     /// <param name="IsVerb">An operator waits for the answer.</param>
     private sealed record Attempt(int Number, bool IsNew, bool IsVerb, SimulatedSession<TPolicy>? Session, SimulatedDevice<TPolicy>? Device, OfferedBackend On, long LimitMs);
 
-    private sealed record Stop(IReadOnlyList<int> Numbers, Func<bool> IsOver);
+    private sealed record Stop(IReadOnlyList<int> Numbers, Func<bool> IsOver)
+    {
+        /// <summary>Once it is over: something was stopped. If not, it is tried again.</summary>
+        public Func<bool> HasEffect { get; init; } = static () => true;
+
+        /// <summary>What an operator had asked to stop; null for a stop of an earlier life.</summary>
+        public string? Name { get; init; }
+    }
 
     /// <summary>Reads the record, and writes it as it is from now on.</summary>
     public SimulatedWanted(World<TPolicy> world, SimulatedProcess<TPolicy> process, RecordMedium medium)
@@ -39,9 +49,12 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         _world = world;
         _process = process;
         _medium = medium;
-        _record = new WantedRecord<TPolicy>(this, medium.Entries);
+        bool holds = !world.IsCalming && world.Chance(world.Scenario.Hold);
+        _record = new WantedRecord<TPolicy>(this, [.. medium.Entries.Select(e => holds && e.Transport is null ? e with { Held = "not now" } : e)]);
         foreach (StateEntry entry in _record.Entries.Where(e => e.Failed is not null))
             Watch.Failed(process.Slot, NameOf(entry));
+        foreach (StateEntry entry in _record.Entries.Where(e => e.Held is not null))
+            Watch.Hold(process.Slot, NameOf(entry), isHeld: true);
         _record.Keep();
     }
 
@@ -65,6 +78,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     void IRecordMedium.Write(IReadOnlyList<StateEntry> entries)
     {
         DieAtTimes();
+        if (!_world.IsCalming && _world.Chance(_world.Scenario.RecordFull))
+            _medium.FullUntil = _world.Region.Now + _world.Random.Next(1, FullMicroseconds);
+        if (!_world.IsCalming && _world.Region.Now < _medium.FullUntil)
+            throw new CbdException(CbdErrorKind.Exhausted, "no space");
         _medium.Write(entries, _process.Machine.Identity);
         DieAtTimes();
     }
@@ -90,14 +107,46 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
     public void Registered(Guid region)
     {
         Watch.Registered(_process, _medium, region, _isRegionConfirmed || Transport is null);
-        int number = Transport?.Number ?? _record.BeginStart(new StateEntry { Transport = new TransportEntry { Region = Region, Host = _process.Name } });
+        int number = Transport?.Number ?? BeginTransport();
         StateEntry entry = _record.Find(number)!;
         var started = WantedRules<TPolicy>.Started(entry) with { Intent = null, Transport = entry.Transport! with { Uuid = region, BootId = _process.Machine.BootId } };
         if (entry.IsPending)
             _record.Confirm(number, started);
         else
+            ConfirmTransport(number, started);
+        if (!_record.IsDirty)
+            Watch.RecordedRegion(_process, region);
+    }
+
+    private int BeginTransport()
+    {
+        try
+        {
+            return _record.BeginStart(new StateEntry { Transport = new TransportEntry { Region = Region, Host = _process.Name } });
+        }
+        catch (CbdException)
+        {
+            throw GiveUp();
+        }
+    }
+
+    private void ConfirmTransport(int number, StateEntry started)
+    {
+        try
+        {
             _record.ConfirmStart(number, started);
-        Watch.RecordedRegion(_process, region);
+        }
+        catch (CbdException)
+        {
+            throw GiveUp();
+        }
+    }
+
+    /// <summary>The registration cannot be recorded, and is over.</summary>
+    private CrashException GiveUp()
+    {
+        _world.Kill(_process);
+        return new CrashException();
     }
 
     /// <summary>One turn of the reconciler, and of the verbs that wait.</summary>
@@ -111,9 +160,69 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         long now = _process.Machine.NowMs;
         if (now < _pauses.NextMs)
             return;
+        foreach (StateEntry stop in _record.Entries.Where(WantedRules<TPolicy>.IsToFinish).ToArray())
+            FinishStop(stop);
         foreach (int number in _record.Entries.Where(WantedRules<TPolicy>.IsDue).Select(e => e.Number).ToArray())
             Try(number);
-        _pauses.Passed(_record.Entries.Count(WantedRules<TPolicy>.IsDue), _record.IsDirty, now);
+        _pauses.Passed(_record.Entries.Count(e => WantedRules<TPolicy>.IsDue(e) || WantedRules<TPolicy>.IsToFinish(e)), _record.IsDirty, now);
+    }
+
+    /// <summary>An earlier life died while it stopped a backend.</summary>
+    private void FinishStop(StateEntry stop)
+    {
+        if (_stops.Exists(s => s.Numbers.Contains(stop.Number)))
+            return;
+        string name = NameOf(stop);
+        switch (WantedRules<TPolicy>.FindStopStep(stop, Offered()))
+        {
+            case StopStep.Over:
+                _record.EndStop([stop.Number]);
+                break;
+            case StopStep.Refused:
+                Watch.Asked(Slot, name, DiskOf(stop));
+                Watch.Open(Slot, name);
+                _record.CancelStop([stop.Number]);
+                if (!_record.IsDirty)
+                    Watch.Answered(Slot, name);
+                break;
+            default:
+                BeginToFinish(stop);
+                break;
+        }
+    }
+
+    /// <summary>It is taken over, under no name, and stopped.</summary>
+    private void BeginToFinish(StateEntry stop)
+    {
+        try
+        {
+            OfferedBackend? left = WantedRules<TPolicy>.FindLeft(stop.Backend!, Offered());
+            string path = left?.Path ?? stop.Backend!.Path;
+            SharedDisk<TPolicy> disk = Watch.OpenPath(_process.Machine, path);
+            SimulatedSession<TPolicy> session = _process.StartBackend(disk, left?.Id, fenced: false, isConfirmed: false, name: null, path);
+            if (stop.Backend!.DiskIdentity is { } wanted && wanted != session.Identity)
+            {
+                session.Abandon();
+                return;
+            }
+
+            bool isStopped = false;
+            _stops.Add(new Stop([stop.Number], () =>
+            {
+                if (session.IsServing && !isStopped)
+                {
+                    isStopped = true;
+                    session.Stop(force: true);
+                }
+
+                return session.IsOver;
+            })
+            { HasEffect = () => isStopped });
+        }
+        catch (CbdException e)
+        {
+            _record.SetReason(stop.Number, e.Message);
+        }
     }
 
     /// <summary>backend-start.</summary>
@@ -149,6 +258,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         string name = NameOf(found);
         if (found.IsPending)
         {
+            // Where it cannot be written, both are right.
             Watch.Open(Slot, name);
             _record.Forget(e => e.Number == found.Number);
             Watch.Remove(Slot, name);
@@ -158,8 +268,9 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         SimulatedSession<TPolicy>? session = found.Backend is null ? null : SessionOf(name);
         SimulatedDevice<TPolicy>? device = _devices.GetValueOrDefault(found.Number);
         Watch.Open(Slot, name);
-        IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number);
-        Watch.Remove(Slot, name);
+        IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number, force);
+        if (!_record.IsDirty)
+            Watch.Remove(Slot, name);
         try
         {
             session?.Stop(force);
@@ -170,11 +281,12 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             Watch.Asked(Slot, name, DiskOf(found));
             Watch.Open(Slot, name);
             _record.CancelStop(numbers);
-            Watch.Answered(Slot, name);
+            if (!_record.IsDirty)
+                Watch.Answered(Slot, name);
             throw;
         }
 
-        _stops.Add(new Stop(numbers, () => session?.IsOver ?? device?.IsOver ?? true));
+        _stops.Add(new Stop(numbers, () => session?.IsOver ?? device?.IsOver ?? true) { Name = name });
     }
 
     /// <summary>The daemon has it, and it works.</summary>
@@ -204,10 +316,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             return;
         }
 
-        if (_record.Entries.Any(e => e.Transport is null && NameOf(e) == name))
+        if (_record.Entries.Any(e => e.Transport is null && !WantedRules<TPolicy>.IsToFinish(e) && NameOf(e) == name))
             throw new CbdException(CbdErrorKind.Busy, $"'{name}' is taken");
-        Watch.Asked(Slot, name, disk);
         int number = _record.BeginStart(wanted);
+        Watch.Asked(Slot, name, disk);
         try
         {
             Begin(_record.Find(number)!, isNew: true, isVerb: true, wanted);
@@ -233,7 +345,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         {
             if (_record.Refuse(number, e))
                 _world.Trace($"process {_process.Number}: not restored: {entry}: {e.Message}");
-            if (e is FailedThingException)
+            if (e is FailedThingException && !_record.IsDirty)
                 Watch.Failed(Slot, NameOf(entry));
         }
     }
@@ -249,8 +361,10 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
 
         try
         {
-            if (!isVerb)
-                _record.BeginRestore(entry.Number);
+            if (isVerb)
+                Watch.Hold(Slot, NameOf(entry), isHeld: false);
+            else
+                BeginRestore(entry);
             _attempts.Add(entry.Backend is null ? BeginDevice(entry, isNew, isVerb, wanted.Device!) : BeginBackend(entry, isNew, isVerb, wanted.Backend!.Path));
         }
         catch
@@ -258,6 +372,18 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             _record.EndAttempt(entry.Number);
             throw;
         }
+    }
+
+    private void BeginRestore(StateEntry entry)
+    {
+        _record.BeginRestore(entry.Number);
+        if (_record.Find(entry.Number)!.Deaths > WantedRecord<TPolicy>.MostDeaths)
+            throw new SimulationException($"process {_process.Number} starts '{NameOf(entry)}' again, of which its daemon has died {WantedRecord<TPolicy>.MostDeaths} times in a row");
+        if (_world.IsCalming || !Watch.IsDeadly(Slot, NameOf(entry)))
+            return;
+        _world.Trace($"process {_process.Number} dies of '{NameOf(entry)}'");
+        _world.Kill(_process);
+        throw new CrashException();
     }
 
     private Attempt BeginBackend(StateEntry entry, bool isNew, bool isVerb, string path)
@@ -321,7 +447,7 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         }
 
         string name = NameOf(entry);
-        StateEntry started = WantedRules<TPolicy>.Started(entry) with { Intent = null, IsUnclaimed = !attempt.IsVerb };
+        StateEntry started = WantedRules<TPolicy>.Started(entry) with { Intent = null, Held = null, IsUnclaimed = !attempt.IsVerb };
         started = attempt.Session is { } session
             ? started with { Backend = entry.Backend! with { BackendId = session.Backend, Path = session.Path!, DiskIdentity = WantedRules<TPolicy>.Lasting(session.Identity) ?? entry.Backend.DiskIdentity } }
             : started with { Device = entry.Device! with { BlkdevId = attempt.Device!.Blkdev, BackendId = attempt.On.Id, BackendPath = attempt.On.Path, DiskIdentity = attempt.On.Identity } };
@@ -330,7 +456,18 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         if (attempt.IsNew)
         {
             Watch.Open(Slot, name);
-            _record.ConfirmStart(attempt.Number, started);
+            try
+            {
+                _record.ConfirmStart(attempt.Number, started);
+            }
+            catch (CbdException)
+            {
+                TakeBack(attempt);
+                _record.DropStart(attempt.Number);
+                Watch.Remove(Slot, name);
+                throw;
+            }
+
             Watch.Answered(Slot, name);
         }
         else if (!_record.Confirm(attempt.Number, started))
@@ -365,7 +502,14 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
         if (!stop.IsOver())
             return;
         _stops.Remove(stop);
-        _record.EndStop(stop.Numbers);
+        if (stop.HasEffect())
+        {
+            // If it throws, the operator learns that the thing may return.
+            _record.EndStop(stop.Numbers);
+            if (stop.Name is { } name)
+                Watch.Remove(Slot, name);
+        }
+
         _pauses.Told(_process.Machine.NowMs);
     }
 
@@ -377,12 +521,13 @@ internal sealed class SimulatedWanted<TPolicy> : IRecordMedium
             if (!device.HasFailed || _record.Find(number) is not { Failed: null, Device.Name: { } name })
                 continue;
             _record.SetFailed(name, device.State!.Failure!);
-            Watch.Failed(Slot, name);
+            if (!_record.IsDirty)
+                Watch.Failed(Slot, name);
         }
     }
 
     private IReadOnlyList<OfferedBackend> Offered() =>
-        [.. _process.Session.Backends.List().Select(b => new OfferedBackend(b.Backend, b.Body?.Path ?? "", b.Body?.Identity ?? "", b.Liveness == Cbd.Protocol.Hosts.Liveness.Alive))];
+        [.. _process.Session.Backends.List().Select(b => new OfferedBackend(b.Backend, b.Body?.Path ?? "", b.Body?.Identity ?? "", b.Liveness == Cbd.Protocol.Hosts.Liveness.Alive, b.Blkdevs.Count > 0, b.Body?.IsStopped ?? false))];
 
     private SimulatedSession<TPolicy>? SessionOf(string name) => _process.Sessions.FirstOrDefault(s => s.Name == name && (!s.IsOver || s.IsHeld));
 

@@ -71,6 +71,12 @@ internal sealed record WorldScenario
     /// <summary>Per write of a record: the process dies before it, or after it.</summary>
     public double RecordCrash { get; init; }
 
+    /// <summary>Per write of a record: the disk that it is on is full from now on, for a while.</summary>
+    public double RecordFull { get; init; }
+
+    /// <summary>Share of the lives of a daemon that hold what they find in the record.</summary>
+    public double Hold { get; init; }
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -142,7 +148,7 @@ internal sealed record WorldScenario
     /// Daemons with records die between intent, effect and confirmation; regions, disks and state directories are moved, replaced and copied
     /// meanwhile. No process stands still: what does so while its state directory is copied cannot be told from an earlier life of the copy.
     /// </summary>
-    public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.00008, Crash = 0.00001, RecordCrash = 0.03, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
+    public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.00008, Crash = 0.00001, RecordCrash = 0.03, RecordFull = 0.01, Hold = 0.1, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
 
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {

@@ -53,8 +53,8 @@ internal sealed class ListedNode : INode
     /// <summary>What stops answer.</summary>
     public StopAnswer StopAnswer { get; set; } = StopAnswer.Gone;
 
-    public void AddForeignBackend(int transport, int backend, string path, string alive, string? name = null, int host = 7) =>
-        _backends.Add((transport, Backend(backend, host, path) with { Alive = alive, Name = name }));
+    public void AddForeignBackend(int transport, int backend, string path, string alive, string? name = null, int host = 7, bool isUsed = false, bool isStopped = false) =>
+        _backends.Add((transport, Backend(backend, host, path) with { Alive = alive, Name = name, Blkdevs = isUsed ? [9] : [], IsStopped = isStopped }));
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest

@@ -501,6 +501,82 @@ public sealed class WhatADaemonWants : IDisposable
     }
 
     [Fact]
+    public void Keeps_names_of_the_machine_for_what_its_kernel_may_get_alone()
+    {
+        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
+        StartDeviceOptions any = new() { Backend = 0 };
+        foreach (var options in (StartDeviceOptions[])[any, any with { Attach = "ublk" }, any with { Attach = "auto", Nbd = "tcp:127.0.0.1:9" }, any with { Attach = "none" },
+            any with { Nbd = "unix:/s" }, any with { Insecure = true }, any with { NbdConnections = 3 }, any with { NbdHandshakeSeconds = 3 }, any with { Tls = new TlsOptions { Certificates = "/pki" } }])
+            daemon.Execute(Operations.StartDevice, options);
+        Assert.Equal(["cbd0", "cbd1", "cbd2"], NextRecord().KernelNames().Order());
+    }
+
+    [Fact]
+    public void Is_last_in_the_lists_without_an_id_while_it_is_away()
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        DateTime before = DateTime.UtcNow;
+        var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "no region") };
+        var record = NextRecord();
+        var daemon = new RecordingControl(node, record);
+        using var reconciler = new Reconciler(node, record, _logger);
+        reconciler.Pass(() => false);
+        TransportDescription away = Assert.Single(daemon.Execute(Operations.ListTransports, new ControlRequest()));
+        Assert.Equal((-1, -1, "/r", "alpha", "waiting", "no region", "no region"), (away.TransportId, away.MyHostId, away.Path, away.HostName, away.State, away.Reason, away.Failure));
+        Assert.InRange(away.Since!.Value, before, DateTime.UtcNow);
+
+        // The region is back, one disk is away, and one device is being tried no more.
+        node.Identities["/dev/sdb"] = "file:another";
+        record.SetFailed("cbd1", "its writes may be lost");
+        reconciler.Pass(() => false);
+        Assert.Equal(0, Assert.Single(daemon.Execute(Operations.ListTransports, new ControlRequest())).TransportId);
+        IReadOnlyList<BackendDescription> backends = daemon.Execute(Operations.ListBackends, new ListRequest());
+        Assert.Equal([(0, "/dev/sda", "ACTIVE"), (-1, "/dev/sdb", "waiting")], backends.Select(b => (b.BackendId, b.Path, b.State)));
+        Assert.Contains("is another disk", backends[1].Reason, StringComparison.Ordinal);
+        IReadOnlyList<DeviceDescription> devices = daemon.Execute(Operations.ListDevices, new ListRequest { All = true });
+        Assert.Equal([(0, "cbd0", "running", null), (-1, "cbd1", "failed", "its writes may be lost")], devices.Select(d => (d.BlkdevId, d.Name!, d.State, d.Reason)));
+        DateTime since = devices[1].Since!.Value;
+        reconciler.Pass(() => false);
+        Assert.Equal(since, daemon.Execute(Operations.ListDevices, new ListRequest())[1].Since);
+
+        // What is held says so.
+        daemon = new RecordingControl(new ListedNode(), NextRecord(restore: false));
+        Assert.Equal((-1, "held", "not now"), (daemon.Execute(Operations.ListTransports, new ControlRequest()) is [var held] ? (held.TransportId, held.State, held.Reason) : default));
+    }
+
+    [Theory]
+    [InlineData("null", -1)]
+    [InlineData("7", 7)]
+    public void Has_null_for_an_id_in_JSON(string id, int expected)
+    {
+        var node = new ListedNode();
+        StartTwoDevices(new RecordingControl(node, NextRecord()));
+        DeviceDescription device = node.Execute(Operations.ListDevices, new ListRequest())[0] with { BlkdevId = expected, BackendId = expected };
+        string json = System.Text.Json.JsonSerializer.Serialize(device, ControlJson.Plain.Of<DeviceDescription>());
+        Assert.Contains($"\"blkdev_id\":{id},", json, StringComparison.Ordinal);
+        Assert.Contains($"\"backend_id\":{id},", json, StringComparison.Ordinal);
+        Assert.Equal(device, System.Text.Json.JsonSerializer.Deserialize(json, ControlJson.Plain.Of<DeviceDescription>()));
+    }
+
+    [Theory]
+    [InlineData("dev-stop -d cbd1")]
+    [InlineData("backend-stop -b /dev/sdb")]
+    [InlineData("backend-stop -t 0 -b /dev/sdb")]
+    public void Is_given_up_by_a_verb_that_finds_it_in_a_list_without_an_id(string line)
+    {
+        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        node.Identities["/dev/sdb"] = "file:another";
+        var record = NextRecord();
+        new Reconciler(node, record, _logger).Pass(() => false);
+        int count = record.Entries.Count;
+        Cbd.Control.Verbs.VerbSet.ForDaemon().ParseLine(line).Execute(new RecordingControl(node, record), new Cbd.Control.Verbs.VerbOutput(TextWriter.Null, toTerminal: false));
+        Assert.Equal(count - 1, record.Entries.Count);
+    }
+
+    [Fact]
     public void Is_what_an_operator_gets_who_repeats_the_verbs_after_a_restart()
     {
         StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
@@ -601,13 +677,117 @@ public sealed class WhatADaemonWants : IDisposable
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         // Not another disk under the name while it is away; the same one without the name is it.
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", Name = "data" }));
-        Assert.StartsWith("backend data on /dev/sda is wanted already, and not the same: its disk is '/dev/sda', and '/dev/sdb' is asked for", refused.Message);
+        Assert.StartsWith("'/dev/sdb' is another disk (file:/dev/sdb) than the one that is wanted (file:/dev/sda)", refused.Message);
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
         Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
         Assert.Equal("data", NextRecord().Entries[1].Backend!.Name);
         node = new ListedNode();
         new Reconciler(node, NextRecord(), _logger).Pass(() => false);
         Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
+    }
+
+    [Fact]
+    public void Is_its_disk_under_its_name_by_whatever_path()
+    {
+        var before = new RecordingControl(new ListedNode(), NextRecord());
+        before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        before.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Name = "data" });
+        before.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0 });
+        var node = new ListedNode();
+        node.Identities["/dev/sdz"] = "file:/dev/sda";
+        var record = NextRecord();
+        var daemon = new RecordingControl(node, record);
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdz", Name = "data" });
+        Assert.Equal("/dev/sdz", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Path);
+        // Only if it is proven, because nobody has said so.
+        Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdz", Name = "data", DiskIdentity = "file:/dev/sda", IsUnattended = true }}", node.Calls);
+        Assert.Equal(("/dev/sdz", "/dev/sdz"), (NextRecord().Entries[1].Backend!.Path, NextRecord().Entries[2].Device!.BackendPath));
+    }
+
+    [Fact]
+    public void Is_the_backend_that_runs_under_the_name_if_the_path_is_one_more_of_its_file()
+    {
+        string path = _directory.File("disk"), link = _directory.File("link"), other = _directory.File("other");
+        File.WriteAllText(path, "");
+        File.WriteAllText(other, "");
+        File.CreateSymbolicLink(link, path);
+        var before = new RecordingControl(new ListedNode(), NextRecord());
+        before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        before.Execute(Operations.StartBackend, new StartBackendOptions { Path = path, Name = "data" });
+        var node = new ListedNode();
+        var record = NextRecord();
+        new Reconciler(node, record, _logger).Pass(() => false);
+        var daemon = new RecordingControl(node, record);
+        var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = other, Name = "data" }));
+        Assert.StartsWith($"backend data on {path} is wanted already, and not the same: its disk is '{path}', and '{other}' is asked for", refused.Message);
+        Assert.Equal(0, daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = link, Name = "data" }).BackendId);
+        Assert.Single(node.Execute(Operations.ListBackends, new ListRequest()));
+    }
+
+    /// <summary>A record whose daemon died while it stopped a backend.</summary>
+    private void DieWhileStopping(bool force)
+    {
+        string file = new StateFile(_directory.Path).FilePath;
+        string? cut = null;
+        var node = new ListedNode();
+        var daemon = new RecordingControl(new InterceptedControl(node, request =>
+        {
+            if (request is StopRequest)
+                cut = File.ReadAllText(file);
+            return request;
+        }), NextRecord());
+        daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Name = "data" });
+        daemon.Execute(Operations.StopBackend, new StopRequest { Id = 0, Force = force });
+        File.WriteAllText(file, cut!);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Is_over_if_its_daemon_died_while_it_stopped_and_nobody_waits_for_it(bool isStopped)
+    {
+        DieWhileStopping(force: isStopped);
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: isStopped, isStopped: isStopped);
+        var record = NextRecord();
+        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Null(Assert.Single(record.Entries).Backend);
+        Assert.DoesNotContain(node.Calls, call => call.StartsWith("StartBackend", StringComparison.Ordinal));
+        Assert.Null(Assert.Single(NextRecord().Entries).Backend);
+    }
+
+    [Fact]
+    public void Is_stopped_by_force_by_the_next_life_if_its_daemon_died_before_its_devices_knew()
+    {
+        DieWhileStopping(force: true);
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: true);
+        node.Failure = new CbdException(CbdErrorKind.NotFound, "no region");
+        var record = NextRecord();
+        using var reconciler = new Reconciler(node, record, _logger);
+        Assert.Equal(2, reconciler.Pass(() => false));
+        // Nobody wants it, and a verb cannot undo what has not happened yet.
+        Assert.DoesNotContain(new WantedList(node, record).Describe(), t => t.Kind == WantedThing.Backend);
+        new RecordingControl(node, record).Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = "data" });
+        Assert.Equal(0, reconciler.Pass(() => false));
+        Assert.Equal([$"{new StartBackendOptions { Path = "/dev/sda", DiskIdentity = "file:/dev/sda", IsUnattended = true, Backend = 0 }}", "stop backend 0 0 True"], node.Calls.Skip(2));
+        Assert.Null(Assert.Single(NextRecord().Entries).Backend);
+    }
+
+    [Fact]
+    public void Is_wanted_still_if_its_daemon_died_in_a_stop_that_was_to_be_refused()
+    {
+        DieWhileStopping(force: false);
+        var node = new ListedNode();
+        node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: true);
+        var record = NextRecord();
+        using var reconciler = new Reconciler(node, record, _logger);
+        reconciler.Pass(() => false);
+        Assert.Equal(0, reconciler.Pass(() => false));
+        Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
+        Assert.Null(NextRecord().Entries[1].Intent);
     }
 
     [Fact]

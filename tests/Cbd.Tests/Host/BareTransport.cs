@@ -9,9 +9,9 @@ namespace Cbd.Tests.Host;
 /// <summary>A transport without its node, so that a test can hold its lock and reach what drives its backends and devices.</summary>
 internal sealed class BareTransport : IDisposable
 {
-    public BareTransport(string region, string name, bool format = false, ILogger? logger = null, int fenceMs = 300, int diskWaitMs = NodeOptions.DefaultDiskWaitMs)
+    public BareTransport(string region, string name, bool format = false, ILogger? logger = null, int fenceMs = 300, int diskWaitMs = NodeOptions.DefaultDiskWaitMs, Action<string, int, string>? backendLost = null)
     {
-        NodeOptions options = TestNode.OptionsOf(Path.GetDirectoryName(region)!, logger, fenceMs) with { DiskWaitMs = diskWaitMs };
+        NodeOptions options = TestNode.OptionsOf(Path.GetDirectoryName(region)!, logger, fenceMs) with { DiskWaitMs = diskWaitMs, BackendLost = backendLost };
         OpenedTransport opened = TransportOpening.Open(
             0, new RegisterTransportOptions { Host = name, Path = region, Format = format, SizeBytes = format ? 16 << 20 : null }, options, (_, _) => false);
         Transport = new Transport(0, region, opened, options, thread => thread.Start());

@@ -212,6 +212,24 @@ public sealed class A_disk_that_has_a_record
         Assert.Equal(ClaimState.Free, _region.BackendWord(0).State);
     }
 
+    [Fact]
+    public void That_has_two_records_names_the_verb_that_ends_it()
+    {
+        BackendClaim<ArrayMemory, SafePolicy>[] before = [_other.Backends.Start(TestRegion.Disk()), _other.Backends.Start(TestRegion.Disk())];
+        foreach (BackendClaim<ArrayMemory, SafePolicy> claim in before)
+        {
+            _other.StartBlkdev(claim.Backend);
+            claim.BeginClose(force: true);
+            claim.EndClose();
+        }
+
+        CbdException refused = Assert.Throws<CbdException>(() => _host.ClaimBackend(body: TestRegion.Disk()));
+        Assert.Equal(CbdErrorKind.Busy, refused.Kind);
+        Assert.EndsWith("see backend-list --all, and give up the one with the older data: backend-clear -b 1 --force, or backend-clear -b 0 --force", refused.Message, StringComparison.Ordinal);
+        _host.Session.ClearBackend(1, force: true, fenced: false, 0);
+        Assert.Equal(0, _host.ClaimBackend(body: TestRegion.Disk()).Backend);
+    }
+
     /// <summary>Backend 0 as a record of a session that is over, for the blkdev that waits for the next.</summary>
     private ClaimWord LeaveARecord(string identity = "file:1:2")
     {

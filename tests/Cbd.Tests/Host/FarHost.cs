@@ -48,7 +48,7 @@ internal sealed class FarHost : IDisposable
     public bool Beat() => _membership.Beat(MonotonicClock.Milliseconds);
 
     /// <summary>A backend that this host has and does not serve.</summary>
-    public BackendClaim<MappedMemory, SafePolicy> StartBackend() => Session.Backends.Start(new BackendBody
+    public BackendClaim<MappedMemory, SafePolicy> StartBackend(string identity = "far:1") => Session.Backends.Start(new BackendBody
     {
         Flags = BackendFlags.None,
         SizeBytes = 1 << 20,
@@ -59,7 +59,7 @@ internal sealed class FarHost : IDisposable
         DurabilityId = Guid.NewGuid(),
         Handlers = 1,
         Engine = BackendEngine.Direct,
-        Identity = "far:1",
+        Identity = identity,
         Path = "/far",
     });
 

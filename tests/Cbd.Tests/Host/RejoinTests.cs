@@ -58,6 +58,21 @@ public sealed class A_host_that_registers_anew : IDisposable
     }
 
     [Fact]
+    public void Tells_of_a_backend_that_it_cannot_offer_again()
+    {
+        string file = _directory.PathOf("disk");
+        File.WriteAllBytes(file, new byte[1 << 20]);
+        (string, int, string)? lost = null;
+        BareTransport loser = Open(new BareTransport(Region, "loser", logger: _log, backendLost: (region, id, why) => lost = (region, id, why)));
+        int backend = loser.StartBackend(file);
+        using var far = new FarHost(Region, "far", deadMs: 600_000);
+        int other = far.StartBackend(loser.BackendServer(backend).Disk.Identity).Backend;
+        _view.TakeForDead(loser.HostId);
+        Eventually.True(() => lost is not null);
+        Assert.Equal((Region, backend, $"it was not offered again: the disk of backend {backend} is backend {other} by now: another host has taken it up"), lost);
+    }
+
+    [Fact]
     public void Answers_with_errors_for_its_lost_device_until_that_is_stopped()
     {
         int backend = _disks.StartBackend("memory:1M");

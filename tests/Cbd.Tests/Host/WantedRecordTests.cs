@@ -38,6 +38,31 @@ public sealed class A_wanted_record : IRecordMedium
         Assert.Equal(["/b"], _written.Select(e => e.Backend!.Path));
     }
 
+    [Fact]
+    public void Has_a_backend_started_again_that_was_lost_with_its_hosts_claim_and_none_that_is_being_stopped()
+    {
+        var record = new WantedRecord<SafePolicy>(this, []);
+        record.ConfirmStart(record.BeginStart(Backend("/a", null)), Backend("/a", "file:1"));
+        Assert.DoesNotContain(record.Entries, WantedRules<SafePolicy>.IsDue);
+        record.SetBackendPending("/r", 1, "lost");
+        record.SetBackendPending("/other", 0, "lost");
+        Assert.DoesNotContain(record.Entries, WantedRules<SafePolicy>.IsDue);
+        record.SetBackendPending("/r", 0, "lost");
+        Assert.Equal("lost", Assert.Single(record.Entries, WantedRules<SafePolicy>.IsDue).Reason);
+        record.BeginStop(_ => true);
+        record.SetBackendPending("/r", 0, "lost");
+        Assert.DoesNotContain(record.Entries, WantedRules<SafePolicy>.IsDue);
+    }
+
+    [Fact]
+    public void Names_the_verbs_that_confirm_another_disk()
+    {
+        var disk = new Cbd.Blocks.DiskIdentity("file:2");
+        string Refuse(string? name) => Assert.Throws<CbdException>(() => WantedRules<SafePolicy>.CheckDisk("file:1", disk, "/d", null, name)).Message;
+        Assert.EndsWith("or confirm this one: backend-stop -b /d, then backend-start -p /d", Refuse(null), StringComparison.Ordinal);
+        Assert.EndsWith("or confirm this one: backend-stop -b data, then backend-start --name data -p /d", Refuse("data"), StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(true, true, true)]
     [InlineData(true, false, false)]
