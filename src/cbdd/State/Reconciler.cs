@@ -96,7 +96,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded) =>
         WantedRules<SafePolicy>.ExpectRegion(recorded, ProcessIdentity.BootId, IsVolatile(recorded.Region)) is { } uuid
             // What is formatted now could not be the region that was there.
-            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = uuid }
+            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, RegionUuid = uuid, Caller = options.Caller }
             : options with { RegionUuid = null };
 
     /// <summary>A transport as it is recorded once it is registered.</summary>
@@ -194,7 +194,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var confirmed = WantedRules<SafePolicy>.Started(entry);
         if (entry.Transport is { } wanted)
         {
-            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence };
+            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence, Caller = wanted.Caller };
             var id = control.Execute(Operations.RegisterTransport, Expecting(wanted.FormatIfEmpty?.AddTo(options) ?? options, wanted)).TransportId;
             return (Confirmed(control, confirmed, id), $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
         }
@@ -227,6 +227,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             Name = backend.Name,
             DiskIdentity = backend.DiskIdentity,
             IsUnattended = true,
+            Caller = backend.Caller,
             Handlers = backend.Handlers,
             Backend = left?.Id,
             ReadOnly = backend.ReadOnly,
@@ -249,6 +250,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         Name = device.Name,
         Queues = device.Queues,
         Attach = device.Attach,
+        Caller = device.Caller,
         Nbd = device.Nbd,
         Tls = device.Tls?.ToOptions(),
         NbdConnections = device.NbdConnections ?? NbdLimits.DefaultConnections,

@@ -91,7 +91,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         where TRequest : ControlRequest
         where TAnswer : class
     {
-        while (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known)
+        while (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known && SameThing.MayHave(known, request.Caller))
         {
             if (!known.IsPending && AnswerOf(known) is TAnswer there)
             {
@@ -253,7 +253,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
     {
         RegisterTransportOptions options => Marked(new StateEntry
         {
-            Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence, FormatIfEmpty = FormatEntry.From(options) },
+            Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence, Caller = options.Caller, FormatIfEmpty = FormatEntry.From(options) },
         }),
         StartBackendOptions options => Marked(new StateEntry { Backend = Entry(region, options, options.Backend ?? -1, null) }),
         StartDeviceOptions options => Marked(new StateEntry { Device = Entry(region, options, -1, options.Name) }),
@@ -344,6 +344,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         BackendId = id,
         Name = options.Name,
         Path = options.Path,
+        Caller = options.Caller,
         DiskIdentity = identity,
         Handlers = options.Handlers,
         ReadOnly = options.ReadOnly,
@@ -365,6 +366,7 @@ internal sealed class RecordingControl(IControl inner, StateRecord record, bool 
         DiskIdentity = backend?.DiskIdentity is { Length: > 0 } identity ? identity : null,
         Queues = options.Queues,
         Attach = options.Attach,
+        Caller = options.Caller,
         Nbd = options.Nbd,
         Tls = TlsEntry.From(options.Tls),
         NbdConnections = Other(options.NbdConnections, NbdLimits.DefaultConnections),
