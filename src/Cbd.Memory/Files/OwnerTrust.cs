@@ -85,7 +85,7 @@ public sealed class OwnerTrust(bool any = false, IReadOnlyCollection<uint>? user
         {
             if (FileStatus.TryGet(directory, out FileStatus status) != 0 || IsNamed(status.OwnerId))
                 return;
-            string which = isLast ? "" : $"is in '{directory}', which ";
+            string which = rest.Count == 0 ? "" : $"is in '{directory}', which ";
             if (!Trusts(status.OwnerId) && !(IsUnmapped(status.OwnerId) && !isLast))
                 throw Refused(path, what, $"{which}belongs to {Name(status.OwnerId)} (mode {Mode(status)})", $"{remedy}, or chown it", status.OwnerId);
             // In a directory with the sticky bit nobody can replace what is another's.

@@ -70,7 +70,7 @@ public sealed unsafe class PathRights(uint userId, uint groupId, IReadOnlyList<u
         if (_allowed.Count == 0)
             return TryOpenAt(this, FileDescriptor.CurrentDirectory, directory, OpenFlags.Path | OpenFlags.Directory, 0, ResolveNoMagicLinks, out parent);
         int error = TryOpenAt(null, FileDescriptor.CurrentDirectory, directory, OpenFlags.Path | OpenFlags.Directory, 0, ResolveNoMagicLinks, out parent);
-        if (error == 0 && _allowed.Any(IsBelow(parent!)))
+        if (error == 0 && (_allowed.Any(IsBelow(parent!)) || _allowed.Any(IsNamed(parent!, name))))
             return 0;
         parent?.Dispose();
         parent = null;
@@ -140,6 +140,8 @@ public sealed unsafe class PathRights(uint userId, uint groupId, IReadOnlyList<u
             {
                 if (error != 0 || (error = FileStatus.TryGet(place!, out FileStatus status)) != 0)
                     return error;
+                if (status.Type == FileType.SymbolicLink)
+                    return -ELOOP;
                 // Who may write to the directory could give a name in it to any file of this file system.
                 if (status.Type == FileType.Regular && status.LinkCount > 1)
                     return -EACCES;
@@ -187,6 +189,11 @@ public sealed unsafe class PathRights(uint userId, uint groupId, IReadOnlyList<u
                 at.Dispose();
         }
     };
+
+    /// <summary>The name in that directory is the allowed path itself, which need not be there.</summary>
+    private static Func<string, bool> IsNamed(FileDescriptor directory, string name) => allowed =>
+        allowed.LastIndexOf('/') is >= 0 and var end && allowed[(end + 1)..] == name && FileStatus.TryGet(end == 0 ? "/" : allowed[..end], out FileStatus wanted) == 0 &&
+        FileStatus.TryGet(directory, out FileStatus status) == 0 && status.IsSameFile(wanted);
 
     private static int TryOpenAt(PathRights? rights, FileDescriptor directory, string path, OpenFlags flags, int mode, ulong resolve, out FileDescriptor? descriptor)
     {
