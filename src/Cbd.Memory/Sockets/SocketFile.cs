@@ -86,7 +86,18 @@ public sealed class SocketFile : IDisposable
     public int Probe() => StreamSocket.Probe(_native, _rights);
 
     /// <summary>Removes the name; returns 0 or the errno.</summary>
-    public int TryUnlink() => _directory is null ? StreamSocket.Unlink(_path) : -_rights!.TryUnlink(_directory, _name);
+    public int TryUnlink()
+    {
+        try
+        {
+            return _directory is null ? StreamSocket.Unlink(_path) : -_rights!.TryUnlink(_directory, _name);
+        }
+        catch (CbdException)
+        {
+            // The rights cannot be had now, for want of memory: who ends a socket goes on with that.
+            return EPERM;
+        }
+    }
 
     public void Dispose() => _directory?.Dispose();
 

@@ -109,8 +109,20 @@ internal sealed class TlsServer
     }
 
     /// <summary>Another text whenever one of the files is another.</summary>
-    private string Stamp() => string.Join(' ', s_files.Select(name => Path.Combine(_options.Certificates, name)).Select(path =>
-        PathRights.TryGetStatus(_rights, path, out FileStatus status) == 0
-            ? $"{status.Device}:{status.Inode}:{status.SizeBytes}:{status.ModifiedNanoseconds}"
-            : "-"));
+    private string Stamp() => string.Join(' ', s_files.Select(name => Describe(Path.Combine(_options.Certificates, name))));
+
+    private string Describe(string path)
+    {
+        try
+        {
+            return PathRights.TryGetStatus(_rights, path, out FileStatus status) == 0
+                ? $"{status.Device}:{status.Inode}:{status.SizeBytes}:{status.ModifiedNanoseconds}"
+                : "-";
+        }
+        catch (CbdException)
+        {
+            // Reading them says why, or they stay in use as they are.
+            return "?";
+        }
+    }
 }
