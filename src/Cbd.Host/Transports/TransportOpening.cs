@@ -57,11 +57,15 @@ internal static class TransportOpening
         {
             if (isTaken(source.Device, source.Inode))
                 throw new CbdException(CbdErrorKind.Busy, $"region '{options.Path}' is registered by this daemon already: see tp-list");
-            source.CheckNames();
             if (options.FormatIfEmpty)
                 options = options with { Format = IsEmpty(source), Force = false };
             if (options.Format)
+            {
+                // Before anything is stored over what may be another file.
+                source.CheckNames();
                 Prepare(options, source);
+            }
+
             region = source.Map();
             return Register(id, options, node, source, region);
         }

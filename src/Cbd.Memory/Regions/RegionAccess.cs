@@ -47,7 +47,7 @@ public sealed record RegionAccess
             throw Refused(path, $"can be written by everybody (owner {OwnerTrust.Name(status.OwnerId)}, mode {OwnerTrust.Mode(status)})", $"remove it and make it with tp-reg --format --size, or chmod o-rwx '{path}'", status.OwnerId);
     }
 
-    /// <summary>Refuses root a region that has another name, where it may be a file that a stranger chose.</summary>
+    /// <summary>Refuses root to format a file that has another name: it may be one that a stranger chose.</summary>
     internal void CheckNames(string path, in FileStatus status)
     {
         if (Trust.IsRoot && !Trust.IsNamed(status.OwnerId) && status.Type == FileType.Regular && status.LinkCount > 1)

@@ -115,7 +115,7 @@ public sealed class RegionSource : IDisposable
             _access?.CheckReaders(Path, Descriptor.GetStatus());
     }
 
-    /// <summary>Refuses a file with several names, where this process is root.</summary>
+    /// <summary>Refuses a file with several names, where this process is root: for who formats it.</summary>
     /// <exception cref="CbdException">Denied, with owner, mode and remedy.</exception>
     public void CheckNames() => _access?.CheckNames(Path, Descriptor.GetStatus());
 
