@@ -103,7 +103,7 @@ public sealed class OwnerTrustTests : IDisposable
         RegionSource.Open(path, access: access with { Rights = new PathRights(Stranger, Stranger, []) }).Dispose();
     }
 
-    private string Refusal(string path) =>
+    private static string Refusal(string path) =>
         Assert.Throws<CbdException>(() => OwnerTrust.Default.CheckDirectory(path, "run directory", "give another one with --run-dir")).Message;
 
     private string Make(string name, int mode)
