@@ -32,6 +32,9 @@ public abstract partial class Operation
     /// <summary>The request has a JSON body. Without one, what is not in the path is in the query.</summary>
     public bool HasBody => Method is "POST" or "PUT";
 
+    /// <summary>It changes nothing: who may look may have it.</summary>
+    public bool IsLook => Method == "GET";
+
     /// <summary>The answer has a JSON body; without one the status is 204.</summary>
     public abstract bool HasContent { get; }
 

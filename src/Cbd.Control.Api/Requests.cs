@@ -9,6 +9,11 @@ namespace Cbd.Control.Api;
 [JsonUnmappedMemberHandling(JsonUnmappedMemberHandling.Disallow)]
 public record ControlRequest
 {
+    /// <summary>
+    /// Who asks, with whose rights paths are opened; null: root or the user of this process. No part of the JSON: the server says it.
+    /// </summary>
+    internal Caller? Caller { get; set; }
+
     /// <summary>Checks the values besides the ids in the path.</summary>
     /// <exception cref="CbdException">One is wrong.</exception>
     internal virtual void CheckValues()

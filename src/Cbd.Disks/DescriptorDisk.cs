@@ -44,6 +44,9 @@ public abstract class DescriptorDisk : Disk
     /// <inheritdoc/>
     public override string OldIdentity { get; }
 
+    /// <inheritdoc/>
+    public override FileIdentity? OpenFile => File.TryGetStatus(out FileStatus status) == 0 ? new FileIdentity(status.Device, status.Inode) : null;
+
     public override string Engine { get; }
 
     internal DiskFile File { get; }

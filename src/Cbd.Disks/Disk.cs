@@ -33,6 +33,9 @@ public abstract class Disk : IBlockDevice
     /// <summary>What the version before called the disk, for comparing it with that version's records; empty if it called it nothing of its own.</summary>
     public virtual string OldIdentity => "";
 
+    /// <summary>What is open; null for a disk without a file, or while that cannot be told. Any thread.</summary>
+    public virtual FileIdentity? OpenFile => null;
+
     /// <summary>How I/O is done: "io_uring", "pread", "memory" or "null".</summary>
     public abstract string Engine { get; }
 

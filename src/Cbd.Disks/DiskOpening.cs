@@ -31,7 +31,7 @@ internal static class DiskOpening
     public static OpenedDisk Open(DiskOptions options)
     {
         string path = options.Path;
-        int error = FileStatus.TryGet(path, out FileStatus status);
+        int error = PathRights.TryGetStatus(options.Rights, path, out FileStatus status);
         if (error != 0)
             throw OpenError(options, -error);
         CheckKind(options, status);
@@ -145,7 +145,7 @@ internal static class DiskOpening
             {
                 int error = 0;
                 if (file is null)
-                    error = DiskFile.TryOpen(options.Path, options.ReadOnly, exclusive: isBlockDevice, out file);
+                    error = DiskFile.TryOpen(options.Path, options.ReadOnly, exclusive: isBlockDevice, out file, options.Rights);
                 if (error == 0 && !isBlockDevice)
                 {
                     error = file!.TryLock(write: !options.ReadOnly);
@@ -201,7 +201,9 @@ internal static class DiskOpening
         return errno switch
         {
             ENOENT or ENOTDIR => new CbdException(
-                CbdErrorKind.NotFound, $"disk {path} does not exist; {RemedyForMissing(path)}"),
+                CbdErrorKind.NotFound, $"disk {path} does not exist; {(options.Rights is null ? RemedyForMissing(path) : "create it or correct the path")}"),
+            EACCES or EPERM or ELOOP when options.Rights is { } rights => new CbdException(
+                CbdErrorKind.Denied, $"uid {rights.UserId}, who asks for it, may not {(options.ReadOnly ? "read" : "read and write")} disk {path}; {rights.Remedy}"),
             EMFILE or ENFILE => new CbdException(
                 CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}): no descriptor is left; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n), or stop something"),
             ENOMEM => new CbdException(

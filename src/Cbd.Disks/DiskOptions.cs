@@ -1,3 +1,5 @@
+using Cbd.Memory;
+
 namespace Cbd.Disks;
 
 /// <summary>How a file or block device is read and written.</summary>
@@ -21,6 +23,9 @@ public sealed record DiskOptions
     public required string Path { get; init; }
 
     public bool ReadOnly { get; init; }
+
+    /// <summary>Whose rights it is opened with; null: those of this process.</summary>
+    public PathRights? Rights { get; init; }
 
     public DiskEngine Engine { get; init; }
 

@@ -63,6 +63,8 @@ internal static class LoopUse
             return null;
         using (opened)
         {
+            if (opened!.TryGetStatus(out FileStatus now) != 0 || !now.IsSameFile(below))
+                return null;
             bool isLocked = opened!.TryLock(write: true) is -Errno.EAGAIN or -Errno.EACCES;
             opened.Unlock();
             return !isLocked ? null : $"is already in use: a backend or another program has a lock on {file}, on which it stands: stop that first (lslocks), or serve the file itself";

@@ -10,6 +10,8 @@ internal static class AtomicFile
 {
     public const string TemporarySuffix = ".new";
 
+    private const UnixFileMode ForAllToRead = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead;
+
     /// <summary>
     /// Puts a file with these bytes at <paramref name="path"/>, in the place of an older one. It is on the medium when this
     /// returns, so that after a power failure the old bytes or the new ones are there. One writer of a path at a time.
@@ -22,10 +24,13 @@ internal static class AtomicFile
     }
 
     /// <summary>As above, with what <paramref name="write"/> stores into the stream.</summary>
+    /// <param name="path">Where it goes. A link that is there is replaced, and never followed.</param>
+    /// <param name="write">Stores what the file shall have.</param>
+    /// <param name="forAll">Every user may read it; else the own user alone.</param>
     /// <param name="isDurable">
     /// Wait for the medium. If not, a power failure may leave an empty file; other processes never see one.
     /// </param>
-    public static void Write(string path, bool isDurable, Action<Stream> write)
+    public static void Write(string path, bool isDurable, Action<Stream> write, bool forAll = false)
     {
         string temporary = path + TemporarySuffix;
         try
@@ -41,6 +46,9 @@ internal static class AtomicFile
                     UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
                 }))
                 {
+                    // The umask has no say in it.
+                    if (forAll)
+                        File.SetUnixFileMode(file.SafeFileHandle, ForAllToRead);
                     write(file);
                     file.Flush(flushToDisk: isDurable);
                 }

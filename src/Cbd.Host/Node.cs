@@ -122,7 +122,10 @@ internal sealed class Node : INode
     public int StartBackend(StartBackendOptions request)
     {
         Transport transport = Find(request.Transport);
-        _kernel?.RefuseStacked(request.Path, transport.Geometry.RegionId);
+        new CallerAccess(transport).CheckRegion(request.Caller);
+        // Who may not even look there learns nothing of it.
+        if (_options.Access.RightsOf(request.Caller) is not { } rights || PathRights.TryGetStatus(rights, request.Path, out _) == 0)
+            _kernel?.RefuseStacked(request.Path, transport.Geometry.RegionId);
         return transport.Backends.Start(request, Regions(), DescribeHolder);
     }
 
@@ -188,16 +191,35 @@ internal sealed class Node : INode
     public StartedDevice StartDevice(StartDeviceOptions request)
     {
         Transport transport = Find(request.Transport);
+        var access = new CallerAccess(transport);
+        access.CheckRegion(request.Caller);
         (string? kind, string note) = _kernel?.Choose(request.AskedAttach) ?? (null, "");
         using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {
+            bool mayUse = access.MayUse(request.Caller, request.Backend, request.ReadOnly, out string? disk);
+            if (mayUse && disk is not null)
+                request = request with { DiskIdentity = request.DiskIdentity ?? disk };
+            if (!mayUse && request.Nbd is { } address)
+            {
+                throw new CbdException(CbdErrorKind.Denied,
+                    $"uid {request.Caller!.UserId}, who asks for it, may open neither the disk of backend {request.Backend} nor region '{transport.Path}', so the device is not served at '{address}': {_options.Access.RightsOf(request.Caller)!.Remedy}, or leave the address out: the socket is then for the user of cbdd alone");
+            }
+
             string ofExport = "";
             StartedDevice started = transport.Devices.Start(request, name.Of, device =>
             {
                 IExport export = _exports.Open(
                     request.Nbd ?? $"unix:{Path.Combine(_options.RunDirectory, device!)}.nbd",
-                    SocketOptions.Of(request));
+                    SocketOptions.Of(request) with
+                    {
+                        Rights = _options.Access.RightsOf(request.Caller),
+                        IsOwnAddress = request.Nbd is null,
+                        Trust = _options.Access.Trust,
+                        Mode = _options.Access.SocketMode,
+                        // Who may not read the disk does not get a door to it either.
+                        Owner = _options.Access.SocketOwner ?? (request.Caller is { } caller && mayUse ? new FileOwner(caller.UserId, caller.GroupId, IsWanted: false) : null),
+                    });
                 ofExport = export.Note;
                 return export;
             });

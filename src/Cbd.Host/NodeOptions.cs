@@ -19,6 +19,9 @@ internal sealed record NodeOptions
 
     public required ILogger Logger { get; init; }
 
+    /// <summary>Whose files are believed, and who gets what is made.</summary>
+    public AccessOptions Access { get; init; } = new();
+
     /// <summary>Period of the heartbeat, 10 to 60000.</summary>
     public int BeatMs { get; init; } = DefaultBeatMs;
 

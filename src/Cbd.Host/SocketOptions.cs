@@ -1,3 +1,5 @@
+using Cbd.Memory;
+
 namespace Cbd.Host;
 
 /// <summary>What an export over a socket is told besides the address.</summary>
@@ -19,6 +21,21 @@ internal sealed record SocketOptions
 
     /// <summary>Longest time from connecting to the first request, 1 to <see cref="MaxHandshakeSeconds"/>.</summary>
     public int HandshakeSeconds { get; init; } = DefaultHandshakeSeconds;
+
+    /// <summary>Whose rights the files of TLS are read with, and the address is bound with; null: those of this process.</summary>
+    public PathRights? Rights { get; init; }
+
+    /// <summary>The address is this process's choice: it is bound with the rights of this process.</summary>
+    public bool IsOwnAddress { get; init; }
+
+    /// <summary>Whose files of TLS are used.</summary>
+    public OwnerTrust Trust { get; init; } = OwnerTrust.Default;
+
+    /// <summary>Mode of a Unix socket.</summary>
+    public uint Mode { get; init; } = AccessOptions.OwnerOnly;
+
+    /// <summary>Whose a Unix socket becomes; null: this process's, or that of the rights.</summary>
+    public FileOwner? Owner { get; init; }
 
     /// <summary>The part of a device's options that is the socket's.</summary>
     public static SocketOptions Of(StartDeviceOptions device) => new()

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
@@ -40,15 +39,15 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
         using var stop = new StopSignal();
         var verbs = VerbSet.ForDaemon();
         var lines = options.RunLines.Select(verbs.ParseLine).ToList();
-        var group = options.SocketGroup is null ? null : FindGroup(options.SocketGroup);
-        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", group);
-        using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir");
+        var rights = OptionsOfRights.Read(options);
+        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", rights.Peers.FileGroup, rights.IsRunDirectoryForAll, rights.Access.Trust);
+        using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir", trust: rights.Access.Trust);
         state.CheckFiles("host-uuid", "wanted.json", "state.json");
         using var socket = TakeControlSocket(socketPath);
         if (socket is null)
             RemoveLeftSocket(socketPath);
 
-        var record = OpenRecord(state.Path);
+        var record = OpenRecord(state.Path, rights.Access.Trust);
         // Up to here nothing is done that a signal would have to undo.
         Action hangUp = static () => { };
         Action dump = static () => { };
@@ -68,7 +67,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             RunDirectory = run.Path,
             StateDirectory = state.Path,
             DisksDirectory = options.DisksDirectory,
-            HostUuid = HostIdentity.LoadOrCreate(state.Path),
+            HostUuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust),
+            Access = rights.Access,
             Logger = logs.CreateLogger("node"),
             BeatMs = options.BeatMs,
             DeadMs = options.DeadMs,
@@ -103,8 +103,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
         ControlServer? server = null;
         try
         {
-            var access = new PeerAccess(ControlSyscalls.EffectiveUserId, group);
-            server = ControlServer.StartAsync(gate, socketPath, access, logs, socket).GetAwaiter().GetResult();
+            server = ControlServer.StartAsync(gate, socketPath, rights.Peers, logs, socket).GetAwaiter().GetResult();
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
             reconciler.Pass(() => stop.IsSet);
             reconciler.Start();
@@ -206,10 +205,10 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
     /// The record, with what is held of it: all, if this run was told so, and what only lines of an earlier command line wanted. Throws,
     /// and changes nothing, if it cannot be read, or another machine has written it.
     /// </summary>
-    private StateRecord OpenRecord(string directory)
+    private StateRecord OpenRecord(string directory, OwnerTrust trust)
     {
         var machine = MachineFiles.Read();
-        var file = new StateFile(directory, machine);
+        var file = new StateFile(directory, machine, trust);
         var entries = file.Read();
         if (!options.AdoptRecord && WantedRules<SafePolicy>.FindForeign(machine, file.Writer) is { } difference)
         {
@@ -228,14 +227,5 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
         if (options.NoRestore && entries.Count > 0)
             _logger.LogWarning("the record '{Record}' has {Count} things of an earlier run, which are kept and not started, because of --no-restore: see cbdctrl wait", file.FilePath, entries.Count);
         return record;
-    }
-
-    private static SocketGroup FindGroup(string name)
-    {
-        if (uint.TryParse(name, NumberStyles.None, CultureInfo.InvariantCulture, out var id))
-            return new SocketGroup(name, id);
-        return ControlSyscalls.FindGroupId(name) is { } found
-            ? new SocketGroup(name, found)
-            : throw new CbdException(CbdErrorKind.NotFound, $"there is no group '{name}' on this machine; make it with groupadd, or give another --socket-group");
     }
 }

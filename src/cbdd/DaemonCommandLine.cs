@@ -22,6 +22,25 @@ internal sealed class DaemonCommandLine
         "--disks-dir", null, $"where daemons of this machine reserve their writable disks; by default {RunDirectories.DisksDirectory} for all", "DIR");
     private readonly Option<string?> _socketGroup = VerbOptions.Text(
         "--socket-group", null, "members of this group may use the control socket, too", "GROUP");
+    private readonly Option<string?> _observeGroup = VerbOptions.Text(
+        "--observe-group", null, "members of this group may use the verbs that only list and look", "GROUP");
+    private readonly Option<string[]> _allowPath = VerbOptions.Texts(
+        "--allow-path", "members of --socket-group may open this file, or what is below this directory, with the daemon's rights, and nothing else; may be given many times; by default what they may open themselves", "PATH");
+    private readonly Option<string[]> _trustOwner = new("--trust-owner")
+    {
+        Description = "use directories, regions and keys of this user, whatever their modes are; may be given many times; without USER those of all users. By default root's and the daemon's user's, that others cannot write",
+        HelpName = "USER",
+        Arity = ArgumentArity.ZeroOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<string?> _regionMode = VerbOptions.Text(
+        "--region-mode", null, "mode of region files that are formatted, octal; by default 0600", "MODE");
+    private readonly Option<string?> _regionGroup = VerbOptions.Text(
+        "--region-group", null, "group of region files that are formatted", "GROUP");
+    private readonly Option<string?> _socketMode = VerbOptions.Text(
+        "--socket-mode", null, "mode of NBD sockets, octal; by default 0600", "MODE");
+    private readonly Option<string?> _socketOwner = VerbOptions.Text(
+        "--socket-owner", null, "owner of NBD sockets; by default who asks for the device", "USER[:GROUP]");
     private readonly Option<bool> _restore = VerbOptions.Flag(
         "--restore", null, "start again what the record in the state directory has; this is the default");
     private readonly Option<bool> _noRestore = VerbOptions.Flag(
@@ -54,7 +73,8 @@ internal sealed class DaemonCommandLine
         _root.Directives.Clear();
         foreach (var option in new Option[]
         {
-            _runDirectory, _stateDirectory, _disksDirectory, _socketGroup, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+            _runDirectory, _stateDirectory, _disksDirectory, _socketGroup, _observeGroup, _allowPath, _trustOwner,
+            _regionMode, _regionGroup, _socketMode, _socketOwner, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
         })
             _root.Options.Add(option);
     }
@@ -77,6 +97,13 @@ internal sealed class DaemonCommandLine
             StateDirectory = FullPath(line.GetValue(_stateDirectory), "--state-dir") ?? RunDirectories.DefaultStateDirectory(),
             DisksDirectory = FullPath(line.GetValue(_disksDirectory), "--disks-dir") ?? RunDirectories.DisksDirectory,
             SocketGroup = line.GetValue(_socketGroup),
+            ObserveGroup = line.GetValue(_observeGroup),
+            AllowedPaths = [.. (line.GetValue(_allowPath) ?? []).Select(path => FullPath(path, "--allow-path")!)],
+            TrustOwners = line.GetResult(_trustOwner) is { Implicit: false } given ? [.. given.Tokens.Select(token => token.Value)] : null,
+            RegionMode = Mode(line.GetValue(_regionMode), "--region-mode") ?? AccessOptions.OwnerOnly,
+            RegionGroup = line.GetValue(_regionGroup),
+            SocketMode = Mode(line.GetValue(_socketMode), "--socket-mode"),
+            SocketOwner = line.GetValue(_socketOwner),
             NoRestore = line.GetValue(_noRestore),
             AdoptRecord = line.GetValue(_adoptRecord),
             RunLines = line.GetValue(_run) ?? [],
@@ -102,6 +129,21 @@ internal sealed class DaemonCommandLine
             throw Invalid($"--dead-ms is {options.DeadMs}; it must be at least four beats ({4L * options.BeatMs}) and at most {MostMs}");
         if (options.MaxTransports is < 1 or > MostTransports)
             throw Invalid($"--max-transports is {options.MaxTransports}; it must be 1 to {MostTransports}");
+    }
+
+    /// <summary>Permission bits in octal digits. The owner always reads and writes: nobody else could do anything with it else.</summary>
+    private static uint? Mode(string? text, string option)
+    {
+        const uint owner = AccessOptions.OwnerOnly, all = 0x1b6; // 0600 and 0666
+        if (text is null)
+            return null;
+        uint mode = 0;
+        bool isOctal = text.Length is > 0 and <= 4 && text.All(c => c is >= '0' and <= '7');
+        foreach (char digit in isOctal ? text : "")
+            mode = (mode << 3) | (uint)(digit - '0');
+        return isOctal && (mode & owner) == owner && (mode & ~all) == 0
+            ? mode
+            : throw Invalid($"{option} is '{text}'; give four octal digits from 0600 to 0666, such as 0660");
     }
 
     private static string? FullPath(string? path, string option)

@@ -10,19 +10,26 @@ namespace Cbd.Programs.Daemon;
 /// </summary>
 internal static class HostIdentity
 {
-    public static Guid LoadOrCreate(string stateDirectory)
+    /// <summary>A uuid has 36 characters; a longer file is none.</summary>
+    private const int MostCharacters = 64;
+
+    public static Guid LoadOrCreate(string stateDirectory, OwnerTrust? trust = null)
     {
         var path = Path.Combine(stateDirectory, "host-uuid");
         string text;
         try
         {
-            text = File.ReadAllText(path);
-        }
-        catch (FileNotFoundException)
-        {
-            var made = Guid.NewGuid();
-            AtomicFile.Write(path, Encoding.ASCII.GetBytes($"{made:D}\n"));
-            return made;
+            using var file = ControlSyscalls.TryOpenOwnFile(path, "the host uuid", trust: trust);
+            if (file is null)
+            {
+                var made = Guid.NewGuid();
+                AtomicFile.Write(path, Encoding.ASCII.GetBytes($"{made:D}\n"));
+                return made;
+            }
+
+            using var reader = new StreamReader(file);
+            var buffer = new char[MostCharacters];
+            text = new string(buffer, 0, reader.ReadBlock(buffer));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -17,9 +17,11 @@ internal sealed class OwnedDirectory : IDisposable
 
     private readonly string _what;
     private readonly string _option;
+    private readonly OwnerTrust _trust;
 
-    private OwnedDirectory(string path, SafeFileHandle lockFile, string what, string option)
+    private OwnedDirectory(string path, SafeFileHandle lockFile, string what, string option, OwnerTrust trust)
     {
+        _trust = trust;
         Path = path;
         _lock = lockFile;
         _what = what;
@@ -30,12 +32,18 @@ internal sealed class OwnedDirectory : IDisposable
 
     /// <summary>
     /// Takes the directory. <paramref name="option"/> is the option that names another one, for the refusal. With a
-    /// <paramref name="group"/> its members may pass through.
+    /// <paramref name="group"/> its members may pass through, and <paramref name="forAll"/> everybody.
     /// </summary>
-    public static OwnedDirectory Take(string path, string what, string option, SocketGroup? group = null)
+    /// <exception cref="CbdException">It cannot be had, another cbdd has it, or strangers could change what is in it.</exception>
+    public static OwnedDirectory Take(string path, string what, string option, SocketGroup? group = null, bool forAll = false, OwnerTrust? trust = null)
     {
+        trust ??= OwnerTrust.Default;
+        var remedy = $"give another {what} with {option}";
+        trust.CheckDirectory(path, what, remedy);
         Make(path, what, option);
-        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"), $"give another {what} with {option}");
+        // With what was made just now.
+        trust.CheckDirectory(path, what, remedy);
+        var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"), remedy, trust);
         try
         {
             if (!ControlSyscalls.TryLockExclusive(file, path))
@@ -52,7 +60,9 @@ internal sealed class OwnedDirectory : IDisposable
                 File.SetUnixFileMode(path, File.GetUnixFileMode(path) | UnixFileMode.GroupExecute);
             }
 
-            return new OwnedDirectory(path, file, what, option);
+            if (forAll)
+                File.SetUnixFileMode(path, File.GetUnixFileMode(path) | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute);
+            return new OwnedDirectory(path, file, what, option, trust);
         }
         catch (Exception e)
         {
@@ -64,15 +74,17 @@ internal sealed class OwnedDirectory : IDisposable
     }
 
     /// <summary>
-    /// Refuses what is no regular file under one of these names; it need not be there. To read a fifo would wait for ever.
+    /// Refuses what is no regular file of ours under one of these names; it need not be there. To read a fifo would wait for ever, and a
+    /// link leads to a file of somebody else.
     /// </summary>
     public void CheckFiles(params ReadOnlySpan<string> names)
     {
         foreach (var name in names)
         {
             var path = System.IO.Path.Combine(Path, name);
-            if (FileStatus.TryGet(path, out var status) == 0 && status.Type != FileType.Regular)
+            if (FileStatus.TryGet(path, out var status, followLinks: false) == 0 && status.Type != FileType.Regular)
                 throw new CbdException(CbdErrorKind.Corrupt, $"'{path}' is no regular file: move it away, or give another {_what} with {_option}");
+            ControlSyscalls.TryOpenOwnFile(path, "a file of cbdd", $"give another {_what} with {_option}", _trust)?.Dispose();
         }
     }
 

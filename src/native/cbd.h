@@ -71,4 +71,18 @@ CBD_EXPORT int cbd_signals_end_by(int number);
 /* Nonzero if the mapping was replaced. */
 CBD_EXPORT int cbd_guard_poisoned(int guard);
 
+/* Whose rights files are opened with: user, group, and `count` further groups. */
+struct cbd_rights {
+    uint32_t user;
+    uint32_t group;
+    uint32_t count;
+    const uint32_t *groups;
+};
+
+/*
+ * Makes system call `number` with these rights and no capability, on this thread alone, and returns what it returns, or a negative
+ * errno. *taken says whether the rights could be had; if not, the call was not made. If they cannot be given back, the process ends.
+ */
+CBD_EXPORT long cbd_call_with_rights(const struct cbd_rights *rights, int *taken, long number, long a, long b, long c, long d, long e, long f);
+
 #endif

@@ -41,7 +41,7 @@ internal sealed class ControlServer : IAsyncDisposable
 
     /// <summary>
     /// Binds <paramref name="socketPath"/>, which must not exist, and answers on it. The socket's mode is 0600, with a
-    /// group 0660 and that group. With a <paramref name="given"/> socket, which is bound there already, that one is
+    /// group 0660 and that group, with two of them 0666. With a <paramref name="given"/> socket, which is bound there already, that one is
     /// answered on; it stays the caller's, and its file and mode are whoever's who made it.
     /// </summary>
     public static async Task<ControlServer> StartAsync(
@@ -120,14 +120,18 @@ internal sealed class ControlServer : IAsyncDisposable
             var path = endpoint.ToString()!;
             // Nobody can connect before listen(2), which comes later: the mode is right by then.
             socket.Bind(endpoint);
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            if (access.Group is { } group)
+            // The directory is one that nobody else can write to: nothing has taken the place of the socket.
+            var mode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+            File.SetUnixFileMode(path, mode);
+            if (access.FileGroup is { } group)
             {
+                mode |= UnixFileMode.GroupRead | UnixFileMode.GroupWrite;
                 ControlSyscalls.ChangeGroup(path, group.Id);
-                File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite
-                    | UnixFileMode.GroupRead | UnixFileMode.GroupWrite);
             }
 
+            if (access.IsForAll)
+                mode |= UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
+            File.SetUnixFileMode(path, mode);
             return socket;
         }
         catch
@@ -145,7 +149,7 @@ internal sealed class ControlServer : IAsyncDisposable
         try
         {
             connection.Items[typeof(ControlConnection)] = client;
-            connection.Items[typeof(PeerAccess)] = Refusal(connection, access);
+            connection.Items[typeof(PeerAccess)] = Admit(connection, access);
             await next(connection);
         }
         finally
@@ -154,13 +158,28 @@ internal sealed class ControlServer : IAsyncDisposable
         }
     }
 
-    private static string? Refusal(ConnectionContext connection, PeerAccess access)
+    /// <summary>The peer of a request, which was let in.</summary>
+    /// <exception cref="CbdException">It was not.</exception>
+    internal static AdmittedPeer PeerOf(HttpContext context) =>
+        context.Features.Get<IConnectionItemsFeature>()?.Items[typeof(PeerAccess)] switch
+        {
+            AdmittedPeer peer => peer,
+            string refusal => throw new CbdException(CbdErrorKind.Denied, refusal),
+            _ => throw new InvalidOperationException("nobody looked who is at the other end of a control connection"),
+        };
+
+    /// <summary>An <see cref="AdmittedPeer"/>, or the line that refuses it.</summary>
+    private static object Admit(ConnectionContext connection, PeerAccess access)
     {
         try
         {
             var socket = connection.Features.Get<IConnectionSocketFeature>()?.Socket
                 ?? throw new InvalidOperationException("a control connection has no socket");
-            return access.Refusal(Peer.Of(socket));
+            return access.Admit(Peer.Of(socket));
+        }
+        catch (CbdException e)
+        {
+            return e.Message;
         }
         catch (Exception e) when (e is SocketException or ObjectDisposedException)
         {
@@ -173,10 +192,7 @@ internal sealed class ControlServer : IAsyncDisposable
         ControlProblem problem;
         try
         {
-            var items = context.Features.Get<IConnectionItemsFeature>()?.Items
-                ?? throw new InvalidOperationException("a control connection has no items");
-            if (items[typeof(PeerAccess)] is string refusal)
-                throw new CbdException(CbdErrorKind.Denied, refusal);
+            _ = PeerOf(context);
             await next(context);
             if (context.Response.StatusCode < 400 || context.Response.HasStarted)
                 return;

@@ -11,8 +11,12 @@ internal sealed class OperationEndpoint(Operation operation, CheckedControl cont
 {
     public async Task Serve(HttpContext context)
     {
+        var peer = ControlServer.PeerOf(context);
+        if (!operation.IsLook && peer.Refusal is { } refusal)
+            throw new CbdException(CbdErrorKind.Denied, $"{operation.Name}: {refusal}");
         if (await Read(context) is not { } request)
             return;
+        request.Caller = peer.Caller;
         var answer = await verbs.Do(context, operation, request, control);
         (answer as StopAnswer)?.ThrowIfStopping();
         if (operation.HasContent)

@@ -28,31 +28,84 @@ internal sealed record Peer(int ProcessId, uint UserId, uint GroupId, IReadOnlyL
     }
 }
 
+/// <summary>What a peer may do on the control socket.</summary>
+internal enum PeerRole
+{
+    /// <summary>Nothing.</summary>
+    Stranger,
+
+    /// <summary>Look: the operations that change nothing.</summary>
+    Observer,
+
+    /// <summary>All operations; paths are opened with the peer's own rights.</summary>
+    Operator,
+
+    /// <summary>All operations, with the rights of the daemon: root, and the daemon's own user.</summary>
+    Owner,
+}
+
+/// <summary>A peer that was let in.</summary>
+/// <param name="Role">What it may do.</param>
+/// <param name="Caller">Whose rights its paths are opened with; null: the daemon's.</param>
+/// <param name="Refusal">Why it may not change anything, in one line; null if it may.</param>
+internal sealed record AdmittedPeer(PeerRole Role, Caller? Caller, string? Refusal);
+
 /// <summary>
-/// Who may use the control socket: root and the daemon's own user always, and with <c>--socket-group</c> the members
-/// of that group. The mode of the socket says the same; this also holds for descriptors that were handed on.
+/// Who may use the control socket: root and the daemon's own user always, with <c>--socket-group</c> the members of that group, and with
+/// <c>--observe-group</c> those of that one, who may only look. The mode of the socket says the same; this also holds for descriptors that
+/// were handed on.
 /// </summary>
-internal sealed class PeerAccess(uint ownUserId, SocketGroup? group = null)
+internal sealed class PeerAccess(uint ownUserId, SocketGroup? group = null, SocketGroup? observers = null)
 {
     /// <summary>The group whose members may use the socket besides root and the own user.</summary>
     public SocketGroup? Group => group;
 
-    /// <summary>Null if this user may use the socket whatever its groups are.</summary>
-    public bool IsAlwaysAllowed(uint userId) => userId == 0 || userId == ownUserId;
+    /// <summary>The group whose members may look.</summary>
+    public SocketGroup? Observers => observers;
+
+    /// <summary>The group that the socket's file has; null: it is the owner's alone.</summary>
+    public SocketGroup? FileGroup => group ?? observers;
+
+    /// <summary>A file has one group: with two of them everybody may connect, and is asked then.</summary>
+    public bool IsForAll => group is not null && observers is not null && group.Id != observers.Id;
+
+    /// <summary>What this peer may do.</summary>
+    public PeerRole RoleOf(Peer peer) =>
+        peer.UserId == 0 || peer.UserId == ownUserId ? PeerRole.Owner
+        : group is not null && IsMember(peer, group) ? PeerRole.Operator
+        : observers is not null && IsMember(peer, observers) ? PeerRole.Observer
+        : PeerRole.Stranger;
+
+    /// <summary>The peer, as it is let in. Throws Denied, with the one line that refuses it.</summary>
+    public AdmittedPeer Admit(Peer peer)
+    {
+        PeerRole role = RoleOf(peer);
+        return role switch
+        {
+            PeerRole.Stranger => throw new CbdException(CbdErrorKind.Denied, Refusal(peer)!),
+            PeerRole.Owner => new AdmittedPeer(role, null, null),
+            _ => new AdmittedPeer(role, new Caller(peer.UserId, peer.GroupId, peer.Groups), Refusal(peer, mayChange: true)),
+        };
+    }
 
     /// <summary>Null, or the one line that refuses this peer.</summary>
-    public string? Refusal(Peer peer)
+    /// <param name="peer">Who asks.</param>
+    /// <param name="mayChange">For an operation that changes something.</param>
+    public string? Refusal(Peer peer, bool mayChange = false)
     {
-        if (IsAlwaysAllowed(peer.UserId))
+        PeerRole role = RoleOf(peer);
+        if (role >= (mayChange ? PeerRole.Operator : PeerRole.Observer))
             return null;
-        if (group is not null && (peer.GroupId == group.Id || peer.Groups.Contains(group.Id)))
-            return null;
-        var remedy = group is null
-            ? "or start cbdd with --socket-group and a group of that user"
-            : $"or add that user to the group '{group.Name}'";
+        var remedy = group is not null ? $"or add that user to the group '{group.Name}'"
+            : observers is not null && !mayChange ? $"or add that user to the group '{observers.Name}', whose members may look"
+            : "or start cbdd with --socket-group and a group of that user";
         var users = ownUserId == 0 ? "root" : $"root or uid {ownUserId}";
-        return $"control client without the right: uid {peer.UserId} may not use this daemon; run it as {users}, {remedy}";
+        return role == PeerRole.Observer
+            ? $"control client without the right: uid {peer.UserId} is in the group '{observers!.Name}' and may only look; run it as {users}, {remedy}"
+            : $"control client without the right: uid {peer.UserId} may not use this daemon; run it as {users}, {remedy}";
     }
+
+    private static bool IsMember(Peer peer, SocketGroup of) => peer.GroupId == of.Id || peer.Groups.Contains(of.Id);
 }
 
 /// <summary>A group of the system.</summary>

@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Cbd.Memory;
 
 namespace Cbd.Exports.Kernel;
 
@@ -18,6 +19,9 @@ internal sealed partial record AttachPlaces
 
     /// <summary>Who has which name. Made if it is not there; udev's rule reads it.</summary>
     public string Registry { get; init; } = "/run/cbd-nodes";
+
+    /// <summary>Whose directory the registry may be.</summary>
+    public OwnerTrust Trust { get; init; } = OwnerTrust.Default;
 
     internal string RegistryLock => Path.Combine(Registry, "registry");
 

@@ -1,3 +1,5 @@
+using System.Text;
+using Cbd.Host;
 using Cbd.Memory;
 
 namespace Cbd.Exports.Kernel;
@@ -58,7 +60,7 @@ internal sealed class DeviceLink : IDisposable
         try
         {
             _held.Record(kernelName);
-            File.WriteAllText(_places.EntryOf(kernelName), $"{AttachPlaces.RelativeLinkOf(_name)} {_region:D}\n");
+            AtomicFile.Write(_places.EntryOf(kernelName), isDurable: false, stream => stream.Write(Encoding.ASCII.GetBytes($"{AttachPlaces.RelativeLinkOf(_name)} {_region:D}\n")), forAll: true);
             if (new FileInfo(Path).LinkTarget is { } there && System.IO.Path.GetFileName(there) == kernelName)
                 return;
             _places.MakeLink(_name, node);

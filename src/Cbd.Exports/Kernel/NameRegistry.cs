@@ -102,6 +102,7 @@ internal sealed class NameRegistry(AttachPlaces places)
     internal SafeFileHandle Enter()
     {
         Directory.CreateDirectory(places.Entries);
+        places.Trust.CheckDirectory(places.Entries, "directory of device names", "remove it, so that cbdd makes it anew");
         SafeFileHandle file = ControlSyscalls.OpenLockFile(places.RegistryLock);
         try
         {

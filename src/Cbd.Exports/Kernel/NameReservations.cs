@@ -1,5 +1,6 @@
 using System.Text;
 using Cbd.Memory;
+using Cbd.Host;
 using Microsoft.Win32.SafeHandles;
 
 namespace Cbd.Exports.Kernel;
@@ -81,9 +82,7 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         Try(() =>
         {
             Directory.CreateDirectory(places.Entries);
-            string draft = $"{PathOf(name)}.new";
-            File.WriteAllText(draft, owner + "\n");
-            File.Move(draft, PathOf(name), overwrite: true);
+            AtomicFile.Write(PathOf(name), isDurable: false, stream => stream.Write(Encoding.UTF8.GetBytes(owner + "\n")), forAll: true);
         });
     }
 
@@ -92,14 +91,14 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
     private static string? OwnerIn(string path)
     {
         // A FIFO or a link that somebody put there is no reservation.
-        if (FileStatus.TryGet(path, out FileStatus status) != 0 || status.Type != FileType.Regular || status.SizeBytes > MaxBytes)
+        if (FileStatus.TryGet(path, out FileStatus status, followLinks: false) != 0 || status.Type != FileType.Regular || status.SizeBytes > MaxBytes)
             return null;
         string? found = null;
         Try(() =>
         {
-            using SafeFileHandle file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete);
+            using FileStream? file = ControlSyscalls.TryOpenOwnFile(path, "a reservation of a name");
             var bytes = new byte[MaxBytes];
-            found = Encoding.UTF8.GetString(bytes, 0, RandomAccess.Read(file, bytes, 0)).TrimEnd('\n');
+            found = file is null ? null : Encoding.UTF8.GetString(bytes, 0, file.ReadAtLeast(bytes, bytes.Length, throwOnEndOfStream: false)).TrimEnd('\n');
         });
         return string.IsNullOrEmpty(found) ? null : found;
     }
@@ -110,7 +109,7 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         {
             action();
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException || (e is CbdException { Kind: CbdErrorKind.Denied or CbdErrorKind.Failed }))
         {
             // A daemon that may not write there attaches nothing either.
         }

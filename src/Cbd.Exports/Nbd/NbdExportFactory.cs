@@ -29,12 +29,12 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
     /// <summary><see cref="Open(string, SocketOptions)"/> with the type that also has the statistics.</summary>
     public NbdExport OpenNbd(string address, SocketOptions options)
     {
-        TlsServer? tls = options.Tls is null ? null : new TlsServer(options.Tls, _log);
+        TlsServer? tls = options.Tls is null ? null : new TlsServer(options.Tls, _log, options.Rights, options.Trust);
         bool withTls = options.Tls is { Require: true };
         bool insecure = options.Insecure || withTls;
         NbdListener listener = address.StartsWith(GivenScheme, StringComparison.Ordinal)
             ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
-            : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls);
+            : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options);
         return new NbdExport(listener, options, tls, _log);
     }
 }

@@ -1,5 +1,6 @@
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
 
@@ -8,20 +9,19 @@ internal sealed class NbdListener : IDisposable
 {
     private const int Backlog = 128;
 
-    private readonly NbdAddress _address;
+    private readonly SocketFile? _name;
     private readonly FileStatus _file;
 
     /// <summary>Where the socket is somebody else's: tells that it is free again. Its file stays.</summary>
     private readonly Action? _giveBack;
     private bool _disposed;
 
-    private NbdListener(NbdAddress address, StreamSocket socket, bool withTls, Action? giveBack = null)
+    private NbdListener(NbdAddress address, StreamSocket socket, bool withTls, SocketFile? name, Action? giveBack = null)
     {
-        _address = address;
+        _name = name;
         _giveBack = giveBack;
         Socket = socket;
-        if (address.UnixPath is not null)
-            _ = FileStatus.TryGet(address.UnixPath, out _file, followLinks: false);
+        _ = name?.TryGetStatus(out _file);
         Uri = address.ToUri(address.UnixPath is null ? socket.GetLocalPort() : 0, withTls);
     }
 
@@ -30,12 +30,29 @@ internal sealed class NbdListener : IDisposable
 
     /// <summary>Binds an address; a Unix socket that nobody answers on is replaced.</summary>
     /// <exception cref="CbdException">It is in use, or cannot be bound.</exception>
-    internal static NbdListener Bind(NbdAddress address, bool withTls)
+    internal static NbdListener Bind(NbdAddress address, bool withTls, SocketOptions options)
     {
-        StreamSocket? socket = StreamSocket.TryListen(address.Native, Backlog, out int error);
-        if (socket is null && error == Errno.EADDRINUSE && address.UnixPath is not null && RemoveStale(address))
-            socket = StreamSocket.TryListen(address.Native, Backlog, out error);
-        return socket is not null ? new NbdListener(address, socket, withTls) : throw Explain(address, error);
+        if (address.UnixPath is not { } path)
+        {
+            return StreamSocket.TryListen(address.Native, Backlog, options.Rights, out int refused) is { } bound
+                ? new NbdListener(address, bound, withTls, null)
+                : throw Explain(address, refused, options.Rights);
+        }
+
+        PathRights? rights = options.IsOwnAddress ? null : options.Rights;
+        SocketFile name = SocketFile.TryFind(path, rights, out int error) ?? throw Explain(address, error, rights);
+        try
+        {
+            StreamSocket? socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
+            if (socket is null && error == Errno.EADDRINUSE && RemoveStale(name, path))
+                socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
+            return socket is not null ? new NbdListener(address, socket, withTls, name) : throw Explain(address, error, rights);
+        }
+        catch
+        {
+            name.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Takes a socket that was opened before this process.</summary>
@@ -46,7 +63,7 @@ internal sealed class NbdListener : IDisposable
         try
         {
             SocketPlace place = socket.GetPlace() ?? throw new InvalidOperationException($"socket '{name}' is bound nowhere");
-            return new NbdListener(NbdAddress.Of(place, $"fd:{name}", insecure), socket, withTls, () => given.GiveBack(name));
+            return new NbdListener(NbdAddress.Of(place, $"fd:{name}", insecure), socket, withTls, null, () => given.GiveBack(name));
         }
         catch
         {
@@ -63,28 +80,27 @@ internal sealed class NbdListener : IDisposable
         _disposed = true;
         // Removed before it is closed: a new client finds no name rather than one that refuses. Somebody may have
         // put another socket there meanwhile; that one stays.
-        if (_giveBack is null && _address.UnixPath is not null && FileStatus.TryGet(_address.UnixPath, out FileStatus now, followLinks: false) == 0 && now.IsSameFile(_file))
-            _ = StreamSocket.Unlink(_address.UnixPath);
+        if (_name is not null && _name.TryGetStatus(out FileStatus now) == 0 && now.IsSameFile(_file))
+            _ = _name.TryUnlink();
+        _name?.Dispose();
         Socket.Dispose();
         _giveBack?.Invoke();
     }
 
-    private static bool RemoveStale(NbdAddress address)
+    private static bool RemoveStale(SocketFile name, string path)
     {
-        int error = FileStatus.TryGet(address.UnixPath!, out FileStatus file, followLinks: false);
+        int error = name.TryGetStatus(out FileStatus file);
         if (error != 0)
             return error == -Errno.ENOENT;
         if (file.Type != FileType.Socket)
-        {
-            throw new CbdException(
-                CbdErrorKind.Busy, $"'{address.UnixPath}' exists and is not a socket; remove it or use another path");
-        }
-
-        return StreamSocket.Probe(address.Native) == Errno.ECONNREFUSED && StreamSocket.Unlink(address.UnixPath!) is 0 or Errno.ENOENT;
+            throw new CbdException(CbdErrorKind.Busy, $"'{path}' exists and is not a socket; remove it or use another path");
+        return name.Probe() == Errno.ECONNREFUSED && name.TryUnlink() is 0 or Errno.ENOENT;
     }
 
-    private static CbdException Explain(NbdAddress address, int error) => error switch
+    private static CbdException Explain(NbdAddress address, int error, PathRights? rights) => error switch
     {
+        Errno.EACCES or Errno.EPERM or Errno.ELOOP when rights is not null && address.UnixPath is not null => new CbdException(
+            CbdErrorKind.Denied, $"socket '{address.UnixPath}' may not be made by uid {rights.UserId}, who asks for it; {rights.Remedy}, or leave the address out"),
         Errno.EADDRINUSE when address.UnixPath is not null => new CbdException(
             CbdErrorKind.Busy, $"socket '{address.UnixPath}' is in use: another server answers on it; use another path or stop that server"),
         Errno.EADDRINUSE => new CbdException(

@@ -17,7 +17,7 @@ internal sealed class BackendVerbs(Transport transport)
 
     /// <summary>Names of backends that are being started.</summary>
     private readonly HashSet<string> _startingNames = [];
-    private readonly DiskReservations _reservations = new(transport.Node.DisksDirectory, transport.Node.Logger);
+    private readonly DiskReservations _reservations = new(transport.Node.DisksDirectory, transport.Node.Access.Trust, transport.Node.Logger);
 
     private ILogger Logger => transport.Logger;
 
@@ -63,7 +63,7 @@ internal sealed class BackendVerbs(Transport transport)
 
     private int Start(BackendLife<MappedMemory, SafePolicy> life, StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder)
     {
-        var waiting = new DiskLockWait(options, regions, describeHolder);
+        var waiting = new DiskLockWait(options, regions, describeHolder, transport.Node.Access.RightsOf(options.Caller));
         Disk disk;
         try
         {

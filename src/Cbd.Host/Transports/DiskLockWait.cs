@@ -10,7 +10,8 @@ namespace Cbd.Host.Transports;
 /// <param name="options">The disk, and how it is served.</param>
 /// <param name="regions">Files that are refused as disks.</param>
 /// <param name="describeHolder">Names who has a disk that is in use, as the rest of a sentence; null if that is not known.</param>
-internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder)
+/// <param name="rights">Whose rights it is opened with; null: those of this process.</param>
+internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder, PathRights? rights = null)
 {
     private const int TakeOverWaitMs = 10_000;
     private const int StartWaitMs = 1_000;
@@ -33,6 +34,7 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
                 {
                     Path = options.Path,
                     ReadOnly = options.ReadOnly,
+                    Rights = rights,
                     Engine = DiskOptions.ParseEngine(options.Engine),
                     LogicalBlockBytes = options.BlockBytes,
                     Regions = regions,

@@ -21,7 +21,6 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
     private const int MostBytes = 8192;
     private const int MostTextBytes = 4096;
     private const int HostNameBytes = 64;
-    private const UnixFileMode ForAllToRead = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead | UnixFileMode.OtherRead;
 
     /// <summary>Root wrote it, or this user.</summary>
     public bool IsOurs { get; private init; } = true;
@@ -34,11 +33,7 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
     public void Write(string path)
     {
         byte[] bytes = Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{FirstLine}\n{Identity}\n{Region}\n{RegionId:N}\n{Backend}\n{Host}\n"));
-        AtomicFile.Write(path, isDurable: false, stream =>
-        {
-            File.SetUnixFileMode(((FileStream)stream).SafeFileHandle, ForAllToRead);
-            stream.Write(bytes);
-        });
+        AtomicFile.Write(path, isDurable: false, stream => stream.Write(bytes), forAll: true);
     }
 
     /// <summary>

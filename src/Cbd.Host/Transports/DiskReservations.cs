@@ -16,8 +16,9 @@ namespace Cbd.Host.Transports;
 /// the file of a disk has the disk's lock. Thread-safe.
 /// </summary>
 /// <param name="directory">Where the files are; null: nothing is reserved.</param>
+/// <param name="trust">Whose directory it may be.</param>
 /// <param name="logger">Gets a line when the directory cannot be had.</param>
-internal sealed class DiskReservations(string? directory, ILogger logger)
+internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILogger logger)
 {
     private const UnixFileMode ForAll =
         UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute |
@@ -80,14 +81,14 @@ internal sealed class DiskReservations(string? directory, ILogger logger)
     private static uint? OwnerOf(Disk disk) => FileStatus.TryGet(disk.Path, out FileStatus status) == 0 ? status.OwnerId : null;
 
     /// <summary>Nobody waits for the record any more. The disk's lock is held, so that nobody serves it.</summary>
-    private static bool IsOver(DiskReservation found, Disk disk)
+    private bool IsOver(DiskReservation found, Disk disk)
     {
         // What others have written leads this process no further than to whether a name exists.
         if (!found.IsOurs)
             return FileStatus.TryGet(found.Region, out _) is -Errno.ENOENT or -Errno.ENOTDIR;
         try
         {
-            using RegionSource source = RegionSource.Open(found.Region);
+            using RegionSource source = RegionSource.Open(found.Region, access: new RegionAccess { Trust = trust });
             using RegionMapping region = source.Map();
             MappedMemory memory = region.Memory;
             TransportInfo info = TransportInfo.Read(memory, region.SizeBytes);
@@ -109,9 +110,10 @@ internal sealed class DiskReservations(string? directory, ILogger logger)
 
     private void MakeDirectory()
     {
+        trust.CheckDirectory(directory!, "directory of reservations", "give another one with --disks-dir", isShared: true);
         Directory.CreateDirectory(directory!);
         // Daemons of all users reserve disks; none can remove what another one has reserved.
         if (Environment.IsPrivilegedProcess && File.GetUnixFileMode(directory!) != ForAll)
-            File.SetUnixFileMode(directory!, ForAll);
+            ControlSyscalls.SetDirectoryMode(directory!, (uint)ForAll);
     }
 }

@@ -57,6 +57,9 @@ internal sealed class Transport
 
     public RegionMapping Region => _opened.Region;
 
+    /// <summary>The user whose file the region is.</summary>
+    public uint RegionOwner => _opened.Source.OwnerId;
+
     public MappedMemory Memory => _opened.Region.Memory;
 
     public Membership<MappedMemory, SafePolicy> Membership => _opened.Membership;

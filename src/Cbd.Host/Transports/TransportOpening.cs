@@ -44,7 +44,14 @@ internal static class TransportOpening
         if (!options.Format && !options.FormatIfEmpty && (options.SizeBytes ?? options.ChannelSizeBytes ?? options.Hosts ?? options.Backends ?? options.Blkdevs ?? options.Channels ?? options.RingSlots) is not null)
             throw new CbdException(CbdErrorKind.Invalid, "size and geometry are chosen when a region is formatted: add --format or --format-if-empty, or leave these options out");
         CheckName(options, node);
-        RegionSource source = RegionSource.Open(options.Path, options.Format || options.FormatIfEmpty ? options.SizeBytes : null);
+        var access = new RegionAccess
+        {
+            Trust = node.Access.Trust,
+            Rights = node.Access.RightsOf(options.Caller),
+            Mode = node.Access.RegionMode,
+            Group = node.Access.RegionGroup,
+        };
+        RegionSource source = RegionSource.Open(options.Path, options.Format || options.FormatIfEmpty ? options.SizeBytes : null, access);
         RegionMapping? region = null;
         try
         {
@@ -53,7 +60,12 @@ internal static class TransportOpening
             if (options.FormatIfEmpty)
                 options = options with { Format = IsEmpty(source), Force = false };
             if (options.Format)
+            {
+                // Before anything is stored over what may be another file.
+                source.CheckNames();
                 Prepare(options, source);
+            }
+
             region = source.Map();
             return Register(id, options, node, source, region);
         }
@@ -139,11 +151,14 @@ internal static class TransportOpening
                 if (memory.ReadAcquire(TransportInfo.MagicOffset) != 0)
                     source.Keep();
             }
+
+            source.SetAccess();
         }
 
         TransportInfo read = ReadInfo(memory, region, options.Path);
         // The claim looks again; before it, nothing has been stored.
         read.CheckWritable();
+        source.CheckReaders();
         WantedRules<SafePolicy>.CheckRegion(options.RegionUuid, read.Geometry.RegionId, options.Path, options.Host);
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");

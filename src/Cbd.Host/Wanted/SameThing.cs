@@ -24,6 +24,13 @@ internal static class SameThing
         _ => false,
     };
 
+    /// <summary>
+    /// A caller may have an entry again that is its own, and any caller a device, which opens no file of the entry; root and the daemon's user may
+    /// have all.
+    /// </summary>
+    public static bool MayHave(StateEntry entry, Caller? caller) =>
+        caller is null || entry.Device is not null || (entry.Transport?.Caller ?? entry.Backend?.Caller)?.UserId == caller.UserId;
+
     /// <summary>There can be only one of both: they have one name, or one disk, or one region. What has no name and no disk is another thing each time.</summary>
     public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
     {
@@ -55,9 +62,9 @@ internal static class SameThing
     /// <summary>The entry with the options of what is asked for; what makes it this thing stays.</summary>
     public static StateEntry WithOptions(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
     {
-        ({ Transport: { } a }, { Transport: { } b }) => entry with { Transport = b with { Uuid = a.Uuid, BootId = a.BootId } },
-        ({ Backend: { } a }, { Backend: { } b }) => entry with { Backend = b with { BackendId = a.BackendId, Name = a.Name ?? b.Name, Path = a.Path, DiskIdentity = a.DiskIdentity } },
-        ({ Device: { } a }, { Device: { } b }) => entry with { Device = b with { BlkdevId = a.BlkdevId, Name = a.Name, BackendId = a.BackendId, BackendPath = a.BackendPath, DiskIdentity = a.DiskIdentity } },
+        ({ Transport: { } a }, { Transport: { } b }) => entry with { Transport = b with { Uuid = a.Uuid, BootId = a.BootId, Caller = a.Caller } },
+        ({ Backend: { } a }, { Backend: { } b }) => entry with { Backend = b with { BackendId = a.BackendId, Name = a.Name ?? b.Name, Path = a.Path, Caller = a.Caller, DiskIdentity = a.DiskIdentity } },
+        ({ Device: { } a }, { Device: { } b }) => entry with { Device = b with { BlkdevId = a.BlkdevId, Name = a.Name, BackendId = a.BackendId, BackendPath = a.BackendPath, Caller = a.Caller, DiskIdentity = a.DiskIdentity } },
         _ => entry,
     };
 

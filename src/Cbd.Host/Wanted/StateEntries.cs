@@ -86,6 +86,9 @@ internal sealed record TransportEntry
     public required string Host { get; init; }
     public string? Coherence { get; init; }
 
+    /// <summary>Who asked for it, with whose rights the region is opened again; left out: root or the daemon's user.</summary>
+    public Caller? Caller { get; init; }
+
     /// <summary>The region's; left out by versions that did not look.</summary>
     public Guid? Uuid { get; init; }
 
@@ -143,6 +146,9 @@ internal sealed record BackendEntry
     public string? Name { get; init; }
     public required string Path { get; init; }
 
+    /// <summary>Who asked for it, with whose rights the disk is opened again; left out: root or the daemon's user.</summary>
+    public Caller? Caller { get; init; }
+
     /// <summary>Which disk it is; left out by versions that did not look, and of disks that begin anew with each life.</summary>
     public string? DiskIdentity { get; init; }
     public required int Handlers { get; init; }
@@ -170,6 +176,9 @@ internal sealed record DeviceEntry
     public string? DiskIdentity { get; init; }
     public int? Queues { get; init; }
     public string? Attach { get; init; }
+
+    /// <summary>Who asked for it, with whose rights socket and certificates are opened again; left out: root or the daemon's user.</summary>
+    public Caller? Caller { get; init; }
     public string? Nbd { get; init; }
 
     /// <summary>Left out: no TLS.</summary>
@@ -197,6 +206,7 @@ internal sealed record DeviceEntry
         Name = Name,
         Queues = Queues,
         Attach = Attach,
+        Caller = Caller,
         Nbd = Nbd,
         Tls = Tls?.ToOptions(),
         NbdConnections = NbdConnections ?? NbdLimits.DefaultConnections,

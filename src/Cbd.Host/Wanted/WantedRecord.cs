@@ -306,6 +306,9 @@ internal sealed class WantedRecord<TPolicy>
         int place = _entries.FindIndex(e => !e.IsPending && e.Backend is { } b && b.Region == region && b.BackendId == backend);
         if (place < 0 || path.Length == 0 || _entries[place].Backend!.Path == path)
             return;
+        // The path is from the region, where others may write: it says no more than another size.
+        if (!SameThing.IsSamePath(_entries[place].Backend!.Path, path))
+            return;
         BackendEntry before = _entries[place].Backend!;
         _entries[place] = _entries[place] with { Backend = before with { Path = path } };
         MoveDevices(before, _entries[place].Backend!);

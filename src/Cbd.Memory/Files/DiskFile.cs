@@ -18,15 +18,30 @@ public sealed unsafe class DiskFile : IDisposable
 
     /// <summary>
     /// Opens a file. <paramref name="exclusive"/> is for block devices: no one else may hold it exclusively, such as a
-    /// mount. Returns 0 or a negative errno.
+    /// mount. With the rights of another user it waits for nobody, whatever that user puts there. Returns 0 or a negative errno.
     /// </summary>
-    public static int TryOpen(string path, bool readOnly, bool exclusive, out DiskFile? file)
+    public static int TryOpen(string path, bool readOnly, bool exclusive, out DiskFile? file, PathRights? rights = null)
     {
         OpenFlags flags = (readOnly ? OpenFlags.ReadOnly : OpenFlags.ReadWrite) |
-            OpenFlags.NoTerminal | (exclusive ? OpenFlags.Exclusive : 0);
-        int error = FileDescriptor.TryOpen(path, flags, 0, out FileDescriptor? descriptor);
+            OpenFlags.NoTerminal | (exclusive ? OpenFlags.Exclusive : 0) | (rights is null ? 0 : OpenFlags.NonBlocking);
+        int error = PathRights.TryOpen(rights, path, flags, 0, out FileDescriptor? descriptor);
         file = error == 0 ? new DiskFile(descriptor!) : null;
+        // An io_uring would answer EAGAIN.
+        if (error == 0 && rights is not null)
+            error = file!.ClearNonBlocking();
+        if (error != 0)
+        {
+            file?.Dispose();
+            file = null;
+        }
+
         return error;
+    }
+
+    private int ClearNonBlocking()
+    {
+        int flags = LibC.FCntl(Descriptor, FcntlGetFlags, 0);
+        return flags < 0 ? -LibC.LastErrno : Check(LibC.FCntl(Descriptor, FcntlSetFlags, flags & ~OpenFlags.NonBlocking.ToNative()));
     }
 
     /// <summary>

@@ -26,6 +26,8 @@ public readonly record struct FileStatus
         Permissions = raw.Mode & 0xfffu;
         LinkCount = raw.LinkCount;
         OwnerId = raw.OwnerId;
+        GroupId = raw.GroupId;
+        ModifiedNanoseconds = (Int128)raw.ModifiedSeconds * 1_000_000_000 + raw.ModifiedNanoseconds;
         DeviceMajor = raw.DeviceMajor;
         DeviceMinor = raw.DeviceMinor;
         NodeMajor = raw.NodeMajor;
@@ -56,6 +58,12 @@ public readonly record struct FileStatus
 
     /// <summary>The user whose file it is.</summary>
     public uint OwnerId { get; }
+
+    /// <summary>The group whose file it is.</summary>
+    public uint GroupId { get; }
+
+    /// <summary>When its contents were changed last, on the file system's clock, since 1970.</summary>
+    public Int128 ModifiedNanoseconds { get; }
 
     /// <summary>Device of the file system that the file is in.</summary>
     public uint DeviceMajor { get; }
@@ -104,6 +112,10 @@ public readonly record struct FileStatus
     /// <summary>What is open. Returns 0 or a negative errno.</summary>
     internal static int TryGet(FileDescriptor descriptor, out FileStatus status) =>
         TryGet(descriptor, "", AtEmptyPath, out status);
+
+    /// <summary>What has a name in a directory; no link is followed. Returns 0 or a negative errno.</summary>
+    internal static int TryGet(FileDescriptor directory, string name, out FileStatus status) =>
+        TryGet(directory, name, AtSymlinkNoFollow, out status);
 
     private static unsafe int TryGet(FileDescriptor directory, string path, int flags, out FileStatus status)
     {

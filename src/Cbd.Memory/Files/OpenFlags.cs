@@ -21,22 +21,29 @@ public enum OpenFlags
     NonBlocking = 0x800,
     Direct = 0x4000,
 
+    /// <summary>Fail if it is no directory.</summary>
+    Directory = 0x10000,
+
     /// <summary>Fail if the last part of the path is a symbolic link.</summary>
     NoFollow = 0x20000,
     CloseOnExec = 0x80000,
+
+    /// <summary>A place in the tree of files alone: it can neither be read nor written, and nothing is asked but the way to it.</summary>
+    Path = 0x200000,
 }
 
 internal static class OpenFlagValues
 {
     internal static int ToNative(this OpenFlags flags) => flags.ToNative(RuntimeInformation.ProcessArchitecture);
 
-    /// <summary>arm64 has its own numbers for O_DIRECT and O_NOFOLLOW.</summary>
+    /// <summary>arm64 has its own numbers for O_DIRECT, O_DIRECTORY and O_NOFOLLOW.</summary>
     internal static int ToNative(this OpenFlags flags, Architecture architecture)
     {
-        const int arm64Direct = 0x10000, arm64NoFollow = 0x8000;
+        const int arm64Direct = 0x10000, arm64Directory = 0x4000, arm64NoFollow = 0x8000;
         return architecture == Architecture.X64
             ? (int)flags
-            : (int)(flags & ~(OpenFlags.Direct | OpenFlags.NoFollow)) |
-                (flags.HasFlag(OpenFlags.Direct) ? arm64Direct : 0) | (flags.HasFlag(OpenFlags.NoFollow) ? arm64NoFollow : 0);
+            : (int)(flags & ~(OpenFlags.Direct | OpenFlags.Directory | OpenFlags.NoFollow)) |
+                (flags.HasFlag(OpenFlags.Direct) ? arm64Direct : 0) | (flags.HasFlag(OpenFlags.Directory) ? arm64Directory : 0) |
+                (flags.HasFlag(OpenFlags.NoFollow) ? arm64NoFollow : 0);
     }
 }

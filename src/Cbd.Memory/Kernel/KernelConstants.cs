@@ -12,6 +12,8 @@ internal static class KernelConstants
     internal const int AtFdCwd = -100;
     internal const int AtEmptyPath = 0x1000;
     internal const int AtSymlinkNoFollow = 0x100;
+    internal const ulong ResolveNoMagicLinks = 2;
+    internal const ulong ResolveNoSymlinks = 4;
     internal const uint StatxBasicStats = 0x7ff;
     internal const uint StatxBirthTime = 0x800;
     internal const uint StatxDirectAlignment = 0x2000;
@@ -153,6 +155,7 @@ internal static class KernelConstants
     internal const nint SyscallFsConfig = 431;
     internal const nint SyscallFsMount = 432;
     internal const nint SyscallPidfdOpen = 434;
+    internal const nint SyscallOpenAt2 = 437;
     internal const nint SyscallFutexWaitV = 449;
 
     /// <summary><c>futex</c> is older than the numbering that all architectures share.</summary>
@@ -160,6 +163,20 @@ internal static class KernelConstants
 
     /// <summary>Bytes of <c>struct epoll_event</c>: packed on x86-64 alone, for the sake of 32-bit programs there.</summary>
     internal static int EpollEventBytes => EpollEventBytesOn(RuntimeInformation.ProcessArchitecture);
+
+    /// <summary>These are older, too.</summary>
+    internal static nint SyscallUnlinkAt => SyscallUnlinkAtOn(RuntimeInformation.ProcessArchitecture);
+    internal static nint SyscallBind => SyscallBindOn(RuntimeInformation.ProcessArchitecture);
+    internal static nint SyscallConnect => SyscallConnectOn(RuntimeInformation.ProcessArchitecture);
+    internal static nint SyscallChangeModeAt => SyscallChangeModeAtOn(RuntimeInformation.ProcessArchitecture);
+
+    internal static nint SyscallUnlinkAtOn(Architecture architecture) => architecture == Architecture.X64 ? 263 : 35;
+
+    internal static nint SyscallBindOn(Architecture architecture) => architecture == Architecture.X64 ? 49 : 200;
+
+    internal static nint SyscallConnectOn(Architecture architecture) => architecture == Architecture.X64 ? 42 : 203;
+
+    internal static nint SyscallChangeModeAtOn(Architecture architecture) => architecture == Architecture.X64 ? 268 : 53;
 
     internal static nint SyscallFutexOn(Architecture architecture) => architecture == Architecture.X64 ? 202 : 98;
 

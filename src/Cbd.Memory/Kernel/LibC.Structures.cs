@@ -16,12 +16,15 @@ internal static unsafe partial class LibC
         [FieldOffset(8)] internal ulong Attributes;
         [FieldOffset(16)] internal uint LinkCount;
         [FieldOffset(20)] internal uint OwnerId;
+        [FieldOffset(24)] internal uint GroupId;
         [FieldOffset(28)] internal ushort Mode;
         [FieldOffset(32)] internal ulong Inode;
         [FieldOffset(40)] internal ulong Size;
         [FieldOffset(48)] internal ulong Blocks;
         [FieldOffset(80)] internal long BirthSeconds;
         [FieldOffset(88)] internal uint BirthNanoseconds;
+        [FieldOffset(112)] internal long ModifiedSeconds;
+        [FieldOffset(120)] internal uint ModifiedNanoseconds;
         [FieldOffset(128)] internal uint NodeMajor;
         [FieldOffset(132)] internal uint NodeMinor;
         [FieldOffset(136)] internal uint DeviceMajor;
@@ -80,6 +83,28 @@ internal static unsafe partial class LibC
         internal byte* Password;
         internal uint Id;
         internal byte** Members;
+    }
+
+    /// <summary><c>struct passwd</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct User
+    {
+        internal byte* Name;
+        internal byte* Password;
+        internal uint Id;
+        internal uint GroupId;
+        internal byte* RealName;
+        internal byte* Home;
+        internal byte* Shell;
+    }
+
+    /// <summary><c>struct open_how</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct OpenHow
+    {
+        internal ulong Flags;
+        internal ulong Mode;
+        internal ulong Resolve;
     }
 
     /// <summary><c>struct timespec</c>, which is also <c>struct __kernel_timespec</c>.</summary>

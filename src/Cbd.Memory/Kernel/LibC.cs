@@ -76,4 +76,12 @@ internal static unsafe partial class LibC
     /// <summary>Returns the error itself, not −1 and errno.</summary>
     [LibraryImport(Library, EntryPoint = "getgrnam_r", StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int GetGroupByName(string name, Group* group, byte* buffer, nuint bufferBytes, Group** found);
+
+    /// <summary>Returns the error itself, not −1 and errno.</summary>
+    [LibraryImport(Library, EntryPoint = "getpwnam_r", StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int GetUserByName(string name, User* user, byte* buffer, nuint bufferBytes, User** found);
+
+    /// <summary>Returns the error itself, not −1 and errno.</summary>
+    [LibraryImport(Library, EntryPoint = "getpwuid_r")]
+    internal static partial int GetUserById(uint id, User* user, byte* buffer, nuint bufferBytes, User** found);
 }

@@ -10,8 +10,14 @@ namespace Cbd.Memory;
 /// </summary>
 public sealed class RegionSource : IDisposable
 {
+    private RegionAccess? _access;
+
+    /// <summary>Where it was created with the rights of another user: it is removed there, and with these rights.</summary>
+    private FileDescriptor? _parent;
+
     private RegionSource(string path, FileDescriptor descriptor, FileStatus status, RegionKind kind, long sizeBytes, int pageBytes, bool created)
     {
+        OwnerId = status.OwnerId;
         Path = path;
         Descriptor = descriptor;
         Kind = kind;
@@ -49,44 +55,79 @@ public sealed class RegionSource : IDisposable
 
     public ulong Inode { get; }
 
+    /// <summary>The user whose file it is.</summary>
+    public uint OwnerId { get; }
+
     /// <summary>Open for reading and writing; the OFD locks of this host belong to it.</summary>
     public FileDescriptor Descriptor { get; }
 
     /// <summary>
-    /// Opens a region. A missing file is created (mode 0600, all space reserved) if
+    /// Opens a region. A missing file is created (mode 0600 or that of <paramref name="access"/>, all space reserved) if
     /// <paramref name="createSizeBytes"/> is given, which an existing one is not measured by: see
     /// <see cref="Grow"/>. Throws <see cref="CbdException"/> with the remedy, and has changed nothing then.
     /// </summary>
-    public static RegionSource Open(string path, long? createSizeBytes = null)
+    /// <param name="path">Its path.</param>
+    /// <param name="createSizeBytes">Bytes of a file that is created; null: none is.</param>
+    /// <param name="access">Whose rights it is opened with, and whose file it may be; null: this process's, and anybody's.</param>
+    public static RegionSource Open(string path, long? createSizeBytes = null, RegionAccess? access = null)
     {
         if (string.IsNullOrEmpty(path) || path.Contains('\0'))
             throw new CbdException(CbdErrorKind.Invalid, $"region path '{path.Replace("\0", "\\0")}' is empty or has a zero byte: give the path of a file or device");
         try
         {
-            int error = FileStatus.TryGet(path, out FileStatus found);
+            access?.CheckWay(path);
+            int error = PathRights.TryGetStatus(access?.Rights, path, out FileStatus found);
             if (error == -ENOENT)
-                return Create(path, createSizeBytes);
+                return Create(path, createSizeBytes, access);
             if (error != 0)
                 throw new SystemCallException("statx", -error, path);
             RefuseType(path, found);
             // A FIFO put there meanwhile must not block.
-            FileDescriptor descriptor = FileDescriptor.Open(path, OpenFlags.ReadWrite | OpenFlags.NonBlocking);
+            error = PathRights.TryOpen(access?.Rights, path, OpenFlags.ReadWrite | OpenFlags.NonBlocking | OpenFlags.NoTerminal, 0, out FileDescriptor? descriptor);
+            if (error != 0)
+                throw new SystemCallException("open", -error, path);
             try
             {
-                FileStatus status = descriptor.GetStatus();
+                FileStatus status = descriptor!.GetStatus();
                 RefuseType(path, status);
-                return Classify(path, descriptor, status, created: false);
+                access?.Check(path, status);
+                RegionSource source = Classify(path, descriptor, status, created: false);
+                source._access = access;
+                return source;
             }
             catch
             {
-                descriptor.Dispose();
+                descriptor!.Dispose();
                 throw;
             }
         }
         catch (SystemCallException e) when (e.Call is "open" or "statx")
         {
-            throw Explain(path, e);
+            throw Explain(path, e, access);
         }
+    }
+
+    /// <summary>Refuses a region that everybody may read, where this process is root.</summary>
+    /// <exception cref="CbdException">Denied, with owner, mode and remedy.</exception>
+    public void CheckReaders()
+    {
+        if (!Created)
+            _access?.CheckReaders(Path, Descriptor.GetStatus());
+    }
+
+    /// <summary>Refuses a file with several names, where this process is root: for who formats it.</summary>
+    /// <exception cref="CbdException">Denied, with owner, mode and remedy.</exception>
+    public void CheckNames() => _access?.CheckNames(Path, Descriptor.GetStatus());
+
+    /// <summary>It was formatted: a file of this process's gets the mode and group that regions have here.</summary>
+    public void SetAccess()
+    {
+        FileStatus status = Descriptor.GetStatus();
+        if (_access is null || !IsFile || status.OwnerId != ControlSyscalls.EffectiveUserId)
+            return;
+        if (_access.ModeOf(status) is var mode && mode != status.Permissions && LibC.FChangeMode(Descriptor, mode) < 0)
+            throw SystemCallException.Last("fchmod", Path);
+        SetGroup();
     }
 
     /// <summary>
@@ -136,38 +177,76 @@ public sealed class RegionSource : IDisposable
         if (!Created)
             return;
         Created = false;
-        int error = FileStatus.TryGet(Path, out FileStatus status);
+        string name = Path[(Path.LastIndexOf('/') + 1)..];
+        int error = _parent is null ? FileStatus.TryGet(Path, out FileStatus status, followLinks: false) : FileStatus.TryGet(_parent, name, out status);
         if (error is not (0 or -ENOENT))
             throw new SystemCallException("statx", -error, Path);
         // Only if the name still means our file.
-        if (error == 0 && status.Inode == Inode && status.Device == Device && LibC.Unlink(Path) < 0)
-            throw SystemCallException.Last("unlink", Path);
+        if (error != 0 || status.Inode != Inode || status.Device != Device)
+            return;
+        error = _parent is null ? LibC.Unlink(Path) < 0 ? -LibC.LastErrno : 0 : _access!.Rights!.TryUnlink(_parent, name);
+        if (error != 0)
+            throw new SystemCallException("unlink", -error, Path);
     }
 
-    public void Dispose() => Descriptor.Dispose();
+    public void Dispose()
+    {
+        _parent?.Dispose();
+        Descriptor.Dispose();
+    }
 
-    private static RegionSource Create(string path, long? createSizeBytes)
+    private static RegionSource Create(string path, long? createSizeBytes, RegionAccess? access)
     {
         if (KernelDirectory.Is(System.IO.Path.GetDirectoryName(path) is { Length: > 0 } directory ? directory : "."))
             throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist, and a file there would be no device: attach the device (ls /dev/dax*), or give the path of a file (/dev/shm/NAME)") { MayPass = true };
+        if (FileStatus.TryGet(path, out FileStatus link, followLinks: false) == 0 && link.Type == FileType.SymbolicLink && access?.Rights is null)
+            throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' is a symbolic link to what is not there, and none is followed where a file is made: remove the link, or give the path that it leads to");
         if (createSizeBytes is not { } sizeBytes)
             throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist: check the path, or create it with --format --size SIZE") { MayPass = true };
         if (sizeBytes <= 0)
             throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' cannot be created with {sizeBytes} bytes: give a --size above 0");
-        FileDescriptor descriptor = FileDescriptor.Open(path, OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.Exclusive, 0x180);
+        FileDescriptor? parent = null;
+        FileDescriptor? descriptor = null;
         RegionSource? source = null;
         try
         {
+            descriptor = MakeFile(path, access, out parent);
             source = Classify(path, descriptor, descriptor.GetStatus(), created: true);
+            source._access = access;
+            source._parent = parent;
+            // The umask has no say in it.
+            if (access is not null && LibC.FChangeMode(descriptor, access.Mode) < 0)
+                throw SystemCallException.Last("fchmod", path);
+            source.SetGroup();
             source.Grow(sizeBytes);
             return source;
         }
         catch
         {
             source?.DeleteIfCreated();
-            descriptor.Dispose();
+            parent?.Dispose();
+            descriptor?.Dispose();
             throw;
         }
+    }
+
+    private static FileDescriptor MakeFile(string path, RegionAccess? access, out FileDescriptor? parent)
+    {
+        const int ownerOnly = 0x180;
+        parent = null;
+        if (access?.Rights is not { } rights)
+            return FileDescriptor.Open(path, OpenFlags.ReadWrite | OpenFlags.Create | OpenFlags.Exclusive, ownerOnly);
+        int error = rights.TryOpenParent(path, out parent, out string name);
+        FileDescriptor? made = null;
+        if (error == 0)
+            error = rights.TryCreate(parent!, name, OpenFlags.ReadWrite, ownerOnly, out made);
+        return error == 0 ? made! : throw new SystemCallException("open", -error, path);
+    }
+
+    private void SetGroup()
+    {
+        if (_access?.Group is { } group && LibC.FChangeOwner(Descriptor, uint.MaxValue, group) < 0)
+            throw new CbdException(CbdErrorKind.Denied, $"region '{Path}' cannot be given to group {group} (errno {LibC.LastErrno}): run cbdd as root or as a member of that group, or give another --region-group");
     }
 
     private static RegionSource Classify(string path, FileDescriptor descriptor, FileStatus status, bool created)
@@ -217,8 +296,9 @@ public sealed class RegionSource : IDisposable
             throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' {reason}");
     }
 
-    private static CbdException Explain(string path, SystemCallException e) => e.Errno switch
+    private static CbdException Explain(string path, SystemCallException e, RegionAccess? access) => e.Errno switch
     {
+        EACCES or EPERM or ELOOP when access?.Rights is { } rights => new CbdException(CbdErrorKind.Denied, $"region '{path}': uid {rights.UserId}, who asks for it, may not read and write it: {rights.Remedy}", e),
         EACCES or EPERM => new CbdException(CbdErrorKind.Denied, $"region '{path}': no permission to read and write it: run as its owner or as root", e),
         EROFS => new CbdException(CbdErrorKind.Denied, $"region '{path}' is on a read-only file system: mount it writable, or give another path", e),
         ENOENT => new CbdException(CbdErrorKind.NotFound, $"region '{path}': its directory does not exist: create it first", e) { MayPass = true },

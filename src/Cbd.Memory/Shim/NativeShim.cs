@@ -78,6 +78,9 @@ internal static unsafe partial class NativeShim
     [LibraryImport(Library, EntryPoint = "cbd_signals_end_by")]
     internal static partial int EndBySignal(int number);
 
+    [LibraryImport(Library, EntryPoint = "cbd_call_with_rights")]
+    internal static partial nint CallWithRights(Rights* rights, int* taken, nint number, nint a, nint b, nint c, nint d, nint e, nint f);
+
     [LibraryImport(Library, EntryPoint = "cbd_guard_add")]
     internal static partial int GuardAdd(byte* start, nuint length);
 
@@ -86,4 +89,14 @@ internal static unsafe partial class NativeShim
 
     [LibraryImport(Library, EntryPoint = "cbd_guard_poisoned"), SuppressGCTransition]
     internal static partial int GuardPoisoned(int guard);
+
+    /// <summary><c>struct cbd_rights</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct Rights
+    {
+        internal uint User;
+        internal uint Group;
+        internal uint Count;
+        internal uint* Groups;
+    }
 }

@@ -17,6 +17,8 @@ public readonly record struct SocketResult(int Count, int Error)
 /// </summary>
 public sealed unsafe partial class StreamSocket : IDisposable
 {
+    private const uint OwnerOnly = 0b110_000_000;
+
     private readonly FileDescriptor _file;
 
     private StreamSocket(int descriptor) => _file = FileDescriptor.Own(descriptor, "socket");
@@ -28,34 +30,66 @@ public sealed unsafe partial class StreamSocket : IDisposable
     /// Binds and listens. <paramref name="address"/> is a native sockaddr (<c>EndPoint.Serialize()</c> gives one).
     /// A Unix socket's file gets mode 0600 from the moment it exists. Returns null and the errno on failure.
     /// </summary>
-    public static StreamSocket? TryListen(ReadOnlySpan<byte> address, int backlog, out int error)
+    public static StreamSocket? TryListen(ReadOnlySpan<byte> address, int backlog, out int error) => TryListen(address, backlog, null, out error);
+
+    /// <summary>As above. A port is one that the user of <paramref name="rights"/> may bind.</summary>
+    public static StreamSocket? TryListen(ReadOnlySpan<byte> address, int backlog, PathRights? rights, out int error)
+    {
+        StreamSocket? socket = TryBind(address, OwnerOnly, rights, out error);
+        if (socket is null || socket.TryListen(backlog, out error))
+            return socket;
+        socket.Dispose();
+        return null;
+    }
+
+    /// <summary>Binds. A Unix socket's file has this mode, less the umask, from the moment it exists. Returns null and the errno on failure.</summary>
+    internal static StreamSocket? TryBind(ReadOnlySpan<byte> address, uint mode, PathRights? rights, out int error)
     {
         int family = MemoryMarshal.Read<ushort>(address);
         StreamSocket? socket = TryOpen(family, out error);
         if (socket is null)
             return null;
         int one = 1;
-        fixed (byte* start = address)
+        // SAFETY: 'one' lives until the calls return; the length is its own.
+        bool ready = family == FamilyUnix
+            // The mode of the socket's own inode is what bind() creates the file with, so there is no moment in
+            // which others could open it, and the umask of the whole process stays alone.
+            ? LibC.FChangeMode(socket._file, mode) == 0
+            : LibC.SetSocketOption(socket._file, LevelSocket, ReuseAddress, &one, sizeof(int)) == 0;
+        if (ready && family == FamilyInet6)
+            ready = LibC.SetSocketOption(socket._file, LevelIpv6, Ipv6Only, &one, sizeof(int)) == 0;
+        error = ready ? 0 : LibC.LastErrno;
+        try
         {
-            bool ready = true;
-            // SAFETY: 'one' and 'address' live until the calls return; the lengths are theirs.
-            if (family == FamilyUnix)
-                // The mode of the socket's own inode is what bind() creates the file with, so there is no moment in
-                // which others could open it, and the umask of the whole process stays alone.
-                ready = LibC.FChangeMode(socket._file, 0b110_000_000) == 0;
-            else
-                ready = LibC.SetSocketOption(socket._file, LevelSocket, ReuseAddress, &one, sizeof(int)) == 0;
-            if (ready && family == FamilyInet6)
-                ready = LibC.SetSocketOption(socket._file, LevelIpv6, Ipv6Only, &one, sizeof(int)) == 0;
-            ready = ready && LibC.Bind(socket._file, start, (uint)address.Length) == 0;
-            ready = ready && LibC.Listen(socket._file, backlog) == 0;
-            if (ready)
-                return socket;
+            if (error == 0)
+                error = socket.Bind(address, rights, family);
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
         }
 
-        error = LibC.LastErrno;
+        if (error == 0)
+            return socket;
         socket.Dispose();
         return null;
+    }
+
+    /// <summary>Listens on what it is bound to. False and the errno on failure.</summary>
+    internal bool TryListen(int backlog, out int error)
+    {
+        error = LibC.Listen(_file, backlog) == 0 ? 0 : LibC.LastErrno;
+        return error == 0;
+    }
+
+    private int Bind(ReadOnlySpan<byte> address, PathRights? rights, int family)
+    {
+        if (rights is not null)
+            return -rights.TryBind(_file, address, asUser: family != FamilyUnix);
+        // SAFETY: the address lives until the call returns and has that length.
+        fixed (byte* start = address)
+            return LibC.Bind(_file, start, (uint)address.Length) == 0 ? 0 : LibC.LastErrno;
     }
 
     /// <summary>
@@ -84,11 +118,13 @@ public sealed unsafe partial class StreamSocket : IDisposable
     }
 
     /// <summary>Connects without waiting and returns 0 or the errno; the connection is closed again at once.</summary>
-    public static int Probe(ReadOnlySpan<byte> address)
+    public static int Probe(ReadOnlySpan<byte> address, PathRights? rights = null)
     {
         using StreamSocket? socket = TryOpen(MemoryMarshal.Read<ushort>(address), out int error);
         if (socket is null)
             return error;
+        if (rights is not null)
+            return -rights.TryConnect(socket._file, address);
         // SAFETY: the address lives until the call returns and has that length.
         fixed (byte* start = address)
             return LibC.Connect(socket._file, start, (uint)address.Length) == 0 ? 0 : LibC.LastErrno;

@@ -98,7 +98,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded) =>
         WantedRules<SafePolicy>.ExpectRegion(recorded, ProcessIdentity.BootId, IsVolatile(recorded.Region)) is { } uuid
             // What is formatted now could not be the region that was there.
-            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, TimeoutSeconds = options.TimeoutSeconds, RegionUuid = uuid, Limit = options.Limit }
+            ? new RegisterTransportOptions { Host = options.Host, Path = options.Path, Coherence = options.Coherence, TimeoutSeconds = options.TimeoutSeconds, RegionUuid = uuid, Limit = options.Limit, Caller = options.Caller }
             : options with { RegionUuid = null };
 
     /// <summary>A transport as it is recorded once it is registered.</summary>
@@ -233,7 +233,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         var confirmed = WantedRules<SafePolicy>.Started(entry);
         if (entry.Transport is { } wanted)
         {
-            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence, Limit = limit };
+            var options = new RegisterTransportOptions { Host = wanted.Host, Path = wanted.Region, Coherence = wanted.Coherence, Limit = limit, Caller = wanted.Caller };
             var id = control.Execute(Operations.RegisterTransport, Expecting(wanted.FormatIfEmpty?.AddTo(options) ?? options, wanted)).TransportId;
             return (Confirmed(control, confirmed, id), $"transport {id} on {wanted.Region}", () => control.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = id }));
         }
@@ -266,6 +266,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             Name = backend.Name,
             DiskIdentity = backend.DiskIdentity,
             IsUnattended = true,
+            Caller = backend.Caller,
             Handlers = backend.Handlers,
             Backend = left?.Id,
             ReadOnly = backend.ReadOnly,

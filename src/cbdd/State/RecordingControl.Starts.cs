@@ -88,10 +88,10 @@ internal sealed partial class RecordingControl
         {
             if (record.FindUnderWay(wanted) is { } other)
             {
-                if (Join(other, limit) is { } joined && AnswerOf(joined) is TAnswer same)
+                if (Join(other, limit) is { } joined && SameThing.MayHave(joined, request.Caller) && AnswerOf(joined) is TAnswer same)
                     return same;
             }
-            else if (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known)
+            else if (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known && SameThing.MayHave(known, request.Caller))
             {
                 if (TryStartKnown(operation, request, region, wanted, known, limit) is { } answer)
                     return answer;

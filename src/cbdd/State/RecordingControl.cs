@@ -162,7 +162,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
     {
         RegisterTransportOptions options => Marked(new StateEntry
         {
-            Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence, FormatIfEmpty = FormatEntry.From(options) },
+            Transport = new TransportEntry { Region = region, Host = options.Host, Coherence = options.Coherence, Caller = options.Caller, FormatIfEmpty = FormatEntry.From(options) },
         }),
         StartBackendOptions options => Marked(new StateEntry { Backend = Entry(region, options, options.Backend ?? -1, null) }),
         StartDeviceOptions options => Marked(new StateEntry { Device = Entry(region, options, -1, options.Name) }),
@@ -248,6 +248,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         BackendId = id,
         Name = options.Name,
         Path = options.Path,
+        Caller = options.Caller,
         DiskIdentity = identity,
         Handlers = options.Handlers,
         ReadOnly = options.ReadOnly,
@@ -269,6 +270,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         DiskIdentity = backend?.DiskIdentity is { Length: > 0 } identity ? identity : null,
         Queues = options.Queues,
         Attach = options.Attach,
+        Caller = options.Caller,
         Nbd = options.Nbd,
         Tls = TlsEntry.From(options.Tls),
         NbdConnections = Other(options.NbdConnections, NbdLimits.DefaultConnections),

@@ -9,7 +9,7 @@ namespace Cbd.Programs.Daemon.State;
 /// <c>&lt;state-dir&gt;/wanted.json</c>: replaced as a whole, durably, with every change. Versions before kept
 /// <c>state.json</c>, which is read if there is nothing newer, and set aside by the first change.
 /// </summary>
-internal sealed class StateFile(string stateDirectory, MachineIdentity? machine = null) : IRecordMedium
+internal sealed class StateFile(string stateDirectory, MachineIdentity? machine = null, OwnerTrust? trust = null) : IRecordMedium
 {
     /// <summary>Largest record taken, bytes.</summary>
     private const long MaxBytes = 64 << 20;
@@ -118,14 +118,12 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
         StateDocument document;
         try
         {
-            using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+            using var file = ControlSyscalls.TryOpenOwnFile(path, "the record", trust: trust);
+            if (file is null)
+                return null;
             if (file.Length > MaxBytes)
                 throw Bad(path, $"it has {file.Length} bytes");
             document = JsonSerializer.Deserialize(file, StateJson.Default.StateDocument) ?? throw Bad(path, "it is null");
-        }
-        catch (FileNotFoundException)
-        {
-            return null;
         }
         catch (JsonException e)
         {

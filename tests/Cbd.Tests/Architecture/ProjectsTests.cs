@@ -80,6 +80,24 @@ public sealed partial class ProjectsTests
         Assert.Empty(SourceTree.FilesWith(SignalOfDotNet(), ""));
     }
 
+    /// <summary>A link in place of a file that a daemon keeps leads to somebody else's: AtomicFile makes files, ControlSyscalls opens them.</summary>
+    [Fact]
+    public void Make_files_in_one_place() =>
+        Assert.Equal(
+            // That of the kernel's own, in /sys.
+            ["Cbd.Exports/Kernel/DeviceLink.cs", "Cbd.Host/AtomicFile.cs"],
+            SourceTree.FilesWith(FileThatIsMade(), "").Select(use => use[..use.IndexOf(':')]).Distinct().Order(StringComparer.Ordinal));
+
+    /// <summary>Rights of others are on a thread for the length of one call of the shim.</summary>
+    [Fact]
+    public void Take_the_rights_of_others_in_one_place()
+    {
+        Assert.Equal(
+            ["Cbd.Memory/Kernel/PathRights.cs", "Cbd.Memory/Shim/NativeShim.cs"],
+            SourceTree.FilesWith(RightsOfOthers(), "").Select(use => use[..use.IndexOf(':')]).Distinct().Order(StringComparer.Ordinal));
+        Assert.Empty(SourceTree.FilesWith(ChangeOfUser(), ""));
+    }
+
     /// <summary>Queue and handler advance by polling; whoever drives them has the threads and the clocks.</summary>
     [Fact]
     public void Have_no_threads_and_no_clocks_in_the_protocol() =>
@@ -139,6 +157,15 @@ public sealed partial class ProjectsTests
 
     [GeneratedRegex(@"\bStandardStream\.(Output|Error)\b")]
     private static partial Regex UseOfStandardStream();
+
+    [GeneratedRegex(@"\bFile\.(WriteAll\w*|AppendAll\w*|Create|CreateText|OpenWrite|AppendText|Copy)\(|\bFileMode\.(?!Open\b)\w+|\bnew StreamWriter\(\s*[""$]")]
+    private static partial Regex FileThatIsMade();
+
+    [GeneratedRegex(@"\bCallWithRights\(")]
+    private static partial Regex RightsOfOthers();
+
+    [GeneratedRegex(@"EntryPoint = ""set(e|re|res|fs)?[ug]id""|EntryPoint = ""setgroups""")]
+    private static partial Regex ChangeOfUser();
 
     [GeneratedRegex(@"\b\w*(?<!Needed)[tT]hread\.(Unsafe)?Start\(|\bnew Thread\([^;]*\.(Unsafe)?Start\(")]
     private static partial Regex StartOfThread();

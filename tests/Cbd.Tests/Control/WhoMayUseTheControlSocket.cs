@@ -1,3 +1,4 @@
+using Cbd.Control.Api;
 using Cbd.Control.Server;
 using Xunit;
 
@@ -36,4 +37,36 @@ public sealed class WhoMayUseTheControlSocket
             + "or add that user to the group 'storage'",
             access.Refusal(new Peer(1, 1001, 1001, [4, 501])));
     }
+
+    [Fact]
+    public void Observers_may_look_and_are_told_which_group_may_change()
+    {
+        var access = new PeerAccess(0, Storage, new SocketGroup("watch", 501));
+        var observer = new Peer(1, 1001, 1001, [501]);
+        Assert.Equal(PeerRole.Observer, access.RoleOf(observer));
+        Assert.Null(access.Refusal(observer));
+        Assert.Equal(
+            "control client without the right: uid 1001 is in the group 'watch' and may only look; run it as root, or add that user to the group 'storage'",
+            access.Refusal(observer, mayChange: true));
+        Assert.Equal(access.Refusal(observer, mayChange: true), access.Admit(observer).Refusal);
+        Assert.EndsWith("or start cbdd with --socket-group and a group of that user", new PeerAccess(0, null, new SocketGroup("watch", 501)).Refusal(observer, mayChange: true), StringComparison.Ordinal);
+        // Who is in both may change.
+        Assert.Equal(PeerRole.Operator, access.RoleOf(new Peer(1, 1001, 500, [501])));
+        Assert.Equal(CbdErrorKind.Denied, Assert.Throws<CbdException>(() => access.Admit(new Peer(1, 1002, 1002, [502]))).Kind);
+    }
+
+    [Fact]
+    public void Callers_are_all_but_root_and_the_own_user()
+    {
+        var access = new PeerAccess(1000, Storage);
+        Assert.Null(access.Admit(new Peer(1, 0, 500, [500])).Caller);
+        Assert.Null(access.Admit(new Peer(1, 1000, 500, [500])).Caller);
+        Assert.Equal(new Caller(1001, 500, [4, 7]), access.Admit(new Peer(1, 1001, 500, [4, 7])).Caller);
+    }
+
+    [Fact]
+    public void Only_operations_that_read_are_for_observers() =>
+        Assert.Equal(
+            ["backend-list", "channel-list", "dev-list", "dump", "host-list", "tp-info", "tp-list", "wait"],
+            Operations.All.Where(operation => operation.IsLook).Select(operation => operation.Name).Order(StringComparer.Ordinal));
 }

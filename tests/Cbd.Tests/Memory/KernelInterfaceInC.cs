@@ -9,6 +9,8 @@ internal static class KernelInterfaceInC
         ["KernelConstants.AtFdCwd"] = "AT_FDCWD",
         ["KernelConstants.AtEmptyPath"] = "AT_EMPTY_PATH",
         ["KernelConstants.AtSymlinkNoFollow"] = "AT_SYMLINK_NOFOLLOW",
+        ["KernelConstants.ResolveNoMagicLinks"] = "RESOLVE_NO_MAGICLINKS",
+        ["KernelConstants.ResolveNoSymlinks"] = "RESOLVE_NO_SYMLINKS",
         ["KernelConstants.StatxBasicStats"] = "STATX_BASIC_STATS",
         ["KernelConstants.StatxBirthTime"] = "STATX_BTIME",
         ["KernelConstants.StatxDirectAlignment"] = "STATX_DIOALIGN",
@@ -135,6 +137,7 @@ internal static class KernelInterfaceInC
         ["KernelConstants.SyscallFsConfig"] = "SYS_fsconfig",
         ["KernelConstants.SyscallFsMount"] = "SYS_fsmount",
         ["KernelConstants.SyscallPidfdOpen"] = "SYS_pidfd_open",
+        ["KernelConstants.SyscallOpenAt2"] = "SYS_openat2",
         ["KernelConstants.SyscallFutexWaitV"] = "SYS_futex_waitv",
         ["Errno.EPERM"] = "EPERM",
         ["Errno.ENOENT"] = "ENOENT",
@@ -257,13 +260,31 @@ internal static class KernelInterfaceInC
         ["OpenFlags.NoTerminal"] = "O_NOCTTY",
         ["OpenFlags.NonBlocking"] = "O_NONBLOCK",
         ["OpenFlags.Direct"] = "O_DIRECT",
+        ["OpenFlags.Directory"] = "O_DIRECTORY",
         ["OpenFlags.NoFollow"] = "O_NOFOLLOW",
         ["OpenFlags.CloseOnExec"] = "O_CLOEXEC",
+        ["OpenFlags.Path"] = "O_PATH",
     };
 
     /// <summary>Each structure with its fields.</summary>
     internal static readonly Dictionary<string, (string Structure, Dictionary<string, string> Fields)> Structures = new()
     {
+        ["User"] = ("struct passwd", new()
+        {
+            ["Name"] = "pw_name",
+            ["Password"] = "pw_passwd",
+            ["Id"] = "pw_uid",
+            ["GroupId"] = "pw_gid",
+            ["RealName"] = "pw_gecos",
+            ["Home"] = "pw_dir",
+            ["Shell"] = "pw_shell",
+        }),
+        ["OpenHow"] = ("struct open_how", new()
+        {
+            ["Flags"] = "flags",
+            ["Mode"] = "mode",
+            ["Resolve"] = "resolve",
+        }),
         ["StatxResult"] = ("struct statx", new()
         {
             ["Mask"] = "stx_mask",
@@ -271,6 +292,9 @@ internal static class KernelInterfaceInC
             ["Attributes"] = "stx_attributes",
             ["LinkCount"] = "stx_nlink",
             ["OwnerId"] = "stx_uid",
+            ["GroupId"] = "stx_gid",
+            ["ModifiedSeconds"] = "stx_mtime.tv_sec",
+            ["ModifiedNanoseconds"] = "stx_mtime.tv_nsec",
             ["Mode"] = "stx_mode",
             ["Inode"] = "stx_ino",
             ["Size"] = "stx_size",

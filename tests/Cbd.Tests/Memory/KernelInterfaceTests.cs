@@ -24,6 +24,7 @@ public sealed class KernelInterfaceTests
         #include <fcntl.h>
         #include <grp.h>
         #include <poll.h>
+        #include <pwd.h>
         #include <signal.h>
         #include <stddef.h>
         #include <stdint.h>
@@ -54,6 +55,7 @@ public sealed class KernelInterfaceTests
         #include <linux/magic.h>
         #include <linux/mount.h>
         #include <linux/nbd-netlink.h>
+        #include <linux/openat2.h>
         #include <linux/netlink.h>
         #include <linux/ublk_cmd.h>
 
@@ -126,6 +128,10 @@ public sealed class KernelInterfaceTests
         foreach (string name in OpenFlagNames())
             Is(s_constantsInC[name], Enum.Parse<OpenFlags>(name["OpenFlags.".Length..]).ToNative(architecture), name);
         Is("SYS_futex", KernelConstants.SyscallFutexOn(architecture), "futex");
+        Is("SYS_unlinkat", KernelConstants.SyscallUnlinkAtOn(architecture), "unlinkat");
+        Is("SYS_bind", KernelConstants.SyscallBindOn(architecture), "bind");
+        Is("SYS_connect", KernelConstants.SyscallConnectOn(architecture), "connect");
+        Is("SYS_fchmodat", KernelConstants.SyscallChangeModeAtOn(architecture), "fchmodat");
         Is("sizeof(struct epoll_event)", KernelConstants.EpollEventBytesOn(architecture), "size of epoll_event");
         Is("offsetof(struct epoll_event, data)", KernelConstants.EpollEventBytesOn(architecture) - 8, "epoll_event.data");
         Is("offsetof(struct statfs, f_type)", 0, "statfs.f_type");

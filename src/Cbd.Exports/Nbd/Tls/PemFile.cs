@@ -14,39 +14,57 @@ internal sealed class PemFile
 
     private readonly string _text;
 
-    private PemFile(string path, string text)
+    private PemFile(string path, string text, FileStatus status)
     {
         Path = path;
         _text = text;
+        Status = status;
     }
 
     internal string Path { get; }
 
-    /// <exception cref="CbdException">It is missing, unreadable or too long. <paramref name="purpose"/>: what it is for.</exception>
-    internal static PemFile Read(string directory, string name, string purpose)
+    /// <summary>Of the file that was read.</summary>
+    internal FileStatus Status { get; }
+
+    /// <summary>Reads it.</summary>
+    /// <param name="directory">Where it is.</param>
+    /// <param name="name">Its name.</param>
+    /// <param name="purpose">What it is for.</param>
+    /// <param name="rights">Whose rights it is read with; null: this process's.</param>
+    /// <param name="trust">Whose file it may be, besides that of the rights.</param>
+    /// <exception cref="CbdException">It is missing, unreadable, too long, or a stranger's.</exception>
+    internal static PemFile Read(string directory, string name, string purpose, PathRights? rights, OwnerTrust trust)
     {
         string path = System.IO.Path.Combine(directory, name);
+        int error = PathRights.TryOpen(rights, path, Cbd.Memory.OpenFlags.ReadOnly | Cbd.Memory.OpenFlags.NonBlocking | Cbd.Memory.OpenFlags.NoTerminal, 0, out FileDescriptor? opened);
+        using FileDescriptor? file = opened;
+        if (error is -Errno.ENOENT or -Errno.ENOTDIR)
+            throw new CbdException(CbdErrorKind.NotFound, $"TLS file '{path}' is missing: {purpose}; put it there, or name another directory with --tls-certificates");
+        if (error is -Errno.EACCES or -Errno.EPERM or -Errno.ELOOP && rights is not null)
+            throw new CbdException(CbdErrorKind.Denied, $"TLS file '{path}' may not be read by uid {rights.UserId}, who asks for it; {rights.Remedy}");
+        if (error is -Errno.EACCES or -Errno.EPERM)
+            throw new CbdException(CbdErrorKind.Denied, $"TLS file '{path}' may not be read by this daemon's user; give it that right");
         try
         {
-            using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
-            if (file.Length > MaxBytes)
-                throw new CbdException(CbdErrorKind.Invalid, $"TLS file '{path}' has {file.Length} bytes; at most {MaxBytes} are read");
-            byte[] bytes = new byte[file.Length];
-            file.ReadExactly(bytes);
+            if (error != 0)
+                throw new SystemCallException("open", -error);
+            FileStatus status = file!.GetStatus();
+            if (status.Type != FileType.Regular)
+                throw new CbdException(CbdErrorKind.Invalid, $"TLS file '{path}' is no regular file; put the file itself there");
+            if (status.SizeBytes > MaxBytes)
+                throw new CbdException(CbdErrorKind.Invalid, $"TLS file '{path}' has {status.SizeBytes} bytes; at most {MaxBytes} are read");
+            if (!trust.Trusts(status.OwnerId) && status.OwnerId != rights?.UserId)
+                throw new CbdException(CbdErrorKind.Denied, $"TLS file '{path}' belongs to {OwnerTrust.Name(status.OwnerId)} (mode {OwnerTrust.Mode(status)}), who can replace it; chown it to root, or start cbdd with --trust-owner {status.OwnerId}");
+            byte[] bytes = new byte[status.SizeBytes];
+            int length = 0;
+            while (length < bytes.Length && file.Read(bytes.AsSpan(length)) is > 0 and var count)
+                length += count;
             // What is not ASCII stands outside of the parts, as comments.
-            return new PemFile(path, Encoding.Latin1.GetString(bytes));
+            return new PemFile(path, Encoding.Latin1.GetString(bytes, 0, length), status);
         }
-        catch (Exception error) when (error is FileNotFoundException or DirectoryNotFoundException)
+        catch (SystemCallException failure)
         {
-            throw new CbdException(CbdErrorKind.NotFound, $"TLS file '{path}' is missing: {purpose}; put it there, or name another directory with --tls-certificates", error);
-        }
-        catch (UnauthorizedAccessException error)
-        {
-            throw new CbdException(CbdErrorKind.Denied, $"TLS file '{path}' may not be read by this daemon's user; give it that right", error);
-        }
-        catch (Exception error) when (error is IOException or NotSupportedException)
-        {
-            throw new CbdException(CbdErrorKind.Failed, $"TLS file '{path}' cannot be read: {error.Message}", error);
+            throw new CbdException(CbdErrorKind.Failed, $"TLS file '{path}' cannot be read: {failure.Message}", failure);
         }
     }
 

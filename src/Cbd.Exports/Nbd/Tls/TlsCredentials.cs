@@ -37,11 +37,15 @@ internal sealed class TlsCredentials
 
     /// <summary>Reads and checks the files.</summary>
     /// <exception cref="CbdException">Which file is wrong, how, and what to do.</exception>
-    internal static TlsCredentials Read(TlsOptions options)
+    internal static TlsCredentials Read(TlsOptions options, PathRights? rights = null, OwnerTrust? trust = null)
     {
-        PemFile certificateFile = PemFile.Read(options.Certificates, ServerCertificateName, "it is this server's certificate");
+        trust ??= OwnerTrust.Default;
+        // A user's own directory is that user's business.
+        if (rights is null)
+            trust.CheckDirectory(options.Certificates, "directory of certificates", "name another one with --tls-certificates");
+        PemFile certificateFile = PemFile.Read(options.Certificates, ServerCertificateName, "it is this server's certificate", rights, trust);
         X509Certificate2Collection chain = certificateFile.Certificates();
-        PemFile keyFile = PemFile.Read(options.Certificates, ServerKeyName, "it is the private key of this server's certificate");
+        PemFile keyFile = PemFile.Read(options.Certificates, ServerKeyName, "it is the private key of this server's certificate", rights, trust);
         using AsymmetricAlgorithm key = keyFile.PrivateKey();
         X509Certificate2 certificate = chain[0];
         CheckTime(certificateFile, certificate);
@@ -53,13 +57,13 @@ internal sealed class TlsCredentials
         List<RevocationList> revocations = [];
         if (options.VerifyPeer)
         {
-            PemFile authoritiesFile = PemFile.Read(options.Certificates, AuthoritiesName, "clients' certificates must be signed by what is in it");
+            PemFile authoritiesFile = PemFile.Read(options.Certificates, AuthoritiesName, "clients' certificates must be signed by what is in it", rights, trust);
             authorities = authoritiesFile.Certificates();
             foreach (X509Certificate2 authority in authorities)
                 CheckTime(authoritiesFile, authority);
-            if (File.Exists(Path.Combine(options.Certificates, RevocationsName)))
+            if (PathRights.TryGetStatus(rights, Path.Combine(options.Certificates, RevocationsName), out _) != -Errno.ENOENT)
             {
-                PemFile revocationsFile = PemFile.Read(options.Certificates, RevocationsName, "");
+                PemFile revocationsFile = PemFile.Read(options.Certificates, RevocationsName, "", rights, trust);
                 revocations = RevocationList.ReadAll(revocationsFile, authorities);
                 if (revocations.Find(static list => list.IsOutdated(DateTimeOffset.UtcNow)) is { } outdated)
                     throw revocationsFile.Invalid($"should have been replaced by {outdated.NextUpdate:u}; put a newer list there");
@@ -67,7 +71,7 @@ internal sealed class TlsCredentials
         }
 
         return new TlsCredentials(
-            SslStreamCertificateContext.Create(server, chain, offline: true), authorities, revocations, DescribeRights(keyFile.Path));
+            SslStreamCertificateContext.Create(server, chain, offline: true), authorities, revocations, DescribeRights(keyFile, trust));
     }
 
     private static void CheckTime(PemFile file, X509Certificate2 certificate)
@@ -92,13 +96,19 @@ internal sealed class TlsCredentials
         };
     }
 
-    private static string DescribeRights(string keyPath)
+    /// <summary>Refuses a key that everybody can read or write; what to say of one that a group can.</summary>
+    private static string DescribeRights(PemFile key, OwnerTrust trust)
     {
-        const UnixFileMode Others =
-            UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
-        UnixFileMode mode = File.GetUnixFileMode(keyPath);
-        return (mode & Others) == 0
+        const uint everybody = 6, group = 0x30;
+        FileStatus status = key.Status;
+        if ((status.Permissions & everybody) != 0 && !trust.IsNamed(status.OwnerId))
+        {
+            throw new CbdException(CbdErrorKind.Denied,
+                $"TLS file '{key.Path}' can be read or written by everybody (owner {OwnerTrust.Name(status.OwnerId)}, mode {OwnerTrust.Mode(status)}); whoever reads it can pose as this server: make a new key, chmod 600 it, or start cbdd with --trust-owner {status.OwnerId}");
+        }
+
+        return (status.Permissions & (everybody | group)) == 0
             ? ""
-            : $"TLS file '{keyPath}' can be read or written by others than its owner (mode {Convert.ToString((int)mode, 8)}); whoever reads it can pose as this server: chmod 600 it";
+            : $"TLS file '{key.Path}' can be read or written by others than its owner (mode {Convert.ToString(status.Permissions, 8)}); whoever reads it can pose as this server: chmod 600 it";
     }
 }

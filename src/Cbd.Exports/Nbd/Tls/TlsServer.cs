@@ -17,18 +17,22 @@ internal sealed class TlsServer
 
     private readonly TlsOptions _options;
     private readonly Action<string> _log;
+    private readonly PathRights? _rights;
+    private readonly OwnerTrust? _trust;
     private readonly Lock _lock = new();
     private TlsCredentials _credentials;
     private string _stamp;
 
     /// <exception cref="CbdException">OpenSSL is missing, or a file is; what to do.</exception>
-    internal TlsServer(TlsOptions options, Action<string> log)
+    internal TlsServer(TlsOptions options, Action<string> log, PathRights? rights = null, OwnerTrust? trust = null)
     {
+        _rights = rights;
+        _trust = trust;
         OpenSslLibrary.Require();
         _options = options;
         _log = log;
         _stamp = Stamp();
-        _credentials = TlsCredentials.Read(options);
+        _credentials = TlsCredentials.Read(options, rights, trust);
         Note = _credentials.Note;
     }
 
@@ -92,7 +96,7 @@ internal sealed class TlsServer
             _stamp = stamp;
             try
             {
-                _credentials = TlsCredentials.Read(_options);
+                _credentials = TlsCredentials.Read(_options, _rights, _trust);
                 _log($"the TLS files of '{_options.Certificates}' were read again{(_credentials.Note.Length == 0 ? "" : $"; {_credentials.Note}")}");
             }
             catch (CbdException error)
@@ -105,8 +109,20 @@ internal sealed class TlsServer
     }
 
     /// <summary>Another text whenever one of the files is another.</summary>
-    private string Stamp() => string.Join(' ', s_files.Select(name => Path.Combine(_options.Certificates, name)).Select(static path =>
-        FileStatus.TryGet(path, out FileStatus status) == 0
-            ? $"{status.Device}:{status.Inode}:{status.SizeBytes}:{File.GetLastWriteTimeUtc(path).Ticks}"
-            : "-"));
+    private string Stamp() => string.Join(' ', s_files.Select(name => Describe(Path.Combine(_options.Certificates, name))));
+
+    private string Describe(string path)
+    {
+        try
+        {
+            return PathRights.TryGetStatus(_rights, path, out FileStatus status) == 0
+                ? $"{status.Device}:{status.Inode}:{status.SizeBytes}:{status.ModifiedNanoseconds}"
+                : "-";
+        }
+        catch (CbdException)
+        {
+            // Reading them says why, or they stay in use as they are.
+            return "?";
+        }
+    }
 }
