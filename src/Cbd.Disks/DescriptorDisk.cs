@@ -179,6 +179,9 @@ public abstract class DescriptorDisk : Disk
     /// </summary>
     public override int Sync()
     {
+        // Nothing was written, and file systems that cannot be written know no fsync.
+        if (Info.ReadOnly)
+            return 0;
         if (IsDirect)
             return -File.SyncData();
         lock (_syncLock)
@@ -191,7 +194,7 @@ public abstract class DescriptorDisk : Disk
 
     /// <summary>Whether the request has to go through <see cref="Sync"/>.</summary>
     internal bool NeedsSyncInTurn(PendingRequest pending) =>
-        IsBuffered &&
+        (IsBuffered || Info.ReadOnly) &&
         (pending.Syncing || pending.Request.Operation == BlockOperation.Flush ||
         (pending.Request.Operation == BlockOperation.Write && (pending.Request.Flags & BlockFlags.ForceUnitAccess) != 0));
 

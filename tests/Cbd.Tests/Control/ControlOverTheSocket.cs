@@ -82,7 +82,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     public void More_clients_than_there_may_be_that_do_nothing_make_room_for_one_that_does(string text)
     {
         int limit = ControlConnections.LimitFor(ProcessLimits.OpenFiles);
-        List<Socket> silent = Many(limit, text);
+        List<Socket> silent = Many(limit + 1, text);
         try
         {
             Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null).Status);
