@@ -12,12 +12,14 @@ internal static class PoolThreads
     /// <summary>As many as the project file keeps.</summary>
     public const int Count = 6;
 
+    private const int Margin = 4;
     private const int PatienceMs = 10_000;
 
     /// <summary>Starts them, and waits until they run.</summary>
     /// <exception cref="CbdException">They cannot be had.</exception>
     public static void Start()
     {
+        Try();
         ThreadPool.GetMinThreads(out _, out var completions);
         if (!ThreadPool.SetMinThreads(Count, completions) || !ThreadPool.SetMaxThreads(Count, completions))
             throw new InvalidOperationException($"the pool cannot have {Count} threads");
@@ -36,5 +38,22 @@ internal static class PoolThreads
 
         if (!ended.Wait(2 * PatienceMs) || together.CurrentPhaseNumber == 0)
             throw new CbdException(CbdErrorKind.Exhausted, $"cbdd cannot have {Count} threads for its control socket: raise its limits (TasksMax= and MemoryMax= of its unit, ulimit -u and -v)");
+    }
+
+    /// <summary>A thread of the pool that cannot start the next one ends the process, so others are started first, and more of them.</summary>
+    private static void Try()
+    {
+        using var release = new ManualResetEventSlim();
+        var threads = new List<Thread>();
+        try
+        {
+            for (var i = 0; i < Count + Margin; i++)
+                threads.Add(NeededThread.Start("cbd-try", release.Wait));
+        }
+        finally
+        {
+            release.Set();
+            threads.ForEach(thread => thread.Join());
+        }
     }
 }
