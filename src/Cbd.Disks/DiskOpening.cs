@@ -20,6 +20,9 @@ internal sealed record OpenedDisk
 /// <summary>Opens files and block devices as disks; every refusal names the path, the value and the remedy.</summary>
 internal static class DiskOpening
 {
+    /// <summary>S_ISUID and S_ISGID.</summary>
+    private const uint ChangesUser = 0xC00;
+
     private const int LockPollMs = 20;
 
     /// <summary>
@@ -125,6 +128,12 @@ internal static class DiskOpening
             throw new CbdException(
                 CbdErrorKind.Invalid,
                 $"disk {options.Path} is neither a regular file nor a block device; name one of these, memory:SIZE or null:SIZE");
+        }
+        if (options.Rights is { } rights && !options.ReadOnly && status.Type == FileType.Regular && (status.Permissions & ChangesUser) != 0)
+        {
+            // The kernel takes these bits from a file that its user writes to; it does not where a privileged process does.
+            throw new CbdException(
+                CbdErrorKind.Denied, $"disk {options.Path} has a mode that changes the user of who executes it, and uid {rights.UserId} may not write to it through cbdd: take that away (chmod u-s,g-s {options.Path})");
         }
         if (options.Regions.Contains(new FileIdentity(status.Device, status.Inode)))
         {

@@ -3,6 +3,7 @@ using Cbd.Memory;
 using Cbd.Host.Attachments;
 using Cbd.Host.Logs;
 using Cbd.Host.Transports;
+using Cbd.Host.Wanted;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host;
@@ -124,7 +125,8 @@ internal sealed class Node : INode
         Transport transport = Find(request.Transport);
         new CallerAccess(transport).CheckRegion(request.Caller);
         // Who may not even look there learns nothing of it.
-        if (_options.Access.RightsOf(request.Caller) is not { } rights || PathRights.TryGetStatus(rights, request.Path, out _) == 0)
+        if (!StartBackendOptions.IsDiskScheme(request.Path) &&
+            (_options.Access.RightsOf(request.Caller) is not { } rights || PathRights.TryGetStatus(rights, request.Path, out _) == 0))
             _kernel?.RefuseStacked(request.Path, transport.Geometry.RegionId);
         return transport.Backends.Start(request, Regions(), DescribeHolder);
     }
@@ -199,7 +201,13 @@ internal sealed class Node : INode
         {
             bool mayUse = access.MayUse(request.Caller, request.Backend, request.ReadOnly, out string? disk);
             if (mayUse && disk is not null)
-                request = request with { DiskIdentity = request.DiskIdentity ?? disk };
+            {
+                // What was looked at is what is served: no other disk may be behind that id by then, whatever the request says.
+                if (request.DiskIdentity is { } asked && !SameThing.IsSameDisk(asked, disk))
+                    throw new CbdException(CbdErrorKind.Busy, $"backend {request.Backend} has another disk than the one that is asked for: see backend-list");
+                request = request with { DiskIdentity = disk };
+            }
+
             if (!mayUse && request.Nbd is { } address)
             {
                 throw new CbdException(CbdErrorKind.Denied,
@@ -216,11 +224,11 @@ internal sealed class Node : INode
                         Rights = _options.Access.RightsOf(request.Caller),
                         IsOwnAddress = request.Nbd is null,
                         Trust = _options.Access.Trust,
-                        Mode = _options.Access.SocketMode,
-                        // Who may not read the disk does not get a door to it either.
-                        Owner = _options.Access.SocketOwner ?? (request.Caller is { } caller && mayUse ? new FileOwner(caller.UserId, caller.GroupId, IsWanted: false) : null),
+                        // Who may not read the disk does not get a door to it either, whatever doors the operator opens in general.
+                        Mode = mayUse ? _options.Access.SocketMode : AccessOptions.OwnerOnly,
+                        Owner = !mayUse ? null : _options.Access.SocketOwner ?? (request.Caller is { } caller ? new FileOwner(caller.UserId, caller.GroupId, IsWanted: false) : null),
                     });
-                ofExport = export.Note;
+                ofExport = mayUse ? export.Note : $"the socket is for the user of cbdd alone, because uid {request.Caller!.UserId} may open neither the disk nor the region";
                 return export;
             });
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };

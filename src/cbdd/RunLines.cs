@@ -32,7 +32,7 @@ internal sealed class RunLines
     {
         _record = record;
         _listed = listed;
-        _control = new CheckedControl(new RecordingControl(node, record, isRun: true) { Moved = listed.Moved });
+        _control = new CheckedControl(new RecordingControl(node, record, isRun: true) { Moved = listed.Moved, IsEnding = () => stop.IsSet });
         _stop = stop;
         _logger = logger;
     }

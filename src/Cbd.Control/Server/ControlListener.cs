@@ -54,7 +54,8 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
                     KeepSpares();
                 }
 
-                return _connections.Create(client);
+                if (Create(client) is { } connection)
+                    return connection;
             }
             catch (SocketException e) when (e.SocketErrorCode is SocketError.TooManyOpenSockets or SocketError.NoBufferSpaceAvailable)
             {
@@ -70,9 +71,11 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 return null;
             }
-            catch (SocketException)
+            catch (SocketException e)
             {
-                // This client left while it waited.
+                // One that left while it waited is nothing to wait for.
+                if (e.SocketErrorCode is not (SocketError.ConnectionAborted or SocketError.ConnectionReset))
+                    await Task.Delay(s_pause, cancellationToken);
             }
         }
     }
@@ -89,6 +92,20 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
         GiveSpares();
         _connections.Dispose();
         return ValueTask.CompletedTask;
+    }
+
+    /// <summary>Null if there is no memory for it: the next one may have more luck.</summary>
+    private ConnectionContext? Create(Socket client)
+    {
+        try
+        {
+            return _connections.Create(client);
+        }
+        catch (Exception e) when (e is OutOfMemoryException or SocketException or ObjectDisposedException)
+        {
+            client.Dispose();
+            return null;
+        }
     }
 
     private void KeepSpares()

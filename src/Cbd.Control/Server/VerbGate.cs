@@ -6,14 +6,18 @@ namespace Cbd.Control.Server;
 
 /// <summary>
 /// Does verbs. Those that change something may take long, and each has a thread of its own meanwhile: so many are done at once, and
-/// more wait, without a thread. What only lists does not wait for them. Thread-safe.
+/// more wait, without a thread. Stops do not wait for starts, which they may cancel, and what only lists waits for neither. Thread-safe.
 /// </summary>
 internal sealed class VerbGate(ControlConnections clients)
 {
-    /// <summary>Verbs at once that change something.</summary>
-    public const int VerbsAtOnce = 16;
+    /// <summary>Starts at once; they may wait for a lock or another host.</summary>
+    public const int StartsAtOnce = 16;
 
-    private readonly SemaphoreSlim _places = new(VerbsAtOnce);
+    /// <summary>Other verbs at once that change something.</summary>
+    public const int OthersAtOnce = 8;
+
+    private readonly SemaphoreSlim _starts = new(StartsAtOnce);
+    private readonly SemaphoreSlim _others = new(OthersAtOnce);
 
     /// <summary>For verbs where no thread can be had: a stop must be possible then, and one of the pool's threads is enough.</summary>
     private readonly SemaphoreSlim _withoutThread = new(1);
@@ -23,19 +27,18 @@ internal sealed class VerbGate(ControlConnections clients)
     {
         ControlConnection client = (ControlConnection?)context.Features.Get<IConnectionItemsFeature>()?.Items[typeof(ControlConnection)]
             ?? throw new InvalidOperationException("a control connection has no client");
-        bool isList = operation.Method == HttpMethods.Get;
-        if (!isList)
-            await _places.WaitAsync(context.RequestAborted);
+        SemaphoreSlim? places = operation.Method == HttpMethods.Get ? null : request is IStartRequest ? _starts : _others;
+        if (places is not null)
+            await places.WaitAsync(context.RequestAborted);
         try
         {
             clients.BeginVerb(client);
-            return isList ? operation.Execute(control, request) : await DoOnThread(() => operation.Execute(control, request));
+            return places is null ? operation.Execute(control, request) : await DoOnThread(() => operation.Execute(control, request));
         }
         finally
         {
             clients.EndVerb(client);
-            if (!isList)
-                _places.Release();
+            places?.Release();
         }
     }
 

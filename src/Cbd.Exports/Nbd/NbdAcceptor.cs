@@ -107,11 +107,24 @@ internal sealed class NbdAcceptor : IDisposable
 
             DropLate();
             if (Now >= _resumeAt)
-                Listen();
+                TryListen();
         }
 
         foreach (Client client in _clients.Values.ToArray())
             DropNow(client, "");
+    }
+
+    private void TryListen()
+    {
+        try
+        {
+            Listen();
+        }
+        catch (CbdException)
+        {
+            // No memory for it in the kernel: later.
+            _resumeAt = Now + (PauseMs * Stopwatch.Frequency / 1000);
+        }
     }
 
     private void Listen()

@@ -29,10 +29,13 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
     /// <summary><see cref="Open(string, SocketOptions)"/> with the type that also has the statistics.</summary>
     public NbdExport OpenNbd(string address, SocketOptions options)
     {
+        bool isGiven = address.StartsWith(GivenScheme, StringComparison.Ordinal);
+        if (isGiven && options.Rights is { } rights)
+            throw new CbdException(CbdErrorKind.Denied, $"'{address}' was opened for cbdd, and uid {rights.UserId} may not have it: let root or the user of cbdd start this device, or give another address");
         TlsServer? tls = options.Tls is null ? null : new TlsServer(options.Tls, _log, options.Rights, options.Trust);
         bool withTls = options.Tls is { Require: true };
         bool insecure = options.Insecure || withTls;
-        NbdListener listener = address.StartsWith(GivenScheme, StringComparison.Ordinal)
+        NbdListener listener = isGiven
             ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
             : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options);
         return new NbdExport(listener, options, tls, _log);

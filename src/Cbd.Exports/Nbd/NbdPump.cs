@@ -402,7 +402,7 @@ internal sealed partial class NbdPump : IDisposable
             _free.Append(_slots, index);
         _released = true;
         connection.SlotsInUse--;
-        if (isReserve && connection.InStalled)
+        if (isReserve && connection.InStalled && RoomBytes(connection.Header) <= ClientShares.ReserveBytes)
         {
             // Its own room is free again: perhaps it need not wait for others'.
             connection.StalledNode.List!.Remove(connection.StalledNode);

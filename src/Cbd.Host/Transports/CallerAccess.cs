@@ -33,13 +33,19 @@ internal sealed class CallerAccess(Transport transport)
     public bool MayUse(Caller? caller, int backend, bool readOnly, out string? identity)
     {
         identity = null;
-        if (Access.RightsOf(caller) is not { } rights || MayOpen(rights, transport.Path, readOnly: false, transport.Region.Device, transport.Region.Inode))
+        if (Access.RightsOf(caller) is not { } rights)
             return true;
         BackendServer? own;
         lock (transport.StateLock)
             own = transport.FindBackend(backend);
-        identity = own?.Disk.Identity;
-        return own is not null && MayUse(caller!, rights, own, readOnly);
+        if (own is not null && MayUse(caller!, rights, own, readOnly))
+        {
+            identity = own.Disk.Identity;
+            return true;
+        }
+
+        // A region has the blocks of all disks on it: a path that is allowed is not enough.
+        return MayOpen(rights.WithoutAllowed, transport.Path, readOnly: false, transport.Region.Device, transport.Region.Inode);
     }
 
     private static bool MayUse(Caller caller, PathRights rights, BackendServer backend, bool readOnly) =>
@@ -49,7 +55,10 @@ internal sealed class CallerAccess(Transport transport)
     private static bool MayOpen(PathRights rights, string path, bool readOnly, ulong device, ulong inode)
     {
         OpenFlags flags = (readOnly ? OpenFlags.ReadOnly : OpenFlags.ReadWrite) | OpenFlags.NonBlocking | OpenFlags.NoTerminal;
-        if (rights.TryOpen(path, flags, 0, out FileDescriptor? opened) != 0)
+        int error = rights.TryOpen(path, flags, 0, out FileDescriptor? opened);
+        if (error is -Errno.EMFILE or -Errno.ENFILE or -Errno.ENOMEM)
+            throw new CbdException(CbdErrorKind.Exhausted, $"'{path}' cannot be looked at (errno {-error}): raise the limit of open files (LimitNOFILE= of the unit, ulimit -n), then try again");
+        if (error != 0)
             return false;
         using FileDescriptor file = opened!;
         FileStatus status = file.GetStatus();

@@ -24,12 +24,21 @@ internal static class SameThing
         _ => false,
     };
 
+    /// <summary>A caller may have an entry again that is its own; root and the daemon's user may have all.</summary>
+    public static bool MayHave(StateEntry entry, Caller? caller) => caller is null || CallerOf(entry)?.UserId == caller.UserId;
+
     /// <summary>
-    /// A caller may have an entry again that is its own, and any caller a device, which opens no file of the entry; root and the daemon's user may
-    /// have all.
+    /// Throws Denied if a caller asks for a name or a region that is wanted by another user: it would keep that one from it for ever.
     /// </summary>
-    public static bool MayHave(StateEntry entry, Caller? caller) =>
-        caller is null || entry.Device is not null || (entry.Transport?.Caller ?? entry.Backend?.Caller)?.UserId == caller.UserId;
+    public static void CheckCaller(StateEntry entry, StateEntry wanted, Caller? caller)
+    {
+        bool isOneName = entry.Transport is not null || (wanted.Backend?.Name ?? wanted.Device?.Name) is not null;
+        if (isOneName && !MayHave(entry, caller))
+            throw new CbdException(CbdErrorKind.Denied, $"{entry} is wanted by {(CallerOf(entry) is { } other ? $"uid {other.UserId}" : "the user of cbdd, or root")}, and uid {caller!.UserId} asks for it: give another name or path, or stop that first ({entry.StopVerb})");
+    }
+
+    /// <summary>Who asked for it; null: root or the daemon's user.</summary>
+    public static Caller? CallerOf(StateEntry entry) => entry.Transport?.Caller ?? entry.Backend?.Caller ?? entry.Device?.Caller;
 
     /// <summary>There can be only one of both: they have one name, or one disk, or one region. What has no name and no disk is another thing each time.</summary>
     public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
@@ -51,7 +60,8 @@ internal static class SameThing
     {
         var difference = (entry, wanted) switch
         {
-            ({ Backend: { } a }, { Backend: { } b }) => (IsSamePath(a.Path, b.Path) || (entry.IsPending && a.DiskIdentity is not null && !StartBackendOptions.IsDiskScheme(b.Path)) || isSameFile?.Invoke(a.Path, b.Path) == true ? null : $"its disk is '{a.Path}', and '{b.Path}' is asked for") ?? Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
+            ({ Transport: { } a }, { Transport: { } b }) => entry.IsPending ? null : Differ("the name of this host", a.Host, b.Host),
+            ({ Backend: { } a }, { Backend: { } b }) => (b.Name is null || a.Name is null ? null : Differ("the name", a.Name, b.Name)) ?? (IsSamePath(a.Path, b.Path) || (entry.IsPending && a.DiskIdentity is not null && !StartBackendOptions.IsDiskScheme(b.Path)) || isSameFile?.Invoke(a.Path, b.Path) == true ? null : $"its disk is '{a.Path}', and '{b.Path}' is asked for") ?? Differ("read-only", a.ReadOnly, b.ReadOnly) ?? Differ("the block size", a.BlockSize, b.BlockSize),
             ({ Device: { } a }, { Device: { } b }) => FindDifference(a, b),
             _ => null,
         };
@@ -75,7 +85,7 @@ internal static class SameThing
         ?? Differ("read-only", a.ReadOnly, b.ReadOnly)
         ?? Differ("the address", a.Nbd, b.Nbd)
         ?? Differ("the attachment", a.Attach, b.Attach)
-        ?? Differ("TLS", a.Tls?.Describe(), b.Tls?.Describe());
+        ?? (Equals(a.Tls, b.Tls) ? null : $"TLS is {Word(a.Tls?.Describe())} there, and {Word(b.Tls?.Describe())} is asked for");
 
     /// <summary>A backend that is not there now says nothing of its disk: its id has to do.</summary>
     private static bool IsSameDisk(DeviceEntry a, DeviceEntry b) =>

@@ -49,6 +49,10 @@ internal sealed record StateEntry
     [JsonIgnore]
     public bool IsUnclaimed { get; init; }
 
+    /// <summary>A daemon died while it was stopping this.</summary>
+    [JsonIgnore]
+    public bool IsCut { get; init; }
+
     /// <summary>What <see cref="Reason"/> says does not pass by itself: a verb has to confirm it.</summary>
     [JsonIgnore]
     public bool IsBlocked { get; init; }
@@ -235,7 +239,12 @@ internal sealed record TlsEntry
         Allow = options.Allow,
     };
 
-    /// <summary>All of it, in one line; equal texts are equal options.</summary>
+    public bool Equals(TlsEntry? other) =>
+        other is not null && Require == other.Require && Certificates == other.Certificates && VerifyPeer == other.VerifyPeer && Allow.SequenceEqual(other.Allow);
+
+    public override int GetHashCode() => HashCode.Combine(Require, Certificates, VerifyPeer, Allow.Count);
+
+    /// <summary>All of it for people, in one line.</summary>
     public string Describe() => $"{(Require ? "required" : "on")} with {Certificates}{(VerifyPeer ? $", peers {string.Join(' ', Allow.DefaultIfEmpty("verified"))}" : "")}";
 
     public TlsOptions ToOptions() => new() { Require = Require, Certificates = Certificates, VerifyPeer = VerifyPeer, Allow = Allow };

@@ -37,8 +37,8 @@ internal sealed class WantedRecord<TPolicy>
             bool isStop = entry.Intent == StateIntent.Stopping && TPolicy.FinishStops;
             if ((entry.Intent == StateIntent.Starting && TPolicy.UndoStarts) || (isStop && entry.Backend is null))
                 continue;
-            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
-            _entries.Add(entry with { Number = ++_lastNumber, Intent = isStop ? StateIntent.Stopping : null, Forced = isStop ? entry.Forced : null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
+            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && !isStop && entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
+            _entries.Add(entry with { Number = ++_lastNumber, Intent = isStop ? StateIntent.Stopping : null, IsCut = isStop, Forced = isStop ? entry.Forced : null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
         }
     }
 
@@ -78,7 +78,9 @@ internal sealed class WantedRecord<TPolicy>
         SameThing.Check(found, wanted, isSameFile);
         return found;
 
-        bool IsFree(StateEntry entry) => entry.Intent is null && !isClaimed(entry.Number) && (entry.IsPending || entry.IsUnclaimed || isRun);
+        bool IsFree(StateEntry entry) => entry.Intent is null &&
+            // What a line has had, and is not there any more, is not for the next line like it.
+            (entry.IsPending ? !isRun || !isClaimed(entry.Number) : !isClaimed(entry.Number) && (entry.IsUnclaimed || isRun));
     }
 
     /// <summary>
@@ -141,13 +143,15 @@ internal sealed class WantedRecord<TPolicy>
             TrySave();
     }
 
-    /// <summary>It was started. Throws if that cannot be recorded: it is to be stopped again then.</summary>
-    public void ConfirmStart(int number, StateEntry started)
+    /// <summary>
+    /// It was started. False if it is wanted no more, because its transport was left meanwhile: it is to be stopped again then. So it is if
+    /// this throws, because it cannot be recorded.
+    /// </summary>
+    public bool ConfirmStart(int number, StateEntry started)
     {
         int own = PlaceOf(number);
-        // Left with its transport meanwhile.
         if (own < 0)
-            return;
+            return false;
         StateEntry[] before = [.. _entries];
         _entries[own] = started with { Number = number, Failed = before[own].Failed };
         DropTwins(_entries[own]);
@@ -155,6 +159,7 @@ internal sealed class WantedRecord<TPolicy>
             SaveOrReturnTo(before);
         else
             TrySave();
+        return true;
     }
 
     /// <summary>
@@ -274,7 +279,7 @@ internal sealed class WantedRecord<TPolicy>
         for (int i = 0; i < _entries.Count; i++)
         {
             if (numbers.Contains(_entries[i].Number))
-                _entries[i] = _entries[i] with { Intent = null, Forced = null };
+                _entries[i] = _entries[i] with { Intent = null, Forced = null, IsCut = false };
         }
 
         if (numbers.Count > 0)

@@ -33,7 +33,7 @@ internal static class WantedRules<TPolicy>
         entry is { IsPending: true, Intent: null, Failed: null } && (entry.Held is null || !TPolicy.KeepHeld) && (TPolicy.TryWantedAgain || entry.Reason is null);
 
     /// <summary>It is a stop that is to be finished now.</summary>
-    public static bool IsToFinish(StateEntry entry) => entry is { IsPending: true, Intent: StateIntent.Stopping, Held: null, Failed: null };
+    public static bool IsToFinish(StateEntry entry) => entry is { IsCut: true, IsPending: true, Intent: StateIntent.Stopping, Held: null };
 
     /// <summary>What is to be done of a stop of a backend by a daemon that died meanwhile.</summary>
     /// <param name="stop">From its record.</param>

@@ -89,7 +89,7 @@ public sealed class OwnerTrust(bool any = false, IReadOnlyCollection<uint>? user
             if (!Trusts(status.OwnerId) && !(IsUnmapped(status.OwnerId) && !isLast))
                 throw Refused(path, what, $"{which}belongs to {Name(status.OwnerId)} (mode {Mode(status)})", $"{remedy}, or chown it", status.OwnerId);
             // In a directory with the sticky bit nobody can replace what is another's.
-            bool byGroup = isLast && IsRoot && status.GroupId != 0 && (status.Permissions & WriteByGroup) != 0;
+            bool byGroup = !isShared && IsRoot && status.GroupId != 0 && (status.Permissions & WriteByGroup) != 0;
             if ((status.Permissions & Sticky) == 0 && ((status.Permissions & WriteByOthers) != 0 || byGroup))
                 throw Refused(path, what, $"{which}can be written by others (owner {Name(status.OwnerId)}, mode {Mode(status)})", $"{remedy}, or chmod {(byGroup ? "g-w,o-w" : "o-w")} '{directory}'", status.OwnerId);
             if (isLast && (status.Permissions & WriteByOthers) != 0)

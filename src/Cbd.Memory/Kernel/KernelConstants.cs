@@ -69,6 +69,7 @@ internal static class KernelConstants
     internal const long TmpFsMagic = 0x01021994;
     internal const long RamFsMagic = 0x858458f6;
     internal const long HugeTlbFsMagic = 0x958458f6;
+    internal const long ProcFsMagic = 0x9fa0;
     internal const long SysFsMagic = 0x62656572;
 
     // Memory.

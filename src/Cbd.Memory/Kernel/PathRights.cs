@@ -28,6 +28,9 @@ public sealed unsafe class PathRights(uint userId, uint groupId, IReadOnlyList<u
 
     public uint GroupId => groupId;
 
+    /// <summary>The user's own rights, without the paths that are opened with those of this process.</summary>
+    public PathRights WithoutAllowed => _allowed.Count == 0 ? this : new PathRights(userId, groupId, groups);
+
     /// <summary>How an operator lets this user have what was refused.</summary>
     public string Remedy => _allowed.Count == 0
         ? $"give uid {userId} the right to it, or start cbdd with --allow-path"
@@ -51,10 +54,18 @@ public sealed unsafe class PathRights(uint userId, uint groupId, IReadOnlyList<u
     }
 
     /// <summary>As <see cref="TryOpen(PathRights?, string, OpenFlags, int, out FileDescriptor?)"/>.</summary>
-    public int TryOpen(string path, OpenFlags flags, int mode, out FileDescriptor? descriptor) =>
-        _allowed.Count == 0
+    public int TryOpen(string path, OpenFlags flags, int mode, out FileDescriptor? descriptor)
+    {
+        int error = _allowed.Count == 0
             ? TryOpenAt(this, FileDescriptor.CurrentDirectory, path, flags, mode, ResolveNoMagicLinks, out descriptor)
             : TryOpenAllowed(path, flags, mode, out descriptor);
+        // Settings of the kernel look at the user of the process, which stays: no path of a caller is there.
+        if (error != 0 || flags.HasFlag(OpenFlags.Path) || descriptor!.GetFileSystem().Magic != ProcFsMagic)
+            return error;
+        descriptor.Dispose();
+        descriptor = null;
+        return -EACCES;
+    }
 
     /// <summary>
     /// The directory of a path, for what is made or removed in it, and the name there. Returns 0 or a negative errno.

@@ -199,10 +199,10 @@ public sealed class RegionSource : IDisposable
     {
         if (KernelDirectory.Is(System.IO.Path.GetDirectoryName(path) is { Length: > 0 } directory ? directory : "."))
             throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist, and a file there would be no device: attach the device (ls /dev/dax*), or give the path of a file (/dev/shm/NAME)") { MayPass = true };
-        if (FileStatus.TryGet(path, out FileStatus link, followLinks: false) == 0 && link.Type == FileType.SymbolicLink && access?.Rights is null)
-            throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' is a symbolic link to what is not there, and none is followed where a file is made: remove the link, or give the path that it leads to");
         if (createSizeBytes is not { } sizeBytes)
             throw new CbdException(CbdErrorKind.NotFound, $"region '{path}' does not exist: check the path, or create it with --format --size SIZE") { MayPass = true };
+        if (FileStatus.TryGet(path, out FileStatus link, followLinks: false) == 0 && link.Type == FileType.SymbolicLink && access?.Rights is null)
+            throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' is a symbolic link to what is not there, and none is followed where a file is made: remove the link, or give the path that it leads to");
         if (sizeBytes <= 0)
             throw new CbdException(CbdErrorKind.Invalid, $"region '{path}' cannot be created with {sizeBytes} bytes: give a --size above 0");
         FileDescriptor? parent = null;
@@ -215,7 +215,7 @@ public sealed class RegionSource : IDisposable
             source._access = access;
             source._parent = parent;
             // The umask has no say in it.
-            if (access is not null && LibC.FChangeMode(descriptor, access.Mode) < 0)
+            if (access is not null && access.Mode != descriptor.GetStatus().Permissions && LibC.FChangeMode(descriptor, access.Mode) < 0)
                 throw SystemCallException.Last("fchmod", path);
             source.SetGroup();
             source.Grow(sizeBytes);

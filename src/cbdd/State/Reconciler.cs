@@ -209,6 +209,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         }
         catch (Exception e)
         {
+            record.EndRestore(entry.Number);
             if (record.SetReason(entry.Number, e.Message))
                 logger.LogError(e is CbdException ? null : e, "{What} was being stopped when the daemon died, and is not stopped yet: {Reason}", entry, e.Message);
         }
@@ -244,14 +245,14 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             var (id, path) = StartBackend(transport, backend, limit);
             return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = WantedRules<SafePolicy>.Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
                 $"backend {id} on {path}",
-                () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id }));
+                () => RecordingControl.Leave(control, transport, id));
         }
 
         var on = WantedRules<SafePolicy>.FindBackend(entry.Device!, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
         var device = StartDevice(transport, entry.Device!, on, limit);
         return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.Id, BackendPath = on.Path, DiskIdentity = on.Identity } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
-            () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Force = true }));
+            () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Name = device.Name, Force = true }));
     }
 
     private (int Id, string Path) StartBackend(int transport, BackendEntry backend, StartLimit limit)

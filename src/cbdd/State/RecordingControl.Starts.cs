@@ -1,3 +1,5 @@
+using System.Runtime.ExceptionServices;
+using Cbd.Host;
 using Cbd.Host.Wanted;
 using Cbd.Memory;
 using Cbd.Protocol;
@@ -12,6 +14,8 @@ internal sealed partial class RecordingControl
     /// <summary>What gives up by itself at the end of its time has so long to say why; then it is cancelled, and has it again.</summary>
     private const int GraceMs = 300;
 
+    private const int EndLookMs = 100;
+
     /// <summary>
     /// A start in a thread of its own: what hangs in the system does not keep the verb beyond its time, and is taken back when it
     /// answers. Nor does a client that goes away end the start.
@@ -23,29 +27,63 @@ internal sealed partial class RecordingControl
         var given = ((IStartRequest)request).TimeoutSeconds;
         int? seconds = given ?? (request is RegisterTransportOptions ? null : StartTimeoutSeconds);
         var limit = new StartLimit(1000 * seconds, isGiven: given is not null);
-        var start = Begin(() => StartAndTell(operation, WithLimit(request, limit), region, wanted, limit));
-        if (!IsOver(start, (int)Math.Min((long)limit.LeftMs + GraceMs, int.MaxValue)) && limit.TryCancel(TooLate(wanted, seconds, limit)) && !IsOver(start, GraceMs))
+        var start = new StartThread<TAnswer>(() => StartAndTell(operation, WithLimit(request, limit), region, wanted, limit));
+        if (!IsOver(start, (int)Math.Min((long)limit.LeftMs + GraceMs, int.MaxValue), limit) && limit.TryCancel(TooLate(wanted, seconds, limit)) && !start.Wait(GraceMs))
             limit.Check();
-        return start.GetAwaiter().GetResult();
-
-        static bool IsOver(Task task, int timeoutMs) => Task.WaitAny([task], timeoutMs) == 0;
+        return start.Result;
     }
 
-    private static Task<T> Begin<T>(Func<T> start)
+    private bool IsOver<T>(StartThread<T> start, int timeoutMs, StartLimit limit)
     {
-        var done = new TaskCompletionSource<T>(TaskCreationOptions.RunContinuationsAsynchronously);
-        NeededThread.Start("cbd-start", () =>
+        if (IsEnding is null)
+            return start.Wait(timeoutMs);
+        var end = Environment.TickCount64 + timeoutMs;
+        while (!start.Wait((int)Math.Clamp(end - Environment.TickCount64, 0, EndLookMs)))
+        {
+            if (IsEnding())
+                limit.TryCancel(new CbdException(CbdErrorKind.Failed, "cbdd ends") { MayPass = true });
+            if (limit.IsCancelled)
+                return false;
+            if (Environment.TickCount64 >= end)
+                return false;
+        }
+
+        return true;
+    }
+
+    /// <summary>A start in a thread of its own. Who waits for it needs no other thread.</summary>
+    private sealed class StartThread<T>
+    {
+        private readonly ManualResetEventSlim _isOver = new();
+        private T? _answer;
+        private ExceptionDispatchInfo? _failure;
+
+        public StartThread(Func<T> start) => NeededThread.Start("cbd-start", () =>
         {
             try
             {
-                done.SetResult(start());
+                _answer = start();
             }
             catch (Exception e)
             {
-                done.SetException(e);
+                _failure = ExceptionDispatchInfo.Capture(e);
             }
+
+            _isOver.Set();
         });
-        return done.Task;
+
+        /// <summary>What it answered or threw, when it is over.</summary>
+        public T Result
+        {
+            get
+            {
+                _isOver.Wait();
+                _failure?.Throw();
+                return _answer!;
+            }
+        }
+
+        public bool Wait(int timeoutMs) => _isOver.Wait(timeoutMs);
     }
 
     private static CbdException TooLate(StateEntry wanted, int? seconds, StartLimit limit)
@@ -91,7 +129,7 @@ internal sealed partial class RecordingControl
                 if (Join(other, limit) is { } joined && SameThing.MayHave(joined, request.Caller) && AnswerOf(joined) is TAnswer same)
                     return same;
             }
-            else if (record.Match(wanted, isRun, _claimed.ContainsKey) is { } known && SameThing.MayHave(known, request.Caller))
+            else if (Match(wanted, request.Caller) is { } known)
             {
                 if (TryStartKnown(operation, request, region, wanted, known, limit) is { } answer)
                     return answer;
@@ -100,6 +138,23 @@ internal sealed partial class RecordingControl
             {
                 return StartNew(operation, request, region, number, limit);
             }
+        }
+    }
+
+    /// <summary>The thing of the record that is asked for, if the caller may have it.</summary>
+    private StateEntry? Match(StateEntry wanted, Caller? caller)
+    {
+        try
+        {
+            if (record.Match(wanted, isRun, _claimed.ContainsKey, mayLook: caller is null) is not { } known)
+                return null;
+            SameThing.CheckCaller(known, wanted, caller);
+            return SameThing.MayHave(known, caller) ? known : null;
+        }
+        catch (CbdException e) when (isRun && e.Kind == CbdErrorKind.Busy && record.Entries.Any(entry => SameThing.CallerOf(entry) is not null && SameThing.IsOneQueue(entry, wanted)))
+        {
+            // What a user has put in the place of a line must not keep the daemon from its start, where nobody could stop it.
+            throw new CbdException(e.Kind, e.Message, e) { MayPass = true };
         }
     }
 
@@ -175,12 +230,21 @@ internal sealed partial class RecordingControl
         {
             if (!limit.TryFinish())
                 limit.Check();
-            record.ConfirmStart(number, Confirmed(region, request, answer));
+            var started = Confirmed(region, request, answer);
+            if (!record.ConfirmStart(number, started))
+                throw new CbdException(CbdErrorKind.Failed, $"{started} was stopped while it was started");
         }
         catch
         {
-            TakeBack(request, answer);
-            record.DropStart(number);
+            try
+            {
+                TakeBack(request, answer);
+            }
+            finally
+            {
+                record.DropStart(number);
+            }
+
             throw;
         }
 
@@ -249,10 +313,10 @@ internal sealed partial class RecordingControl
                     inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId });
                     break;
                 case (StartBackendOptions options, BackendStarted started):
-                    inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId });
+                    Leave(inner, options.Transport, started.BackendId);
                     break;
                 case (StartDeviceOptions options, StartedDevice started):
-                    inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Force = true });
+                    inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Name = started.Name, Force = true });
                     break;
             }
         }
@@ -260,6 +324,15 @@ internal sealed partial class RecordingControl
         {
             // The error that led here is the one to tell.
         }
+    }
+
+    /// <summary>Ends a backend that is wanted no more, as if this daemon had died: blkdevs that it was taken over for go on to wait.</summary>
+    internal static void Leave(IControl control, int transport, int backend)
+    {
+        if (control is INode node)
+            node.LeaveBackend(transport, backend);
+        else
+            control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = backend });
     }
 
     /// <summary>

@@ -14,6 +14,9 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
     /// <summary>A stop waits so long for the start that it cancels.</summary>
     private const int CancelWaitMs = 10_000;
 
+    private const int ConfirmWaitMs = 2_000;
+    private const int ConfirmLookMs = 10;
+
     private readonly WantedList _wanted = new(inner, record);
 
     /// <summary>Entries that a line of this run has asked for.</summary>
@@ -35,6 +38,9 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
 
     /// <summary>The line of this run that waits, and why; null while none does.</summary>
     public WantedThing? WaitingLine { get; set; }
+
+    /// <summary>Asked while a start waits: the daemon ends, and the start gives up.</summary>
+    public Func<bool>? IsEnding { get; init; }
 
     /// <summary>Called after each verb that changed something.</summary>
     public Action? Moved { get; init; }
@@ -118,10 +124,13 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
     {
         if (CancelStart(ended) && StopAnswer.Gone is TAnswer cancelled)
             return cancelled;
+        AwaitConfirmation(request, region, ended);
         // A transport that has something on it is refused, which is no stop that a successor may finish.
         IReadOnlyList<int> numbers = operation == (Operation)Operations.UnregisterTransport && record.Entries.Any(e => e.Region == region && e.Transport is null)
             ? []
             : record.BeginStop(ended, request is StopRequest { Force: true });
+        // What is begun on the region later is another registration's.
+        int[] onRegion = operation == (Operation)Operations.UnregisterTransport ? [.. record.Entries.Where(entry => !entry.IsPending && entry.Region == region).Select(entry => entry.Number)] : [];
         TAnswer answer;
         try
         {
@@ -142,11 +151,24 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         }
 
         // A thing that is still stopping is not wanted any more either; a transport is left without anything on it.
-        if (operation == (Operation)Operations.UnregisterTransport)
-            numbers = [.. numbers, .. record.Entries.Where(entry => !entry.IsPending && entry.Region == region).Select(entry => entry.Number)];
-        record.EndStop(numbers);
+        record.EndStop([.. numbers, .. onRegion.Except(numbers)]);
         return answer;
     }
+
+    /// <summary>A thing that is there already, and whose start has not told the record its id yet: that takes a moment.</summary>
+    private void AwaitConfirmation(ControlRequest request, string region, Predicate<StateEntry> ended)
+    {
+        if (request is not StopRequest stop)
+            return;
+        var end = Environment.TickCount64 + ConfirmWaitMs;
+        while (Environment.TickCount64 < end && !record.Entries.Any(entry => ended(entry)) && IsThere(stop) &&
+            record.Entries.Any(entry => entry.Intent == StateIntent.Starting && entry.Region == region && entry.Transport is null))
+            Thread.Sleep(ConfirmLookMs);
+    }
+
+    private bool IsThere(StopRequest stop) => stop.Name is not null ||
+        inner.Execute(Operations.ListDevices, new ListRequest { Transport = stop.Transport }).Any(d => d.BlkdevId == stop.Id) ||
+        inner.Execute(Operations.ListBackends, new ListRequest { Transport = stop.Transport }).Any(b => b.BackendId == stop.Id);
 
     /// <summary>A verb is starting what is to be stopped: it gives up. True if nothing of it is left.</summary>
     private bool CancelStart(Predicate<StateEntry> ended)

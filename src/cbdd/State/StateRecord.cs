@@ -22,6 +22,10 @@ internal sealed class StateRecord
     private readonly Dictionary<int, (string State, DateTime Since)> _away = [];
     private string? _trouble;
 
+    // What lists show: they do not wait for the disk of the record.
+    private volatile IReadOnlyList<StateEntry> _entriesNow = [];
+    private volatile IReadOnlyList<AwayThing> _awayNow = [];
+
     /// <param name="file">Where it is kept.</param>
     /// <param name="logger">Says what cannot be kept.</param>
     /// <param name="loaded">What the file has.</param>
@@ -29,10 +33,11 @@ internal sealed class StateRecord
     {
         _record = new WantedRecord<SafePolicy>(file, loaded);
         _logger = logger;
-        NoteStates();
+        Publish();
     }
 
-    public IReadOnlyList<StateEntry> Entries => Do(r => r.Entries.ToArray());
+    /// <summary>As they were after the last change that is over.</summary>
+    public IReadOnlyList<StateEntry> Entries => _entriesNow;
 
     /// <summary>A change is not on the medium yet.</summary>
     public bool IsDirty => Do(r => r.IsDirty);
@@ -41,7 +46,12 @@ internal sealed class StateRecord
 
     public void Keep() => Do(r => r.Keep());
 
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed) => Do(r => r.Match(wanted, isRun, isClaimed, IsSameFile));
+    /// <inheritdoc cref="WantedRecord{TPolicy}.Match"/>
+    /// <param name="wanted">What is asked for.</param>
+    /// <param name="isRun">A line of the command line asks.</param>
+    /// <param name="isClaimed">Whether such a line has had that entry already.</param>
+    /// <param name="mayLook">Paths may be looked at, to see whether two of them are one file.</param>
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, bool mayLook) => Do(r => r.Match(wanted, isRun, isClaimed, mayLook ? IsSameFile : null));
 
     private static bool IsSameFile(string a, string b) =>
         FileStatus.TryGet(a, out var first) == 0 && FileStatus.TryGet(b, out var second) == 0 && first.Type == second.Type &&
@@ -148,10 +158,11 @@ internal sealed class StateRecord
         _limits.Remove(number);
     });
 
-    public void ConfirmStart(int number, StateEntry started) => Do(r =>
+    public bool ConfirmStart(int number, StateEntry started) => Do(r =>
     {
-        r.ConfirmStart(number, started);
+        var isWanted = r.ConfirmStart(number, started);
         _limits.Remove(number);
+        return isWanted;
     });
 
     public void BeginRestore(int number) => Do(r => r.BeginRestore(number));
@@ -189,10 +200,13 @@ internal sealed class StateRecord
     public void SetBackendPending(string region, int backend, string reason) => Do(r => r.SetBackendPending(region, backend, reason));
 
     /// <summary>What is wanted and not there, how it stands, and since when.</summary>
-    public IReadOnlyList<AwayThing> Away()
+    public IReadOnlyList<AwayThing> Away() => _awayNow;
+
+    private void Publish()
     {
-        lock (_gate)
-            return [.. _record.Entries.Where(e => _away.ContainsKey(e.Number)).Select(e => new AwayThing(e, _away[e.Number].State, _away[e.Number].Since))];
+        NoteStates();
+        _entriesNow = [.. _record.Entries];
+        _awayNow = [.. _record.Entries.Where(e => _away.ContainsKey(e.Number)).Select(e => new AwayThing(e, _away[e.Number].State, _away[e.Number].Since))];
     }
 
     private void NoteStates()
@@ -228,7 +242,7 @@ internal sealed class StateRecord
             else if (_record.Trouble is null && _trouble is not null)
                 _logger.LogInformation("the record is up to date again");
             _trouble = _record.Trouble;
-            NoteStates();
+            Publish();
             Monitor.PulseAll(_gate);
             return answer;
         }

@@ -96,9 +96,9 @@ internal sealed class TlsRelay
         {
             return _server.Accept(transport);
         }
-        catch (Exception error) when (error is not OutOfMemoryException)
+        catch (Exception error)
         {
-            // Of whatever kind: what this client sent must not end the daemon.
+            // Of whatever kind: what this client sent, or cannot have for it, must not end the daemon.
             _isSilent |= transport.IsInnerOver;
             Log($"TLS: {Describe(error)}");
             return null;
@@ -137,7 +137,7 @@ internal sealed class TlsRelay
                     return;
             }
         }
-        catch (Exception error) when (error is not OutOfMemoryException)
+        catch (Exception error)
         {
             // A connection that just ends is nothing to tell, as without TLS; broken TLS is.
             if (error.InnerException is not null || error is not IOException)
@@ -164,7 +164,7 @@ internal sealed class TlsRelay
             stream.ShutdownAsync().GetAwaiter().GetResult();
             _client.Shutdown(sendingOnly: true);
         }
-        catch (Exception error) when (error is not OutOfMemoryException)
+        catch (Exception error)
         {
             if (error.InnerException is not null || error is not IOException)
                 Log($"TLS: {Describe(error)}");
