@@ -38,7 +38,7 @@ def gone(kind, region, name):
 
 
 def grown(world, before, after):
-    return after["backend", world.region, world.path("grow")][1] == os.path.getsize(world.path("grow")) == 1 << 20
+    return (key := ("backend", world.region, world.path("grow"))) in after and after[key][1] == os.path.getsize(world.path("grow")) == 256 << 10
 
 
 # Lists first, of what is whole; then what changes something. {words} are the world's.
@@ -57,7 +57,7 @@ VERBS = (
     Verb("tp-reg", "alpha", ("tp-reg", "-H", "alpha", "-p", "{shm}/new", "--format", "--size", "4M"), there("transport", "new", "{shm}/new")),
     Verb("backend-start", "alpha", ("backend-start", "-p", "{home}/new"), there("backend", "region", "{home}/new")),
     Verb("adm", "alpha", ("adm", "op=backend-start,path={home}/adm"), there("backend", "region", "{home}/adm")),
-    Verb("backend-resize", "alpha", ("backend-resize", "-b", "grow", "--size", "1M"), grown),
+    Verb("backend-resize", "alpha", ("backend-resize", "-b", "grow", "--size", "256K"), grown),
     Verb("dev-start", "beta", ("dev-start", "-t", "{main}", "-b", "spare", "--attach", "none", "--name", "third"), there("device", "region", "third")),
     Verb("dev-stop", "beta", ("dev-stop", "-d", "second"), gone("device", "region", "second")),
     Verb("backend-stop", "alpha", ("backend-stop", "-b", "old"), gone("backend", "region", "{home}/old")),
@@ -83,7 +83,9 @@ class Condition:
         refused N N…    one of these exit codes, one line that says why, and nothing has changed
         ended N N…      of the start: one of these exit codes and one line that says why, before anything is done
         errors          of the load: requests fail and are answered; what was acknowledged is on the disk
+        unserved        of the load: another client is not served
         waits           of the start: the daemons run, and 'cbdctrl wait' says what does not
+        empty           of the start: the daemons run, and nothing is wanted
     """
 
     kind: str
@@ -111,15 +113,14 @@ class Condition:
     effects: dict = field(default_factory=dict)
     reports: str | None = None
     rival: str = "disk"
-    options: tuple = ()
+    extra: Callable = nothing
     # After the switch is off again nothing of it remains.
     heals: bool = True
 
     def holds(self, verb):
-        for key in (verb.name, *(group for group, names in GROUPS.items() if verb.name in names and group in self.verbs), "*"):
-            if key in self.verbs:
-                return self.verbs[key]
-        return verb.holds
+        """What the verb states here: by its name, its group, the daemon that it asks, or all."""
+        groups = (group for group, names in GROUPS.items() if verb.name in names)
+        return next((self.verbs[key] for key in (verb.name, *groups, verb.daemon, "*") if key in self.verbs), verb.holds)
 
     @property
     def only_start(self):
@@ -153,9 +154,9 @@ class Run:
         return self.condition.who in ("both", daemon.name)
 
     def launch(self, daemon):
-        if self.under(daemon) and self.condition.when == "always":
+        if self.under(daemon):
             stderr = self.condition.stderr(self.world) if self.condition.stderr else None
-            daemon.launch(self.condition.wrap.replace("{home}", self.world.home), stderr, self.condition.options)
+            daemon.launch(self.condition.wrap.replace("{home}", self.world.home), stderr)
         else:
             daemon.launch()
 
@@ -220,7 +221,8 @@ class Run:
         for daemon in world.daemons:
             self.launch(daemon)
         codes = {daemon: daemon.ready() for daemon in world.daemons}
-        self.judge_start(codes)
+        if condition.when == "always":
+            self.judge_start(codes)
         if condition.only_start:
             return
         if any(code is not None for code in codes.values()):
@@ -248,8 +250,10 @@ class Run:
         before = {daemon: world.shape(daemon) for daemon in world.daemons}
         time.sleep(4 * BEAT_MS / 1000)
         for daemon in world.daemons:
-            if (now := world.shape(daemon)) != before[daemon]:
+            world.last[daemon] = now = world.shape(daemon)
+            if now != before[daemon]:
                 raise Wrong(f"without a verb {daemon.name} had {before[daemon]} and has {now}")
+        self.condition.extra(world)
         if self.condition.reports:
             await_that(f"that a list says '{self.condition.reports}'", lambda: any(self.condition.reports in str(world.things(daemon)) for daemon in world.daemons))
 
@@ -266,10 +270,10 @@ class Run:
         daemon = getattr(world, verb.daemon)
         names = {"home": world.home, "shm": world.shm, "main": world.main, "host": world.hosts["alpha"], "device": world.devices["main"], "backend": world.backends["disk"]}
         words = [word.format(**names) for word in condition.words.get(verb.name, verb.words)]
-        before = world.shape(daemon)
+        before = world.last.pop(daemon, None) or world.shape(daemon)
         wrap = condition.ctl_wrap and condition.ctl_wrap.replace("{home}", world.home)
         code, out, said = world.ctl(daemon, words, wrap, *(make and make(world) for make in (condition.ctl_stdout, condition.ctl_stderr, condition.ctl_cwd)))
-        after = world.shape(daemon)
+        after = world.last[daemon] = world.shape(daemon)
         stated = condition.holds(verb)
         effect = condition.effects.get(verb.name, verb.effect)(world, before, after)
         told = f"exit code {code}, its effect is {'there' if effect else 'not there'}, it said: {(said or out).strip()[:300]}; stated is '{stated}'"
@@ -314,18 +318,19 @@ class Run:
             condition.on(world)
         try:
             for daemon in world.daemons:
-                daemon.launch()
+                self.launch(daemon)
             codes = {daemon: daemon.ready() for daemon in world.daemons}
             self.judge_start(codes)
             running = [daemon for daemon, code in codes.items() if code is None]
             if len(running) == 2:
                 waits = self.waits()
-                found = "done" if all(code == 0 for code, _, _ in waits) else "waits"
+                found = "waits" if any(code != 0 for code, _, _ in waits) else "done" if world.things(world.beta) else "empty"
                 if not fits(condition.start, found):
                     raise Wrong(f"the next life is '{found}', stated is '{condition.start}': {[(code, (out + said).strip()[:300]) for code, out, said in waits]}")
                 if found == "done":
                     world.link_device()
-                    if not fits(condition.load, said := world.load()) and "errors" not in said:
+                    said = world.load()
+                    if said != "done" and not fits(condition.load, said.split(" ")[0]):
                         raise Wrong(f"the load of the next life ended with {said}")
             world.check(ended=[daemon for daemon in world.daemons if daemon not in running])
         finally:
@@ -335,7 +340,7 @@ class Run:
         if condition.when == "moments" and condition.heals:
             for daemon in world.daemons:
                 if not daemon.alive():
-                    daemon.launch()
+                    self.launch(daemon)
                     if (code := daemon.ready()) is not None:
                         raise Wrong(f"{daemon.name} does not start when the condition is over: exit code {code}: {daemon.text()[-300:].strip()}")
                 daemon.signal(signal.SIGHUP)
