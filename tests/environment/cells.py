@@ -113,6 +113,7 @@ class Condition:
     effects: dict = field(default_factory=dict)
     reports: str | None = None
     rival: str = "disk"
+    # What holds in every moment between start and stop, besides.
     extra: Callable = nothing
     # After the switch is off again nothing of it remains.
     heals: bool = True
@@ -156,7 +157,7 @@ class Run:
     def launch(self, daemon):
         if self.under(daemon):
             stderr = self.condition.stderr(self.world) if self.condition.stderr else None
-            daemon.launch(self.condition.wrap.replace("{home}", self.world.home), stderr)
+            daemon.launch(self.condition.wrap.replace("{home}", self.world.home).replace("{alpha}", str(self.world.alpha.pid)), stderr)
         else:
             daemon.launch()
 
@@ -171,10 +172,13 @@ class Run:
             try:
                 action()
                 world.check(ended=world.daemons if name in ("start", "stop") else ())
+                if name not in ("start", "stop"):
+                    condition.extra(world)
                 self.tell(condition, name, None, time.monotonic() - started)
                 return True
-            except Wrong as e:
-                self.tell(condition, name, str(e), time.monotonic() - started)
+            except (Wrong, ProcessLookupError) as e:
+                dead = "".join(f"; {daemon.name} ended with exit code {daemon.process.poll()}: {daemon.text()[-600:]}" for daemon in world.daemons if daemon.process and not daemon.alive() and daemon.process.returncode)
+                self.tell(condition, name, f"{e}{dead}", time.monotonic() - started)
                 return False
 
         try:
@@ -253,7 +257,6 @@ class Run:
             world.last[daemon] = now = world.shape(daemon)
             if now != before[daemon]:
                 raise Wrong(f"without a verb {daemon.name} had {before[daemon]} and has {now}")
-        self.condition.extra(world)
         if self.condition.reports:
             await_that(f"that a list says '{self.condition.reports}'", lambda: any(self.condition.reports in str(world.things(daemon)) for daemon in world.daemons))
 

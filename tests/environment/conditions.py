@@ -9,6 +9,7 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import time
 
 from cells import Condition
@@ -157,8 +158,18 @@ def listener(world, path, user=None):
     listening.bind(path)
     if user is not None:
         os.chown(path, user, user)
-    listening.listen(1)
+    listening.listen(16)
     world.listening = listening
+
+    def close_all():
+        """Whoever connects is told nothing."""
+        while True:
+            try:
+                listening.accept()[0].close()
+            except OSError:
+                return
+
+    threading.Thread(target=close_all, daemon=True).start()
 
 
 def path_of(world, name):
@@ -188,6 +199,7 @@ def replaced(name, make, own=False):
         if os.path.lexists(f"{path}.kept"):
             os.rename(f"{path}.kept", path)
         if getattr(world, "listening", None):
+            world.listening.shutdown(socket.SHUT_RDWR)
             world.listening.close()
             world.listening = None
 
@@ -347,6 +359,25 @@ def others_write_nothing(world):
                     raise Wrong(f"others may write '{os.path.join(base, name)}', which has mode {mode & 0o777:o}")
 
 
+def bystander_lives(world):
+    """The process beside beta with the number that alpha has outside."""
+    with open(f"/proc/{world.beta.pid}/task/{world.beta.pid}/children") as file:
+        children = file.read().split()
+    for child in children:
+        with open(f"/proc/{child}/status") as file:
+            status = dict(line.split(":", 1) for line in file.read().splitlines())
+        if status["NSpid"].split()[-1] == str(world.alpha.pid) and "Z" not in status["State"]:
+            return
+    raise Wrong(f"the process with the number {world.alpha.pid} in beta's namespace, which nobody may end, has ended, or was not to be had")
+
+
+def bystander_is_there(world):
+    try:
+        bystander_lives(world)
+    except Wrong:
+        raise Skip("the number of a process cannot be chosen here") from None
+
+
 def truncated(name, size):
     return lambda world: os.truncate(path_of(world, name), size)
 
@@ -465,14 +496,14 @@ REPLACED = [
     Condition("replaced", "region-by-zeros", "a file of zeros has the name of the region", **replaced("shm/region", zeros), words=joined, verbs={"tp-reg": "refused 4 7"}, start="waits", needs=()),
     Condition("replaced", "region-by-region", "another region has it", **replaced("shm/region", other_region), words=joined, verbs={"tp-reg": "refused 4 7"}, start="waits", needs=()),
     Condition("replaced", "control-by-file", "a file has the name of alpha's control socket", **replaced("alpha/run/cbdd.sock", garbage), verbs={"alpha": "refused 11"}, start="ended 4", who="alpha", needs=()),
-    Condition("replaced", "control-by-listener", "somebody else listens there", **replaced("alpha/run/cbdd.sock", listener), verbs={"alpha": "refused 8 9 11"}, start="ended 4", who="alpha", needs=()),
+    Condition("replaced", "control-by-listener", "somebody else listens there", **replaced("alpha/run/cbdd.sock", listener), verbs={"alpha": "refused 7 8"}, start="ended 4", who="alpha", needs=()),
     Condition("replaced", "control-by-link", "a link to a file is there", **replaced("alpha/run/cbdd.sock", link), verbs={"alpha": "refused 11"}, start="ended 4", who="alpha", needs=()),
     Condition("replaced", "run-by-directory", "another directory has the name of alpha's run directory", **replaced("alpha/run", directory, own=True), verbs={"alpha": "refused 11"}, who="alpha", needs=()),
     Condition("replaced", "record-by-garbage", "something else is in the file of alpha's record", **replaced("alpha/state/wanted.json", garbage, own=True), start="ended 7", who="alpha", needs=()),
     Condition("replaced", "record-by-link", "a link to another file is there", **replaced("alpha/state/wanted.json", link, own=True), start="ended 4 7", who="alpha", needs=()),
-    Condition("replaced", "record-by-directory", "a directory is there", **replaced("alpha/state/wanted.json", directory), start="ended 7", who="alpha", needs=()),
+    Condition("replaced", "record-by-directory", "a directory is there", **replaced("alpha/state/wanted.json", directory), verbs={"tp-reg": "refused 8", "backend-start": "refused 8", "adm": "refused 8", "backend-stop": "warned 8", "tp-unreg": "warned 8"}, start="ended 7", who="alpha", needs=()),
     Condition("replaced", "uuid-by-garbage", "something else is in the file of alpha's uuid", **replaced("alpha/state/host-uuid", garbage), start="ended 7", who="alpha", needs=()),
-    Condition("replaced", "locks-by-files", "other files have the names of alpha's locks", when="moments", on=lambda world: [replaced(f"alpha/{d}/lock", garbage)["on"](world) for d in ("run", "state")],
+    Condition("replaced", "locks-by-files", "other files have the names of alpha's locks", when="moments", on=lambda world: [replaced(f"alpha/{d}/lock", garbage, own=True)["on"](world) for d in ("run", "state")],
               off=lambda world: [replaced(f"alpha/{d}/lock", garbage)["off"](world) for d in ("run", "state")], who="alpha", needs=()),
     Condition("replaced", "nbd-by-file", "a file has the name of the device's socket", **replaced("beta/run/main.nbd", garbage), start="waits", who="beta", needs=()),
     Condition("replaced", "nbd-by-listener", "somebody else listens there", **replaced("beta/run/main.nbd", listener), start="waits", who="beta", needs=()),
@@ -539,7 +570,7 @@ def own_directory(name, file, make):
         os.chown(victim, NOBODY, NOBODY)
         make(world, os.path.join(path, file))
         if getattr(world, "listening", None):
-            world.closers.append(world.listening.close)
+            world.closers.append(lambda: (world.listening.shutdown(socket.SHUT_RDWR), world.listening.close()))
         world.guard(victim, os.path.join(path, file))
 
     return prepare
@@ -600,6 +631,9 @@ NAMESPACES = [
     namespace("names", "alpha has names and IPC of its own", "--uts --ipc --cgroup"),
     namespace("boot-id", "alpha sees another boot id: it is taken for another machine", "-m", "cat /proc/sys/kernel/random/uuid >boot-id; mount --bind boot-id /proc/sys/kernel/random/boot_id;"),
     namespace("container", "alpha has all of them", "--pid --fork --kill-child --mount-proc --net --uts --ipc --cgroup"),
+    Condition("namespaces", "bystander", "beta has a process namespace, the outer /proc, and beside it a process with alpha's number: host-clear --force ends neither", who="beta",
+              wrap=unshared("--pid --fork --kill-child", "echo $(({alpha} - 1)) >/proc/sys/kernel/ns_last_pid; sleep 1000 & "), started=bystander_is_there, extra=bystander_lives,
+              words={"host-clear": ("host-clear", "-t", "{main}", "--host-id", "{host}", "--force")}, verbs={"host-clear": "refused 6"}),
     Condition("namespaces", "command-process", "the command has a process namespace of its own", who="ctl", ctl_wrap=unshared("--pid --fork --kill-child")),
     Condition("namespaces", "command-mount", "a mount namespace", who="ctl", ctl_wrap=unshared("-m")),
     Condition("namespaces", "command-user", "a user namespace", who="ctl", ctl_wrap=unshared("--user --map-root-user")),
