@@ -115,8 +115,8 @@ class Condition:
     rival: str = "disk"
     # What holds in every moment between start and stop, besides.
     extra: Callable = nothing
-    # After the switch is off again nothing of it remains.
-    heals: bool = True
+    # What is back when the switch is off again: everything, the device alone, or nothing.
+    heals: str = "all"
 
     def holds(self, verb):
         """What the verb states here: by its name, its group, the daemon that it asks, or all."""
@@ -347,8 +347,8 @@ class Run:
                     if (code := daemon.ready()) is not None:
                         raise Wrong(f"{daemon.name} does not start when the condition is over: exit code {code}: {daemon.text()[-300:].strip()}")
                 daemon.signal(signal.SIGHUP)
-            for daemon in world.daemons:
-                code, out, said = world.ctl(daemon, ["wait", "--timeout", "20"])
+            for daemon in world.daemons if condition.heals == "all" else [world.beta]:
+                code, out, said = world.ctl(daemon, ["wait", "--timeout", "20", *(["-d", "main"] if condition.heals == "device" else [])])
                 if code != 0:
                     raise Wrong(f"when the condition is over, {daemon.name} does not have what its record wants: {(out + said).strip()[:300]}")
             world.link_device()

@@ -488,7 +488,7 @@ def one_backend_more(world, before, after):
 joined = {"tp-reg": ("tp-reg", "-H", "alpha", "-p", "{shm}/region")}
 NO_DAEMON = {"*": "refused 11"}
 REPLACED = [
-    Condition("replaced", "disk-by-file", "another file has the name of the served disk", **replaced("disk", other_file), rival="disk.kept", words=served, effects={"backend-start": one_backend_more},
+    Condition("replaced", "disk-by-file", "another file has the name of the served disk", **replaced("disk", other_file), rival="disk.kept", words=served, effects={"backend-start": one_backend_more}, heals="device",
               verbs={"backend-start": "refused 4 | done"}, start="waits"),
     Condition("replaced", "disk-by-link", "a link to another file has it", **replaced("disk", link), rival="disk.kept", words=served, effects={"backend-start": one_backend_more}, verbs={"backend-start": "refused 4 | done"}, start="waits", needs=()),
     Condition("replaced", "disk-by-directory", "a directory has it", **replaced("disk", directory), rival="disk.kept", words=served, verbs={"backend-start": "refused 2 10"}, start="waits", needs=()),
@@ -498,7 +498,7 @@ REPLACED = [
     Condition("replaced", "control-by-file", "a file has the name of alpha's control socket", **replaced("alpha/run/cbdd.sock", garbage), verbs={"alpha": "refused 11"}, start="ended 4", who="alpha", needs=()),
     Condition("replaced", "control-by-listener", "somebody else listens there", **replaced("alpha/run/cbdd.sock", listener), verbs={"alpha": "refused 7 8"}, start="ended 4", who="alpha", needs=()),
     Condition("replaced", "control-by-link", "a link to a file is there", **replaced("alpha/run/cbdd.sock", link), verbs={"alpha": "refused 11"}, start="ended 4", who="alpha", needs=()),
-    Condition("replaced", "run-by-directory", "another directory has the name of alpha's run directory", **replaced("alpha/run", directory, own=True), verbs={"alpha": "refused 11"}, who="alpha", needs=()),
+    Condition("replaced", "run-by-directory", "another directory has the name of alpha's run directory", **replaced("alpha/run", directory, own=True), verbs={"alpha": "refused 11"}, who="alpha", heals="", needs=()),
     Condition("replaced", "record-by-garbage", "something else is in the file of alpha's record", **replaced("alpha/state/wanted.json", garbage, own=True), start="ended 7", who="alpha", needs=()),
     Condition("replaced", "record-by-link", "a link to another file is there", **replaced("alpha/state/wanted.json", link, own=True), start="ended 4 7", who="alpha", needs=()),
     Condition("replaced", "record-by-directory", "a directory is there", **replaced("alpha/state/wanted.json", directory), verbs={"tp-reg": "refused 8", "backend-start": "refused 8", "adm": "refused 8", "backend-stop": "warned 8", "tp-unreg": "warned 8"}, start="ended 7", who="alpha", needs=()),
@@ -517,7 +517,7 @@ UNLINKED = [
     Condition("unlinked", "disk-truncated", "the served disk becomes shorter", when="once", on=truncated("disk", MIB // 2), load="errors", reports="became shorter", start="done | waits", needs=()),
     Condition("unlinked", "region", "the region's file is removed", when="once", on=removed("shm/region"), reports="was removed", start="waits", needs=()),
     Condition("unlinked", "region-truncated", "the region becomes shorter", when="once", on=truncated("shm/region", 4096), load="errors", start="waits",
-              verbs={"tp-reg": "done", "wait": "refused 8", "clears": "refused 8", "starts": "refused 8", "backend-resize": "refused 8", "dev-stop": "done | refused 8", "backend-stop": "done | refused 3 8"},
+              verbs={"tp-reg": "done", "wait": "refused 8", "clears": "refused 8", "dev-start": "refused 3 8", "starts": "refused 8", "backend-resize": "refused 3 8", "dev-stop": "refused 3 8", "backend-stop": "refused 3 8"},
               stop="done | warned 8", needs=()),
     Condition("unlinked", "control-socket", "alpha's control socket is removed", when="once", on=removed("alpha/run/cbdd.sock"), verbs={"alpha": "refused 11"}, needs=()),
     Condition("unlinked", "nbd-socket", "the device's socket is removed", when="once", on=removed("beta/run/main.nbd"), needs=()),

@@ -30,6 +30,10 @@ DOCUMENTED_CODES = {0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11}
 TRACE = re.compile(r"Unhandled|this is a bug|please report|^ +at \S+\(|\bat Cbd\.", re.MULTILINE)
 
 
+# Daemons that may run; a matrix that is told to end ends them.
+LIVE = set()
+
+
 class Wrong(Exception):
     """What a cell states does not hold."""
 
@@ -97,7 +101,8 @@ class Daemon:
             self.process = subprocess.Popen(
                 ["sh", "-c", wrap, "sh", self.world.cbdd, "--run-dir", self.run, "--state-dir", self.state, "--disks-dir", self.world.disks,
                  "--beat-ms", str(BEAT_MS), "--fence-ms", "6000", "--dead-ms", "10000"],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=log if stderr is None else stderr, cwd=self.home, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log if stderr is None else stderr, cwd=self.home)
+        LIVE.add(self)
         self.pid = self.process.pid
         self.wrap = wrap
 
@@ -180,6 +185,7 @@ class Daemon:
                 except ProcessLookupError:
                     pass
             self.process.wait()
+        LIVE.discard(self)
 
     def text(self):
         with open(self.log, errors="replace") as file:
