@@ -110,13 +110,20 @@ def filled(*names):
     return {"on": on, "off": off}
 
 
-def remounted(*names):
-    def each(world, how):
-        for name in names:
-            # A file that is open for writing keeps a whole file system from it; this mount alone can.
-            subprocess.run(["mount", "-o", f"remount,bind,{how}", world.path(name)], check=True)
+def read_only_over(*names):
+    """Functions that lay a read-only mount of these directories over them, and take it away: files that are open stay as they are."""
 
-    return {"on": lambda world: each(world, "ro"), "off": lambda world: each(world, "rw")}
+    def on(world):
+        for name in names:
+            path = world.path(name)
+            subprocess.run(["mount", "--bind", path, path], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+
+    def off(world):
+        for name in names:
+            subprocess.run(["umount", "-l", world.path(name)], check=True)
+
+    return {"on": on, "off": off}
 
 
 # Things in the place of others.
@@ -429,13 +436,13 @@ OUTPUT = [
     Condition("output", "state-full-first", "the same at the first start", prepare=lambda world: (mounted("alpha/state", "beta/state", size="64K")(world), filled("alpha/state", "beta/state")["on"](world)),
               start="ended 5 8"),
     Condition("output", "state-read-only", "it is mounted read-only", when="moments", prepare=mounted("alpha/state", "beta/state", size="2M"),
-              **remounted("alpha/state", "beta/state"), verbs={**NO_RECORD, "stops": "warned 8"}, start="ended 6 8"),
+              **read_only_over("alpha/state", "beta/state"), verbs={**NO_RECORD, "stops": "warned 8"}, start="ended 6 8"),
     Condition("output", "state-removed", "the state directories are removed", when="once", on=lambda world: [shutil.rmtree(daemon.state) for daemon in world.daemons],
               verbs={**NO_RECORD, "stops": "warned 8"}, start="empty", needs=()),
     Condition("output", "run-read-only", "the run directories are mounted read-only", when="moments", prepare=mounted("alpha/run", "beta/run", size="1M"),
-              **remounted("alpha/run", "beta/run"), verbs={"dev-start": "refused 6 8", "dev-stop": "done | warned 8"}, stop="done | warned 8", start="ended 6 8"),
+              **read_only_over("alpha/run", "beta/run"), verbs={"dev-start": "refused 6 8", "dev-stop": "done | warned 8"}, stop="done | warned 8", start="ended 6 8"),
     Condition("output", "disks-full", "the directory where disks are reserved is full", when="moments", prepare=mounted("disks", size="64K"), **filled("disks")),
-    Condition("output", "disks-read-only", "it is mounted read-only", when="moments", prepare=mounted("disks", size="64K"), **remounted("disks")),
+    Condition("output", "disks-read-only", "it is mounted read-only", when="moments", prepare=mounted("disks", size="64K"), **read_only_over("disks")),
     Condition("output", "region-full", "the regions' tmpfs is full", when="moments", prepare=mounted("shm", size="30M"), **filled("shm"), verbs={"tp-reg": "refused 5"}),
 ]
 

@@ -83,6 +83,16 @@ def fingerprint(path):
     return (stat.filemode(status.st_mode), status.st_uid, status.st_gid, status.st_ino, content)
 
 
+def second_name(path, name):
+    try:
+        os.link(path, name)
+    except OSError as e:
+        if e.errno != errno.EXDEV:
+            raise
+        # On a file system of its own, whose things nobody replaces.
+        os.symlink(path, name)
+
+
 class Daemon:
     def __init__(self, world, name):
         self.world, self.name = world, name
@@ -131,7 +141,7 @@ class Daemon:
             with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as file:
                 self.pid = int(file.read().split()[0])
         self.forget_link()
-        os.link(os.path.join(self.run, "cbdd.sock"), self.link)
+        second_name(os.path.join(self.run, "cbdd.sock"), self.link)
         return None
 
     def forget_link(self):
@@ -262,7 +272,7 @@ class World:
         self.nbd = self.path("nbd")
         if os.path.lexists(self.nbd):
             os.unlink(self.nbd)
-        os.link(os.path.join(self.beta.run, "main.nbd"), self.nbd)
+        second_name(os.path.join(self.beta.run, "main.nbd"), self.nbd)
 
     # What is there.
 
