@@ -143,6 +143,12 @@ internal sealed class RingQueue : DescriptorQueue
             Issue(pending);
             return;
         }
+        if (result == -Errno.ECANCELED)
+        {
+            // The kernel could not have a thread for it. The worker is there.
+            Disk.Workers.Enqueue(pending);
+            return;
+        }
         if (pending.Syncing)
         {
             Complete(pending, -Math.Min(result, 0));

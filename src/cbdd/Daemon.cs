@@ -1,3 +1,5 @@
+using System.Globalization;
+using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
@@ -174,6 +176,10 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             return;
         if (error == 0 && status.Type != FileType.Socket)
             throw new CbdException(CbdErrorKind.Busy, $"'{path}' is where the control socket belongs, and it is no socket: move it away, or give another --run-dir");
+        // The lock says that no cbdd has the directory; another program may listen there.
+        var address = new UnixDomainSocketEndPoint(path).Serialize();
+        if (StreamSocket.Probe(address.Buffer.Span[..address.Size]) is not (Errno.ECONNREFUSED or Errno.ENOENT))
+            throw new CbdException(CbdErrorKind.Busy, $"somebody else listens on '{path}', where the control socket belongs: end that program, or give another --run-dir");
         try
         {
             File.Delete(path);

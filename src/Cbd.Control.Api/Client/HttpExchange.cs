@@ -41,7 +41,8 @@ internal static class HttpExchange
                 isEnding = !TryProbe(socketPath, patienceMs);
             }
 
-            return Parse(ReceiveAll(socket));
+            var answer = ReceiveAll(socket);
+            return answer.Length > 0 ? Parse(answer) : throw WentAway(socketPath, $"{method} {target}", "it closed the connection without an answer");
         }
         catch (SocketException e) when (IsTimeout(e))
         {
@@ -49,10 +50,12 @@ internal static class HttpExchange
         }
         catch (SocketException e)
         {
-            throw new CbdException(CbdErrorKind.Failed,
-                $"the daemon on '{socketPath}' went away during {method} {target}: {e.Message}; see its log, and look with the list verbs what was done", e);
+            throw WentAway(socketPath, $"{method} {target}", e.Message, e);
         }
     }
+
+    private static CbdException WentAway(string socketPath, string request, string how, Exception? inner = null) => new(CbdErrorKind.Failed,
+        $"the daemon on '{socketPath}' went away during {request}: {how}; see its log, and look with the list verbs what was done", inner!);
 
     /// <summary>
     /// Asks for nothing in particular, which a daemon answers whatever its verbs wait for. False if it takes no requests any more: one that

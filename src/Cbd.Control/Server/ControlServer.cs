@@ -30,13 +30,18 @@ internal sealed class ControlServer : IAsyncDisposable
     /// <summary>How long a connection stays between two requests.</summary>
     private const int QuietSeconds = 60;
 
+    /// <summary>Clients that wait to be accepted.</summary>
+    private const int Backlog = 512;
+
     private readonly WebApplication _application;
     private readonly string? _ownPath;
+    private readonly FileStatus _ownFile;
 
     private ControlServer(WebApplication application, string? ownPath)
     {
         _application = application;
-        _ownPath = ownPath;
+        if (ownPath is not null && FileStatus.TryGet(ownPath, out _ownFile, followLinks: false) == 0)
+            _ownPath = ownPath;
     }
 
     /// <summary>
@@ -48,15 +53,14 @@ internal sealed class ControlServer : IAsyncDisposable
         CheckedControl control, string socketPath, PeerAccess access, ILoggerProvider logs, StreamSocket? given = null)
     {
         var application = Build(control, socketPath, access, logs, given);
-        var server = new ControlServer(application, given is null ? socketPath : null);
         try
         {
             await application.StartAsync();
-            return server;
+            return new ControlServer(application, given is null ? socketPath : null);
         }
         catch (Exception e) when (e is IOException or SocketException or CbdException)
         {
-            await server.DisposeAsync();
+            await application.DisposeAsync();
             throw e as CbdException
                 ?? new CbdException(CbdErrorKind.Failed, $"cannot listen on the control socket '{socketPath}': {e.Message}", e);
         }
@@ -68,7 +72,8 @@ internal sealed class ControlServer : IAsyncDisposable
         using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(5));
         await _application.StopAsync(patience.Token);
         await _application.DisposeAsync();
-        if (_ownPath is not null)
+        // Somebody may have put something else there meanwhile; that stays.
+        if (_ownPath is not null && FileStatus.TryGet(_ownPath, out var now, followLinks: false) == 0 && now.IsSameFile(_ownFile))
             File.Delete(_ownPath);
     }
 
@@ -114,13 +119,15 @@ internal sealed class ControlServer : IAsyncDisposable
 
     private static Socket Bind(System.Net.EndPoint endpoint, PeerAccess access)
     {
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        var path = endpoint.ToString()!;
+        // .NET's own socket would remove, at its end, whatever has its name then.
+        var address = endpoint.Serialize();
+        using var socket = StreamSocket.TryListen(address.Buffer.Span[..address.Size], Backlog, out var error)
+            ?? throw new SystemCallException("bind", error, path);
         try
         {
-            var path = endpoint.ToString()!;
-            // Nobody can connect before listen(2), which comes later: the mode is right by then.
-            socket.Bind(endpoint);
-            // The directory is one that nobody else can write to: nothing has taken the place of the socket.
+            // The directory is one that nobody else can write to: nothing has taken the place of the socket. Nobody else can connect before its
+            // mode is set, because the umask takes the right to write away.
             var mode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
             File.SetUnixFileMode(path, mode);
             if (access.FileGroup is { } group)
@@ -132,11 +139,11 @@ internal sealed class ControlServer : IAsyncDisposable
             if (access.IsForAll)
                 mode |= UnixFileMode.OtherRead | UnixFileMode.OtherWrite;
             File.SetUnixFileMode(path, mode);
-            return socket;
+            return socket.DuplicateAsSocket();
         }
         catch
         {
-            socket.Dispose();
+            _ = StreamSocket.Unlink(path);
             throw;
         }
     }
@@ -212,7 +219,7 @@ internal sealed class ControlServer : IAsyncDisposable
         {
             // Also what the runtime throws when no thread can be had.
             context.RequestServices.GetRequiredService<ILoggerFactory>().CreateLogger("control")
-                .LogError(e, "{Method} {Path}: no thread, or no memory", context.Request.Method, context.Request.Path);
+                .LogError("{Method} {Path}: no thread, or no memory: {Reason}", context.Request.Method, context.Request.Path, e.Message);
             problem = ControlProblem.From(CbdErrorKind.Exhausted,
                 "cbdd cannot have another thread or more memory: raise its limits (TasksMax= and MemoryMax= of its unit, ulimit -u and -v), then try again");
         }

@@ -42,4 +42,5 @@ public static class Errno
     public const int ETIMEDOUT = 110;
     public const int ECONNREFUSED = 111;
     public const int EDQUOT = 122;
+    public const int ECANCELED = 125;
 }
