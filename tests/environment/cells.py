@@ -8,6 +8,8 @@ from typing import Callable
 
 from world import BEAT_MS, PLAIN, World, Wrong, await_that
 
+# Of the cells of a world whose start failed, which says why.
+NOT_STARTED = "the world did not start"
 PRINTS = ("tp-list", "tp-info", "host-list", "channel-list", "backend-list", "dev-list", "dump", "tp-reg", "backend-start", "backend-resize", "dev-start", "adm")
 GROUPS = {
     "lists": ("tp-list", "tp-info", "host-list", "channel-list", "backend-list", "dev-list", "dump"),
@@ -194,7 +196,7 @@ class Run:
                     whole = False
             if not whole or condition.only_start:
                 for name in left:
-                    self.tell(condition, name, "the world did not start", 0)
+                    self.tell(condition, name, NOT_STARTED, 0)
                 return
             if condition.when == "once":
                 condition.on(world)
