@@ -155,6 +155,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
     /// <summary>What a daemon needs of this machine, asked before anything is made.</summary>
     private static void CheckMachine()
     {
+        if (ProcessLimits.AddressSpace < ProcessLimits.LeastAddressSpace)
+            throw new CbdException(CbdErrorKind.Exhausted, $"the limit of address space is {ProcessLimits.AddressSpace} bytes, and cbdd needs at least {ProcessLimits.LeastAddressSpace}: raise it (LimitAS= of the unit, ulimit -v)");
         if (ProcessLimits.OpenFiles < ProcessLimits.LeastOpenFiles)
             throw new CbdException(CbdErrorKind.Exhausted, $"the limit of open files is {ProcessLimits.OpenFiles}, and cbdd needs at least {ProcessLimits.LeastOpenFiles}: raise it (LimitNOFILE= of the unit, ulimit -n)");
         _ = ProcessIdentity.BootId;

@@ -7,6 +7,7 @@
 #include "cbd.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -14,6 +15,9 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* Each arena of malloc reserves 64 MiB of address space, and each thread would have one of its own. */
+#define MOST_ARENAS 2
 
 /* The stack of a thread whose creator asks for no size; by default glibc takes the limit of the main thread's. */
 #define THREAD_STACK_BYTES (1UL << 20)
@@ -104,6 +108,7 @@ __attribute__((constructor(101))) static void put_in_order(void)
     fill_standard_descriptors();
     order_signals();
     order_limits();
+    mallopt(M_ARENA_MAX, MOST_ARENAS);
     /* Files get the modes that they are made with, but never let others write by an umask of 0, nor lock their owner out. */
     mode_t mask = umask(077);
     umask((mask & 002 ? mask : mask | 022) & ~0700);

@@ -139,6 +139,7 @@ internal static class KernelConstants
     internal const int PrctlSetTimerSlack = 29;
     internal const int PrctlSetIoFlusher = 57;
     internal const int PrctlGetIoFlusher = 58;
+    internal const int LimitAddressSpace = 9;
     internal const int LimitOpenFiles = 7;
     internal const int LimitLockedMemory = 8;
     internal const int SignalHangUp = 1;

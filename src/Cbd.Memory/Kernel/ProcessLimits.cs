@@ -14,6 +14,12 @@ public static unsafe class ProcessLimits
     /// <summary>Descriptors at once (RLIMIT_NOFILE).</summary>
     public static int OpenFiles { get; } = (int)Math.Min(Read(LimitOpenFiles), int.MaxValue);
 
+    /// <summary>Address space below which a daemon may be without a thread in the middle of its start, bytes.</summary>
+    public const long LeastAddressSpace = 512L << 20;
+
+    /// <summary>Bytes of address space (RLIMIT_AS); the largest number: no limit.</summary>
+    public static long AddressSpace => (long)Math.Min(Read(LimitAddressSpace), long.MaxValue);
+
     /// <summary>Bytes of locked memory (RLIMIT_MEMLOCK); the largest number: no limit.</summary>
     internal static ulong LockedMemory => Read(LimitLockedMemory);
 
