@@ -302,7 +302,6 @@ def threads(daemon):
     return len(os.listdir(f"/proc/{daemon.pid}/task"))
 
 
-
 def cgroup(world):
     """A control group of processes for the world's daemons."""
     base = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
