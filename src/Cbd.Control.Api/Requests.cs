@@ -53,6 +53,9 @@ public sealed record StopRequest : ItemTarget
     /// <summary>What a device must be called; null: whatever. Ids are used again, and names are not while they are wanted.</summary>
     public string? Name { get; set; }
 
+    /// <summary>A backend ends as if its daemon had died: blkdevs wait for it. Not of the wire.</summary>
+    internal bool Leaves { get; init; }
+
     internal override void CheckValues() => Rules.CheckName(Name, "device");
 }
 

@@ -41,7 +41,7 @@ public sealed record RegisterTransportOptions : ControlRequest, IStartRequest
     public string? Coherence { get; set; }
 
     /// <summary>
-    /// A registration that takes longer, seconds, is taken back; null: what hosts need to judge each other, three dead-times and five seconds.
+    /// A registration that takes longer, seconds, is taken back; null: it waits three dead-times and five seconds for other hosts, and for formatting as long as that takes.
     /// </summary>
     [JsonPropertyName("timeout")]
     public int? TimeoutSeconds { get; set; }

@@ -134,7 +134,7 @@ internal sealed class Node : INode
     /// <summary>
     /// Stops a backend; refused while blkdevs use it, unless forced: they answer with EIO then until it is started again.
     /// </summary>
-    public StopAnswer StopBackend(int transport, int backend, bool force) => Find(transport).Backends.Stop(backend, force, leaves: false);
+    public StopAnswer StopBackend(int transport, int backend, bool force, bool leaves = false) => Find(transport).Backends.Stop(backend, force || leaves, leaves);
 
     public void LeaveBackend(int transport, int backend) => Find(transport).Backends.Stop(backend, force: true, leaves: true);
 

@@ -14,7 +14,7 @@ internal static class NodeOperations
         .Add(Operations.ClearHost, r => node.ClearHost(r.Transport, r.Id, r.Force, r.Fenced))
         .Add(Operations.ListBackends, r => node.ListBackends(r.Transport, r.All))
         .Add(Operations.StartBackend, r => new BackendStarted { BackendId = node.StartBackend(r) })
-        .Add(Operations.StopBackend, r => node.StopBackend(r.Transport, r.Id, r.Force))
+        .Add(Operations.StopBackend, r => node.StopBackend(r.Transport, r.Id, r.Force, r.Leaves))
         .Add(Operations.ClearBackend, r => node.ClearBackend(r.Transport, r.Id, r.Force, r.Fenced))
         .Add(Operations.ResizeBackend, r => node.ResizeBackend(r.Transport, r.Id, r.SizeBytes))
         .Add(Operations.SetFaults, r => node.SetFaults(r.Transport, r.Id, r.Faults))

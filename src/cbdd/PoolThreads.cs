@@ -1,3 +1,4 @@
+using System.Buffers;
 using Cbd.Memory;
 
 namespace Cbd.Programs.Daemon;
@@ -31,6 +32,10 @@ internal static class PoolThreads
                 // One after the other: who finds more work queued starts the next thread itself, and ends the process if that fails.
                 ThreadPool.UnsafeQueueUserWorkItem(_ =>
                 {
+                    // A thread's first array makes an entry of a table that .NET leaves half made where there is no memory for it. The
+                    // next collection of garbage ends the process then.
+                    ArrayPool<byte>.Shared.Return(ArrayPool<byte>.Shared.Rent(1));
+                    ArrayPool<char>.Shared.Return(ArrayPool<char>.Shared.Rent(1));
                     running.Release();
                     release.Wait(PatienceMs);
                 }, null);

@@ -302,6 +302,11 @@ def threads(daemon):
     return len(os.listdir(f"/proc/{daemon.pid}/task"))
 
 
+def data(daemon):
+    with open(f"/proc/{daemon.pid}/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData:"))
+
+
 def cgroup(world):
     """A control group of processes for the world's daemons."""
     base = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
@@ -460,6 +465,8 @@ LIMITS = [
     Condition("limits", "address-space-400M", "little address space (RLIMIT_AS)", wrap='ulimit -v 400000; exec "$@"', start="ended 5", needs=()),
     Condition("limits", "address-space-later", "no more address space while they run", **limited(resource.RLIMIT_AS, address_space), load="done | errors",
               verbs={"starts": "done | refused 5"}, needs=()),
+    Condition("limits", "data-later", "no more private memory while they run (RLIMIT_DATA)", **limited(resource.RLIMIT_DATA, data), load="done | errors",
+              verbs={"clears": "refused 4 5 8", "*": "done | refused 5 8"}, needs=()),
     Condition("limits", "no-core-no-queues", "no core, no queued signals, no message queues, lowest priority", wrap='exec nice -n 19 prlimit --core=0 --sigpending=0 --msgqueue=0 "$@"', needs=()),
     Condition("limits", "signals-ignored", "all signals are ignored", wrap='exec env --ignore-signal "$@"', needs=()),
     Condition("limits", "signals-blocked", "all signals are blocked", wrap='exec env --block-signal "$@"', needs=()),

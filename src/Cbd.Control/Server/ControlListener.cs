@@ -11,14 +11,13 @@ namespace Cbd.Control.Server;
 /// Accepts the clients of the control socket. Some descriptors are kept for a time when no other can be had: then one client is let
 /// in with them, and can look and stop things; the next ones wait. Kestrel's own listener would try again at once, for ever.
 /// </summary>
-/// <param name="bind">Gives the bound socket, which is this object's then.</param>
+/// <param name="bind">Gives the socket that listens, which is this object's then.</param>
 /// <param name="logger">Where a shortage is told.</param>
 internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logger) : IConnectionListenerFactory, IConnectionListener
 {
     /// <summary>For the client, and for the record that its verb may write.</summary>
     private const int SpareCount = 4;
 
-    private const int Backlog = 512;
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(200);
 
     private readonly List<FileDescriptor> _spare = new(SpareCount);
@@ -33,7 +32,6 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
     {
         _socket = bind(endpoint);
         _endPoint = endpoint;
-        _socket.Listen(Backlog);
         KeepSpares();
         return ValueTask.FromResult<IConnectionListener>(this);
     }
@@ -66,6 +64,10 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
                 // Who waits stays in the backlog, and would be tried again at once.
                 if (!GiveSpares())
                     await Task.Delay(s_pause, cancellationToken);
+            }
+            catch (OutOfMemoryException)
+            {
+                await Task.Delay(s_pause, cancellationToken);
             }
             catch (Exception e) when (e is ObjectDisposedException or SocketException { SocketErrorCode: SocketError.OperationAborted })
             {

@@ -159,6 +159,11 @@ internal sealed class ControlServer : IAsyncDisposable
             connection.Items[typeof(PeerAccess)] = Admit(connection, access);
             await next(connection);
         }
+        catch (OutOfMemoryException)
+        {
+            // What cannot be had fails this client; Kestrel would call it a bug.
+            connection.Abort(new ConnectionAbortedException("there is no memory for it"));
+        }
         finally
         {
             clients.Leave(client);

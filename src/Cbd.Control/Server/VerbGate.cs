@@ -27,7 +27,7 @@ internal sealed class VerbGate(ControlConnections clients)
     {
         ControlConnection client = (ControlConnection?)context.Features.Get<IConnectionItemsFeature>()?.Items[typeof(ControlConnection)]
             ?? throw new InvalidOperationException("a control connection has no client");
-        SemaphoreSlim? places = operation.Method == HttpMethods.Get ? null : request is IStartRequest ? _starts : _others;
+        SemaphoreSlim? places = operation.IsLook ? null : request is IStartRequest ? _starts : _others;
         if (places is not null)
             await places.WaitAsync(context.RequestAborted);
         try

@@ -25,7 +25,7 @@ internal static class TransportVerbs
         var ringSlots = VerbOptions.Number("--ring-slots", null, "commands in flight per channel to format");
         var payloadCrc = VerbOptions.Choice("--payload-crc", null, "payload carries a CRC32C", "on", "on", "off");
         var coherence = VerbOptions.Text("--coherence", null, "how caches of the hosts agree; needed for devdax and PCI BARs", "hardware");
-        var timeout = CommonOptions.Timeout("three dead-times and five seconds");
+        var timeout = CommonOptions.Timeout("three dead-times and five seconds of waiting for other hosts");
         var command = new Command(Operations.RegisterTransport.Name, "Register this host on a region, formatting it first if asked; prints the transport id")
         {
             host, path, format, formatIfEmpty, force, size, hosts, backends, blkdevs, channels, channelSize, ringSlots, payloadCrc, coherence, timeout,

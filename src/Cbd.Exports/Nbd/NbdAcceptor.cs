@@ -166,11 +166,18 @@ internal sealed class NbdAcceptor : IDisposable
             return;
         }
 
-        socket.TuneForRequests();
-        NbdTlsState tls = _tls is null ? NbdTlsState.None : _tls.IsRequired ? NbdTlsState.Required : NbdTlsState.Offered;
-        var client = new Client(
-            ++_lastToken, socket, new NbdHandshake(_describe, "CBD block device", tls), Now + (_handshakeSeconds * Stopwatch.Frequency));
-        _clients.Add(client.Token, client);
+        Client client;
+        try
+        {
+            client = Take(socket);
+        }
+        catch (OutOfMemoryException)
+        {
+            socket.Dispose();
+            _clientGone();
+            throw;
+        }
+
         try
         {
             _poll.Add(socket, client.Token, SocketEvents.Readable);
@@ -183,6 +190,16 @@ internal sealed class NbdAcceptor : IDisposable
 
         NbdHandshake.Greet(client.Output);
         Advance(client);
+    }
+
+    private Client Take(StreamSocket socket)
+    {
+        socket.TuneForRequests();
+        NbdTlsState tls = _tls is null ? NbdTlsState.None : _tls.IsRequired ? NbdTlsState.Required : NbdTlsState.Offered;
+        var client = new Client(
+            ++_lastToken, socket, new NbdHandshake(_describe, "CBD block device", tls), Now + (_handshakeSeconds * Stopwatch.Frequency));
+        _clients.Add(client.Token, client);
+        return client;
     }
 
     /// <summary>Accepts nobody for a while. Who waits stays in the backlog, and would wake this thread again at once.</summary>

@@ -28,12 +28,11 @@ internal static class SameThing
     public static bool MayHave(StateEntry entry, Caller? caller) => caller is null || CallerOf(entry)?.UserId == caller.UserId;
 
     /// <summary>
-    /// Throws Denied if a caller asks for a name or a region that is wanted by another user: it would keep that one from it for ever.
+    /// Throws Denied if a caller asks for a name, a disk or a region that is wanted by another user: it would keep that one from it for ever.
     /// </summary>
-    public static void CheckCaller(StateEntry entry, StateEntry wanted, Caller? caller)
+    public static void CheckCaller(StateEntry entry, Caller? caller)
     {
-        bool isOneName = entry.Transport is not null || (wanted.Backend?.Name ?? wanted.Device?.Name) is not null;
-        if (isOneName && !MayHave(entry, caller))
+        if (!MayHave(entry, caller))
             throw new CbdException(CbdErrorKind.Denied, $"{entry} is wanted by {(CallerOf(entry) is { } other ? $"uid {other.UserId}" : "the user of cbdd, or root")}, and uid {caller!.UserId} asks for it: give another name or path, or stop that first ({entry.StopVerb})");
     }
 
@@ -41,7 +40,7 @@ internal static class SameThing
     public static Caller? CallerOf(StateEntry entry) => entry.Transport?.Caller ?? entry.Backend?.Caller ?? entry.Device?.Caller;
 
     /// <summary>There can be only one of both: they have one name, or one disk, or one region. What has no name and no disk is another thing each time.</summary>
-    public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => (entry, wanted) switch
+    public static bool IsOneQueue(StateEntry entry, StateEntry wanted) => entry.Region == wanted.Region && (entry, wanted) switch
     {
         ({ Transport: not null }, { Transport: not null }) => true,
         ({ Backend: { } a }, { Backend: { } b }) => (a.Name is not null && a.Name == b.Name) || (a.Path == b.Path && !StartBackendOptions.IsDiskScheme(a.Path)),

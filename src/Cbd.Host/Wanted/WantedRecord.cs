@@ -64,13 +64,22 @@ internal sealed class WantedRecord<TPolicy>
     /// <param name="wanted">What is asked for.</param>
     /// <param name="isRun">A <c>--run</c> line asks, which may ask for what is there.</param>
     /// <param name="isClaimed">Whether such a line has had that entry already.</param>
+    /// <param name="caller">Who asks; null: root or the daemon's user. Throws Denied if what has that name or path is wanted by another one.</param>
     /// <param name="isSameFile">Whether two paths lead to one file or device now; null: nobody can tell.</param>
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, Func<string, string, bool>? isSameFile = null)
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, Caller? caller = null, Func<string, string, bool>? isSameFile = null)
     {
         StateEntry? named = wanted.Device?.Name is { } device ? _entries.Find(entry => entry.Device?.Name == device)
             : wanted.Backend?.Name is { } backend ? _entries.Find(entry => entry.Backend?.Name == backend && entry.Region == wanted.Region)
             : null;
-        StateEntry? found = named ?? _entries.Find(entry => IsFree(entry) && SameThing.Matches(entry, wanted, isRun));
+        // Of like things, one that this caller asked for comes first.
+        StateEntry? found = named ?? _entries.Where(entry => IsFree(entry) && SameThing.Matches(entry, wanted, isRun) && SameThing.MayHave(entry, caller))
+            .MinBy(entry => SameThing.CallerOf(entry)?.UserId == caller?.UserId ? 0 : 1);
+        // What is away under another name, or for another user, keeps its disk and its region.
+        StateEntry? rival = found ?? _entries.Find(entry => entry is { IsPending: true, Intent: null } && SameThing.IsOneQueue(entry, wanted));
+        if (rival is not null && (rival == found ? IsFree(rival) : !isRun || !isClaimed(rival.Number)))
+            SameThing.CheckCaller(rival, caller);
+        if (rival is not null && rival != found && (!isRun || !isClaimed(rival.Number)))
+            SameThing.Check(rival, wanted, isSameFile);
         if (found is null || !IsFree(found))
             return null;
         if (found.Failed is { } failure)
@@ -89,7 +98,7 @@ internal sealed class WantedRecord<TPolicy>
     /// </summary>
     public StateEntry? FindUnderWay(StateEntry wanted)
     {
-        StateEntry? found = _entries.Find(entry => entry is { Intent: not null, IsPending: false } && entry.Region == wanted.Region && SameThing.IsOneQueue(entry, wanted));
+        StateEntry? found = _entries.Find(entry => entry is { Intent: not null, IsPending: false } && SameThing.IsOneQueue(entry, wanted));
         if (found is { Intent: StateIntent.Starting })
             SameThing.Check(found, wanted);
         return found;
@@ -145,13 +154,15 @@ internal sealed class WantedRecord<TPolicy>
 
     /// <summary>
     /// It was started. False if it is wanted no more, because its transport was left meanwhile: it is to be stopped again then. So it is if
-    /// this throws, because it cannot be recorded.
+    /// this throws, because it cannot be recorded, or because its disk is wanted under another name or by another user.
     /// </summary>
     public bool ConfirmStart(int number, StateEntry started)
     {
         int own = PlaceOf(number);
         if (own < 0)
             return false;
+        if (_entries.Find(entry => IsTwin(entry, started with { Number = number }) && !MayReplace(entry, started)) is { } twin)
+            throw new CbdException(CbdErrorKind.Busy, $"{twin} is on the same disk, and is wanted: start it under that name, or stop it first ({twin.StopVerb})");
         StateEntry[] before = [.. _entries];
         _entries[own] = started with { Number = number, Failed = before[own].Failed };
         DropTwins(_entries[own]);
@@ -340,9 +351,15 @@ internal sealed class WantedRecord<TPolicy>
     /// <summary>One disk is one backend: what waits for the same disk under another path is this one.</summary>
     private void DropTwins(StateEntry started)
     {
-        if (started.Backend is { DiskIdentity: { } identity } backend)
-            _entries.RemoveAll(e => e.Number != started.Number && e.IsPending && e.Backend is { DiskIdentity: { } other } b && b.Region == backend.Region && SameThing.IsSameDisk(identity, other));
+        _entries.RemoveAll(entry => IsTwin(entry, started) && MayReplace(entry, started));
     }
+
+    private static bool IsTwin(StateEntry entry, StateEntry started) =>
+        entry.Number != started.Number && entry.IsPending && entry.Region == started.Region &&
+        entry.Backend is { DiskIdentity: { } waiting } && started.Backend is { DiskIdentity: { } served } && SameThing.IsSameDisk(served, waiting);
+
+    private static bool MayReplace(StateEntry twin, StateEntry started) =>
+        SameThing.MayHave(twin, SameThing.CallerOf(started)) && (twin.Backend!.Name is null || started.Backend!.Name is null || twin.Backend.Name == started.Backend.Name);
 
     /// <summary>Devices on a backend of this host follow it to its new id or path.</summary>
     private void MoveDevices(BackendEntry before, BackendEntry now)

@@ -245,7 +245,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             var (id, path) = StartBackend(transport, backend, limit);
             return (confirmed with { Backend = backend with { BackendId = id, Path = path, DiskIdentity = WantedRules<SafePolicy>.Lasting(FindBackend(transport, id)?.DiskIdentity) ?? backend.DiskIdentity } },
                 $"backend {id} on {path}",
-                () => RecordingControl.Leave(control, transport, id));
+                () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id, Leaves = true }));
         }
 
         var on = WantedRules<SafePolicy>.FindBackend(entry.Device!, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));

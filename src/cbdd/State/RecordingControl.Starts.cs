@@ -146,12 +146,9 @@ internal sealed partial class RecordingControl
     {
         try
         {
-            if (record.Match(wanted, isRun, _claimed.ContainsKey, mayLook: caller is null) is not { } known)
-                return null;
-            SameThing.CheckCaller(known, wanted, caller);
-            return SameThing.MayHave(known, caller) ? known : null;
+            return record.Match(wanted, isRun, _claimed.ContainsKey, caller);
         }
-        catch (CbdException e) when (isRun && e.Kind == CbdErrorKind.Busy && record.Entries.Any(entry => SameThing.CallerOf(entry) is not null && SameThing.IsOneQueue(entry, wanted)))
+        catch (CbdException e) when (isRun && caller is null && e.Kind == CbdErrorKind.Busy && record.Entries.Any(entry => SameThing.CallerOf(entry) is not null && SameThing.IsOneQueue(entry, wanted)))
         {
             // What a user has put in the place of a line must not keep the daemon from its start, where nobody could stop it.
             throw new CbdException(e.Kind, e.Message, e) { MayPass = true };
@@ -313,26 +310,19 @@ internal sealed partial class RecordingControl
                     inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId });
                     break;
                 case (StartBackendOptions options, BackendStarted started):
-                    Leave(inner, options.Transport, started.BackendId);
+                    // As if this daemon had died: blkdevs that it was taken over for go on to wait.
+                    inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId, Leaves = true });
                     break;
                 case (StartDeviceOptions options, StartedDevice started):
                     inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Name = started.Name, Force = true });
                     break;
             }
         }
-        catch (CbdException)
+        catch (CbdException e)
         {
-            // The error that led here is the one to tell.
+            // The error that led here is the one to answer.
+            record.SayLeft(answer, e);
         }
-    }
-
-    /// <summary>Ends a backend that is wanted no more, as if this daemon had died: blkdevs that it was taken over for go on to wait.</summary>
-    internal static void Leave(IControl control, int transport, int backend)
-    {
-        if (control is INode node)
-            node.LeaveBackend(transport, backend);
-        else
-            control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = backend });
     }
 
     /// <summary>

@@ -15,7 +15,6 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
     private const int CancelWaitMs = 10_000;
 
     private const int ConfirmWaitMs = 2_000;
-    private const int ConfirmLookMs = 10;
 
     private readonly WantedList _wanted = new(inner, record);
 
@@ -124,7 +123,7 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
     {
         if (CancelStart(ended) && StopAnswer.Gone is TAnswer cancelled)
             return cancelled;
-        AwaitConfirmation(request, region, ended);
+        AwaitConfirmation(operation, request, region, ended);
         // A transport that has something on it is refused, which is no stop that a successor may finish.
         IReadOnlyList<int> numbers = operation == (Operation)Operations.UnregisterTransport && record.Entries.Any(e => e.Region == region && e.Transport is null)
             ? []
@@ -155,20 +154,16 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
         return answer;
     }
 
-    /// <summary>A thing that is there already, and whose start has not told the record its id yet: that takes a moment.</summary>
-    private void AwaitConfirmation(ControlRequest request, string region, Predicate<StateEntry> ended)
+    /// <summary>A thing that is there already, and whose start has not told the record its id yet.</summary>
+    private void AwaitConfirmation(Operation operation, ControlRequest request, string region, Predicate<StateEntry> ended)
     {
-        if (request is not StopRequest stop)
+        if (request is not StopRequest stop || record.Entries.Any(entry => ended(entry)))
             return;
-        var end = Environment.TickCount64 + ConfirmWaitMs;
-        while (Environment.TickCount64 < end && !record.Entries.Any(entry => ended(entry)) && IsThere(stop) &&
-            record.Entries.Any(entry => entry.Intent == StateIntent.Starting && entry.Region == region && entry.Transport is null))
-            Thread.Sleep(ConfirmLookMs);
+        var own = new ListRequest { Transport = stop.Transport };
+        var isBackend = operation == Operations.StopBackend;
+        if (isBackend ? inner.Execute(Operations.ListBackends, own).Any(b => b.BackendId == stop.Id) : inner.Execute(Operations.ListDevices, own).Any(d => d.BlkdevId == stop.Id))
+            record.AwaitConfirmed(ended, entry => entry.Region == region && (isBackend ? entry.Backend is not null : entry.Device is not null), ConfirmWaitMs);
     }
-
-    private bool IsThere(StopRequest stop) => stop.Name is not null ||
-        inner.Execute(Operations.ListDevices, new ListRequest { Transport = stop.Transport }).Any(d => d.BlkdevId == stop.Id) ||
-        inner.Execute(Operations.ListBackends, new ListRequest { Transport = stop.Transport }).Any(b => b.BackendId == stop.Id);
 
     /// <summary>A verb is starting what is to be stopped: it gives up. True if nothing of it is left.</summary>
     private bool CancelStart(Predicate<StateEntry> ended)

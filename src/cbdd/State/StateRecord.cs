@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Cbd.Control;
 using Cbd.Host.Wanted;
 using Cbd.Memory;
@@ -16,7 +17,7 @@ internal sealed class StateRecord
     private readonly ILogger _logger;
 
     /// <summary>Of the starts that are under way, by their entries.</summary>
-    private readonly Dictionary<int, StartLimit> _limits = [];
+    private readonly ConcurrentDictionary<int, StartLimit> _limits = [];
 
     /// <summary>Since when entries are not there, and in which state.</summary>
     private readonly Dictionary<int, (string State, DateTime Since)> _away = [];
@@ -40,9 +41,9 @@ internal sealed class StateRecord
     public IReadOnlyList<StateEntry> Entries => _entriesNow;
 
     /// <summary>A change is not on the medium yet.</summary>
-    public bool IsDirty => Do(r => r.IsDirty);
+    public bool IsDirty => Read(r => r.IsDirty);
 
-    public StateEntry? Find(int number) => Do(r => r.Find(number));
+    public StateEntry? Find(int number) => Read(r => r.Find(number));
 
     public void Keep() => Do(r => r.Keep());
 
@@ -50,8 +51,30 @@ internal sealed class StateRecord
     /// <param name="wanted">What is asked for.</param>
     /// <param name="isRun">A line of the command line asks.</param>
     /// <param name="isClaimed">Whether such a line has had that entry already.</param>
-    /// <param name="mayLook">Paths may be looked at, to see whether two of them are one file.</param>
-    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, bool mayLook) => Do(r => r.Match(wanted, isRun, isClaimed, mayLook ? IsSameFile : null));
+    /// <param name="caller">Who asks. Only for root and the daemon's user are paths looked at, to see whether two of them are one file.</param>
+    public StateEntry? Match(StateEntry wanted, bool isRun, Predicate<int> isClaimed, Caller? caller)
+    {
+        // A file system may hang: it is looked at without the lock, and the record is asked again then.
+        var known = new Dictionary<(string, string), bool>();
+        while (true)
+        {
+            (string, string)? open = null;
+            try
+            {
+                return Do(r => r.Match(wanted, isRun, isClaimed, caller, caller is not null ? null : (a, b) =>
+                {
+                    if (known.TryGetValue((a, b), out var isSame))
+                        return isSame;
+                    open = (a, b);
+                    return false;
+                }));
+            }
+            catch (CbdException) when (open is not null)
+            {
+                known[open.Value] = IsSameFile(open.Value.Item1, open.Value.Item2);
+            }
+        }
+    }
 
     private static bool IsSameFile(string a, string b) =>
         FileStatus.TryGet(a, out var first) == 0 && FileStatus.TryGet(b, out var second) == 0 && first.Type == second.Type &&
@@ -86,7 +109,7 @@ internal sealed class StateRecord
     public void EndAttempt(int number) => Do(r =>
     {
         r.EndAttempt(number);
-        _limits.Remove(number);
+        _limits.TryRemove(number, out _);
     });
 
     /// <summary>Records that something is being started; null if a verb is starting or stopping it already (<see cref="FindUnderWay"/>).</summary>
@@ -99,7 +122,7 @@ internal sealed class StateRecord
         return number;
     });
 
-    public StateEntry? FindUnderWay(StateEntry wanted) => Do(r => r.FindUnderWay(wanted));
+    public StateEntry? FindUnderWay(StateEntry wanted) => Read(r => r.FindUnderWay(wanted));
 
     /// <summary>Waits until no verb is starting or stopping a thing any more; false after a timeout.</summary>
     public bool AwaitVerb(int number, int timeoutMs, StartLimit? limit = null)
@@ -116,6 +139,24 @@ internal sealed class StateRecord
             return true;
         }
     }
+
+    /// <summary>
+    /// Waits until the record has what is to be stopped: its start is on its way from effect to confirmation. That takes a moment, and no
+    /// longer than <paramref name="timeoutMs"/> is waited.
+    /// </summary>
+    public void AwaitConfirmed(Predicate<StateEntry> which, Predicate<StateEntry> mayBecome, int timeoutMs)
+    {
+        var end = Environment.TickCount64 + timeoutMs;
+        lock (_gate)
+        {
+            while (!_record.Entries.Any(entry => which(entry)) && _record.Entries.Any(entry => entry.Intent == StateIntent.Starting && mayBecome(entry)) && WaitForChange(end, null))
+            {
+            }
+        }
+    }
+
+    /// <summary>What could not be stopped though nobody wants it is said.</summary>
+    public void SayLeft(object what, Exception why) => _logger.LogError("{What} is not wanted any more, and cannot be stopped: {Reason}", what, why.Message);
 
     /// <summary>Tells those who are starting such things to give up.</summary>
     /// <returns>Numbers of the entries that verbs are starting.</returns>
@@ -134,11 +175,7 @@ internal sealed class StateRecord
     });
 
     /// <summary>What the start of a thing that is under way waits for, in words; null if it does not say.</summary>
-    public string? WaitsOf(int number)
-    {
-        lock (_gate)
-            return _limits.GetValueOrDefault(number)?.Waits;
-    }
+    public string? WaitsOf(int number) => _limits.GetValueOrDefault(number)?.Waits;
 
     /// <summary>Waits for a change of the record, under its lock; false after <paramref name="endMs"/>.</summary>
     private bool WaitForChange(long endMs, StartLimit? limit)
@@ -155,13 +192,13 @@ internal sealed class StateRecord
     public void DropStart(int number) => Do(r =>
     {
         r.DropStart(number);
-        _limits.Remove(number);
+        _limits.TryRemove(number, out _);
     });
 
     public bool ConfirmStart(int number, StateEntry started) => Do(r =>
     {
         var isWanted = r.ConfirmStart(number, started);
-        _limits.Remove(number);
+        _limits.TryRemove(number, out _);
         return isWanted;
     });
 
@@ -183,7 +220,7 @@ internal sealed class StateRecord
     public IReadOnlyCollection<string> KernelNames() =>
         [.. Entries.Where(e => e.Device is { Name: not null } d && d.ToOptions().AskedAttach != AttachWords.None).Select(e => e.Device!.Name!)];
 
-    public bool IsNameReserved(string name) => Do(r => r.IsNameReserved(name));
+    public bool IsNameReserved(string name) => Read(r => r.IsNameReserved(name));
 
     public void CheckLeave(string region) => Do(r => r.CheckLeave(region));
 
@@ -224,6 +261,12 @@ internal sealed class StateRecord
             foreach (var number in _away.Keys.Except(_record.Entries.Select(e => e.Number)).ToList())
                 _away.Remove(number);
         }
+    }
+
+    private T Read<T>(Func<WantedRecord<SafePolicy>, T> look)
+    {
+        lock (_gate)
+            return look(_record);
     }
 
     private void Do(Action<WantedRecord<SafePolicy>> step) => Do(r =>

@@ -53,7 +53,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
     }
 
     [Fact]
-    public async Task A_hundred_verbs_that_take_long_keep_no_list_waiting()
+    public async Task A_hundred_starts_that_take_long_keep_no_list_and_no_stop_waiting()
     {
         using var end = new ManualResetEventSlim();
         await _server.DisposeAsync();
@@ -67,6 +67,8 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         try
         {
             Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null).Status);
+            // There is none of that number, which is an answer.
+            Assert.Equal(404, HttpExchange.Send(SocketPath, "DELETE", "/v1/transports/0/backends/9", null).Status);
         }
         finally
         {

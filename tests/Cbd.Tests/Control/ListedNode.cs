@@ -153,7 +153,7 @@ internal sealed class ListedNode : INode
 
     private StopAnswer StopBackend(StopRequest request)
     {
-        Call($"stop backend {request.Transport} {request.Id} {request.Force}");
+        Call(request.Leaves ? $"leave backend {request.Transport} {request.Id}" : $"stop backend {request.Transport} {request.Id} {request.Force}");
         if (_backends.RemoveAll(b => b.Transport == request.Transport && b.Backend.BackendId == request.Id) == 0)
             throw new CbdException(CbdErrorKind.NotFound, $"there is no backend {request.Id}");
         return StopAnswer;

@@ -79,7 +79,7 @@ public sealed class StartsOfADaemon : IDisposable
         _goOn.Set();
         Eventually.True(() => _record.Entries.Count == 0);
         Assert.Empty(Served());
-        Assert.Contains("stop backend 0 0 False", _node.Calls);
+        Assert.Contains("leave backend 0 0", _node.Calls);
     }
 
     [Fact]

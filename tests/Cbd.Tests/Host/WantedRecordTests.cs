@@ -38,6 +38,42 @@ public sealed class A_wanted_record : IRecordMedium
         Assert.Equal(["/b"], _written.Select(e => e.Backend!.Path));
     }
 
+    private static StateEntry Named(string? name, string path, string? identity, uint? user = null)
+    {
+        StateEntry entry = Backend(path, identity);
+        return entry with { Backend = entry.Backend! with { Name = name, Caller = user is { } id ? By(id) : null } };
+    }
+
+    private static Caller By(uint user) => new(user, user, []);
+
+    [Fact]
+    public void Gives_nobody_the_disk_of_what_is_away_under_another_name_or_for_another_user()
+    {
+        var record = new WantedRecord<SafePolicy>(this, [Named("data", "/a", "file:1")]);
+        Assert.Throws<CbdException>(() => record.Match(Named("other", "/a", null), isRun: false, _ => false));
+        Assert.Equal(CbdErrorKind.Denied, Assert.Throws<CbdException>(() => record.Match(Named(null, "/a", null), isRun: false, _ => false, By(7))).Kind);
+        Assert.Equal("data", record.Match(Named(null, "/a", null), isRun: false, _ => false)?.Backend?.Name);
+        Assert.Null(record.Match(Named("other", "/b", null), isRun: false, _ => false, By(7)));
+        // Under another path it is known when it is open.
+        int other = record.BeginStart(Named("other", "/b", null));
+        Assert.Throws<CbdException>(() => record.ConfirmStart(other, Named("other", "/b", "file:1")));
+        Assert.Throws<CbdException>(() => record.ConfirmStart(other, Named(null, "/b", "file:1", user: 7)));
+        Assert.Contains(record.Entries, entry => entry.Backend!.Name == "data");
+        Assert.True(record.ConfirmStart(other, Named("data", "/b", "file:1")));
+        Assert.Equal(["/b"], record.Entries.Select(entry => entry.Backend!.Path));
+    }
+
+    [Fact]
+    public void Gives_each_user_its_own_of_like_things()
+    {
+        StateEntry Like(string name, uint? user) => new() { Device = Device("file:1") with { Name = name, ReadOnly = true, Caller = user is { } id ? By(id) : null } };
+        var record = new WantedRecord<SafePolicy>(this, [Like("cbd0", null), Like("cbd1", 7)]);
+        StateEntry asked = new() { Device = Device("file:1") with { Name = null, ReadOnly = true } };
+        Assert.Equal("cbd1", record.Match(asked, isRun: false, _ => false, By(7))?.Device?.Name);
+        Assert.Equal("cbd0", record.Match(asked, isRun: false, _ => false)?.Device?.Name);
+        Assert.Null(record.Match(asked, isRun: false, _ => false, By(8)));
+    }
+
     [Fact]
     public void Has_a_backend_started_again_that_was_lost_with_its_hosts_claim_and_none_that_is_being_stopped()
     {
