@@ -248,13 +248,24 @@ needs_attach_fuse() {
     [ "$(id -u)" = 0 ] || skip 'attaching a device needs root'
     { : <>/dev/fuse; } 2>/dev/null || skip '/dev/fuse cannot be opened'
     { : <>/dev/loop-control; } 2>/dev/null || skip '/dev/loop-control cannot be opened'
-    [ ! -e /dev/cbd0 ] && [ ! -L /dev/cbd0 ] || skip '/dev/cbd0 is in use on this machine'
 }
 
-# attached OPTION...: a device of daemon beta on backend 0 of alpha, attached by FUSE; its node is in $node, the loop
-# device in $loop, the file that it has in $below.
+# needs_names NAME...: skips the test where one of these default names of devices is somebody's on this machine.
+needs_names() {
+    local name
+    for name; do
+        [ ! -e "/dev/$name" ] && [ ! -L "/dev/$name" ] || skip "/dev/$name is in use on this machine"
+    done
+}
+
+# What tests call their device: no other program of this machine has it.
+# The last letter: no name may end as that of a partition does.
+device=${work##*/}x
+
+# attached OPTION...: the device $device of daemon beta on backend 0 of alpha, attached by FUSE; its node is in $node, the
+# loop device in $loop, the file that it has in $below.
 attached() {
-    one_line dev-start ctl beta dev-start -b 0 --attach fuse "$@"
+    one_line dev-start ctl beta dev-start -b 0 --attach fuse --name "$device" "$@"
     node=$line
     loop=$(readlink -f "$node")
     [ -b "$node" ] || fail "$node is no block device"

@@ -37,7 +37,8 @@ internal sealed class NameRegistry(AttachPlaces places)
     }
 
     /// <summary>
-    /// Removes the names of killed daemons: afterwards nothing of theirs leads to a node, whoever gets that next.
+    /// Removes the names of killed daemons: afterwards nothing of theirs leads to a node, whoever gets that next. Names that were given
+    /// back go, too.
     /// <paramref name="log"/> gets one line for each.
     /// </summary>
     internal void ForgetLeftovers(Action<string> log)
@@ -96,6 +97,8 @@ internal sealed class NameRegistry(AttachPlaces places)
         string process = held.Process;
         if (held.Forget())
             log($"the name {held.Link} was left by a killed cbdd (pid {(process.Length > 0 ? process : "unknown")}) and is removed");
+        // The registry is locked, so that nobody has just opened it. Otherwise each name that ever was would stay until a reboot.
+        File.Delete(places.LockOf(name));
     }
 
     /// <summary>Locks the registry for a moment.</summary>

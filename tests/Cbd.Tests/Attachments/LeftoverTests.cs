@@ -50,7 +50,22 @@ public sealed class LeftoverTests : IDisposable
         CleanUp();
         Assert.Null(LinkOf("cbd0"));
         Assert.False(HasEntry("loop7"));
-        Assert.Equal("", File.ReadAllText(_places.LockOf("cbd0")));
+        Assert.False(File.Exists(_places.LockOf("cbd0")));
+    }
+
+    [Fact]
+    public void A_name_that_was_given_back_leaves_no_file()
+    {
+        using (DeviceLink given = DeviceLink.Take(_places, "data", Guid.Empty))
+        {
+            given.Point("/dev/loop7");
+            given.Remove();
+        }
+
+        using DeviceLink living = DeviceLink.Take(_places, "cbd0", Guid.Empty);
+        CleanUp();
+        Assert.Equal(["by-node", "cbd0.lock", "registry"], Directory.GetFileSystemEntries(_places.Registry).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        Assert.Empty(_log);
     }
 
     [Theory]
