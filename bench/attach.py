@@ -16,7 +16,6 @@ WORKLOADS = [("randread", "4k", 1), ("randwrite", "4k", 1), ("randread", "4k", 3
 # Depth: ratio of IOPS that is wanted.
 LIMITS = {1: 1.0, 32: 2.0}
 REGION = ("--format", "--size", "256M", "--channels", "16")
-NAME = "/dev/cbd0"
 
 
 def why_not():
@@ -29,7 +28,7 @@ def why_not():
     for tool in "nbdfuse", "losetup":
         if not shutil.which(tool):
             return f"there is no {tool}"
-    return f"{NAME} is in use" if os.path.lexists(NAME) else None
+    return None
 
 
 def attach(run):
@@ -61,7 +60,7 @@ def ours(run):
         alpha.register(region, *REGION, "--force", what="region, attached device")
         beta.register(region)
         backend = alpha.ctl("backend-start", "-p", f"memory:{size}", what="backend, attached device")
-        yield beta.ctl("dev-start", "-b", backend, "--attach", "fuse", what="device, attached by fuse")
+        yield beta.ctl("dev-start", "-b", backend, "--attach", "fuse", "--name", place.device, what="device, attached by fuse")
         beta.ctl("dev-stop", "-d", 0)
     finally:
         beta.stop()
@@ -125,5 +124,5 @@ def section(r):
     return [
         "Block devices of this machine's kernel, fio with io_uring and direct I/O on them; neither programs nor daemons are pinned.",
         "",
-        *(table(head, rows) if rows else [f"{MISSING}: it needs root, /dev/fuse, loop devices, nbdfuse and a free {NAME}.", ""]),
+        *(table(head, rows) if rows else [f"{MISSING}: it needs root, /dev/fuse, loop devices and nbdfuse.", ""]),
     ]

@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -38,6 +39,8 @@ class Workplace:
         self.cbdctrl = os.environ.get("CBDCTRL", f"{root}/out/cbdctrl")
         self.directory = tempfile.mkdtemp(prefix="cbd-bench.", dir=os.environ.get("TMPDIR", "/var/tmp"))
         self.name = os.path.basename(self.directory)
+        # Of a device: nobody else on this machine has it.
+        self.device = f"bench{os.getpid()}"
         self.commands = {}
         self._lock = open(lock, "w") if lock else None
         self._started = []
@@ -90,7 +93,7 @@ class Workplace:
     def remember(self, what, command):
         """Keeps the first command of that kind for the report, without what differs from run to run."""
         text = shlex.join(command).replace(self.cbdd, "cbdd").replace(self.cbdctrl, "cbdctrl")
-        text = text.replace(f"/dev/shm/{self.name}.", "/dev/shm/").replace(self.directory, "/var/tmp/bench")
+        text = text.replace(f"/dev/shm/{self.name}.", "/dev/shm/").replace(self.directory, "/var/tmp/bench").replace(self.device, "bench")
         self.commands.setdefault(what, text.replace(f"{self.root}/", ""))
 
     def alone(self):
@@ -118,6 +121,10 @@ class Workplace:
 
     def close(self):
         self.end(*list(self._started))
+        # Those whose start was interrupted are not among them, and would write where everything is removed.
+        for child in children():
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
         for path in self._regions:
             if os.path.exists(path):
                 os.remove(path)
@@ -197,6 +204,12 @@ class Server:
         self._place.end(self.process)
         if os.path.exists(self.socket):
             os.remove(self.socket)
+
+
+def children():
+    """The processes that this one has started and not waited for."""
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
 
 
 def cpu_s(pid):
