@@ -116,6 +116,15 @@ class Scene:
         self.start_load()
         self.start_fio()
 
+    def stop_device(self, device):
+        """What another run on this machine does in a mount namespace of its own has our mounts, too, for a while."""
+        def try_stop():
+            status, _, err = self.beta.try_ctl("dev-stop", "-d", str(device))
+            if status != 0 and "mounted on" not in err:
+                raise Wrong(f"{self.beta.name}: dev-stop: exit code {status}: {err}")
+            return status == 0
+        await_(300, "that nobody else has the device mounted", try_stop, 0.5)
+
     def free_the_full_disk(self):
         """Room again: after errors the second disk goes on, without a restart of anything."""
         with open(os.path.join(self.small, "disk"), "r+b") as file:
@@ -200,7 +209,7 @@ def run_round(progress, choose, seconds, say, only):
         world.unmount(scene.where)
         command("e2fsck", "-fn", scene.beta.list("dev-list")[0]["dev_name"])
         for entry in scene.beta.list("dev-list"):
-            scene.beta.ctl("dev-stop", "-d", str(entry["blkdev_id"]))
+            scene.stop_device(entry["blkdev_id"])
         if left := [scene.alpha.list(verb) for verb in ("dev-list", "channel-list")]:
             if left != [[], []]:
                 raise Wrong(f"entries are left at the end: {left}")
@@ -209,7 +218,8 @@ def run_round(progress, choose, seconds, say, only):
         scene.alpha.stop()
         must_be_gone(world)
         world.unmount(scene.small)
-        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(READS), **done)
+        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(READS),
+                       refused_verbs=scene.weather.refused, **done)
         progress.save()
         say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(done.items())) + "; " + scene.leaks.text())
 

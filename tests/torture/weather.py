@@ -2,6 +2,7 @@
 thread to be had, a clock that jumps. While it is bad the device whose disk is well goes on, and every verb ends with an exit code of
 its documentation; stops are done. When it is good again, all verbs are."""
 
+import calendar
 import contextlib
 import errno
 import functools
@@ -15,7 +16,7 @@ import struct
 import subprocess
 import time
 
-from hosts import CBDCTRL, FILL, Wrong, await_, command
+from hosts import FILL, Wrong, await_, command
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PIDS = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
@@ -99,6 +100,7 @@ class Weather:
 
     def __init__(self, scene, world, choose):
         self.scene, self.world, self.choose = scene, world, choose
+        self.refused = 0
         self.shm = world.tmpfs("shm", "80M")
         self.place = world.tmpfs("disk-place", "12M")
         # What cleans up looks for the region there.
@@ -139,6 +141,7 @@ class Weather:
             raise Wrong(f"{host.name}: cbdctrl {' '.join(words)}: exit code {status}, not {' or '.join(map(str, sorted(allowed)))}: {err}")
         if (took := time.monotonic() - start) > VERB_S:
             raise Wrong(f"{host.name}: cbdctrl {' '.join(words)} took {took:.0f} s")
+        self.refused += status != 0
         return out if status == 0 else None
 
     def start_and_stop(self, allowed={0}):
@@ -226,8 +229,10 @@ class Weather:
             return False
 
     def use_up_threads(self):
-        host = self.either()
+        host, refused = self.either(), self.refused
         self.endure(no_thread(host.process.pid, f"{os.path.basename(self.world.work)}-{host.name}"), {0, 5})
+        if self.refused == refused:
+            raise Wrong(f"{host.name} had a thread for a start although it could have none")
 
     def jump_the_clock(self):
         """Both daemons' clocks jump, and stay there until the next jump."""
@@ -240,7 +245,7 @@ class Weather:
         for host in (self.scene.alpha, self.scene.beta):
             seen = [line[:19] for line in host.log_end(20).split(" | ") if line[:2] == "20"][-1]
             want = time.time() + offset
-            if abs(time.mktime(time.strptime(seen, "%Y-%m-%dT%H:%M:%S")) - time.timezone - want) > 600:
+            if abs(calendar.timegm(time.strptime(seen, "%Y-%m-%dT%H:%M:%S")) - want) > 600:
                 raise Wrong(f"the clock of {host.name} is at {seen}, which is not {offset} s away: the library that moves it has no effect")
             if any(entry["state"] != "running" for entry in host.list("tp-list")):
                 raise Wrong(f"{host.name}: a transport does not run after the clock jumped by {offset - before} s")

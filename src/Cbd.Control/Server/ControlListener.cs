@@ -59,7 +59,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 isShort = true;
                 if (!_shortageIsTold)
-                    logger.LogWarning("a client waits at the control socket: {Error}; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)", e.Message);
+                    logger.LogWarning("a client waits at the control socket: no descriptor, or no memory, is left for it; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)");
                 _shortageIsTold = true;
                 // Who waits stays in the backlog, and would be tried again at once.
                 if (!GiveSpares())
