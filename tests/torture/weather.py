@@ -223,8 +223,17 @@ class Weather:
         return host.list("tp-list", "-o", "json")[0]["log_lost"]
 
     def fill_the_state(self):
-        """Stops have space in reserve for their record."""
-        self.endure(filled(self.either().state), {0, 5})
+        """The record has space in reserve, which each change gives up and takes again."""
+        host = self.either()
+        reserve = os.path.join(host.state, "wanted.reserve")
+        before = os.stat(reserve).st_ino
+
+        def must_be_used():
+            if os.path.exists(reserve) and os.stat(reserve).st_ino == before:
+                raise Wrong(f"the state directory of {host.name} is full, and {reserve} was not used")
+        self.endure(filled(host.state), {0, 5}, must_be_used)
+        if not os.path.exists(reserve):
+            raise Wrong(f"the state directory of {host.name} has room again, and {reserve} is not there")
 
     def use_up_descriptors(self):
         host = self.either()
