@@ -183,6 +183,8 @@ class Weather:
             self.start_and_stop(allowed)
             during()
             time.sleep(self.choose.choice((0, 0.3, 2)))
+            for _ in range(self.choose.randrange(3)):
+                self.verb({0}, self.either(), "dev-list")
             self.verb({0}, scene.beta, "dev-stop", "-d", device)
             self.verb({0}, scene.alpha, "backend-stop", "-b", backend)
             scene.must_be_well()
