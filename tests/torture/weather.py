@@ -4,109 +4,20 @@ its documentation; stops are done. When it is good again, all verbs are."""
 
 import calendar
 import contextlib
-import errno
-import functools
-import json
 import os
 import re
 import resource
-import shutil
 import socket
-import struct
-import subprocess
 import time
 
-from hosts import FILL, Wrong, await_, command
+from hosts import Wrong, await_
+from switches import Clock, filled, no_control_group, no_descriptor, no_thread
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-PIDS = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
 # A bound of every verb; it is no measure. cbdctrl itself gives up after 30 s without an answer.
 VERB_S = 60
 HOUR = 3600
 JUMPS = (-400 * 24 * HOUR, -3 * 24 * HOUR, -7 * HOUR, -HOUR, 0, HOUR, 7 * HOUR, 3 * 24 * HOUR, 400 * 24 * HOUR)
 LOST = re.compile(r"(\d+) log line\(s\) were lost")
-
-
-@contextlib.contextmanager
-def filled(where):
-    """The file system is full, to its last page."""
-    path = os.path.join(where, FILL)
-    try:
-        with open(path, "wb", buffering=0) as file:
-            for part in (256 << 10, 4 << 10):
-                try:
-                    while True:
-                        file.write(bytes(part))
-                except OSError as e:
-                    if e.errno != errno.ENOSPC:
-                        raise
-        yield
-    finally:
-        os.unlink(path)
-
-
-@contextlib.contextmanager
-def no_descriptor(host):
-    """All descriptors below the limit of the host's daemon are taken, those that it keeps for such a time, too: where there are gaps,
-    silent clients of the control socket have them."""
-    pid = host.process.pid
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    clients = []
-
-    def is_dense():
-        taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
-        if len(taken) == max(taken) + 1:
-            return len(taken)
-        if len(clients) < 64:
-            client = socket.socket(socket.AF_UNIX)
-            clients.append(client)
-            client.connect(os.path.join(host.run_dir, "cbdd.sock"))
-        return 0
-
-    try:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (await_(30, f"that daemon {host.name} has no gap in its descriptors", is_dense, 0.02), before[1]))
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
-        for client in clients:
-            client.close()
-
-
-@contextlib.contextmanager
-def no_thread(pid, name):
-    """The process has a control group of its own, with no thread more than it has."""
-    group = os.path.join(PIDS, name)
-
-    def put(where, file, text):
-        with open(os.path.join(where, file), "w", encoding="utf-8") as control:
-            control.write(text)
-
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        home = next(path for _, kinds, path in (line.rstrip("\n").split(":", 2) for line in file) if "pids" in kinds.split(",") or PIDS == "/sys/fs/cgroup" and not kinds)
-    os.mkdir(group)
-    try:
-        put(group, "cgroup.procs", str(pid))
-        with open(os.path.join(group, "pids.current"), encoding="utf-8") as file:
-            put(group, "pids.max", file.read())
-        yield
-    finally:
-        put(group, "pids.max", "max")
-        put(PIDS + home, "cgroup.procs", str(pid))
-        os.rmdir(group)
-
-
-@functools.cache
-def no_control_group():
-    """Why there can be none; None if there can."""
-    group = os.path.join(PIDS, f"cbd-torture-{os.getpid()}")
-    try:
-        os.mkdir(group)
-    except OSError as e:
-        return f"no control group can be made in {PIDS}: {e.strerror}"
-    try:
-        return None if os.path.exists(os.path.join(group, "pids.max")) else f"control groups in {PIDS} have no limit of processes"
-    finally:
-        os.rmdir(group)
 
 
 class Weather:
@@ -119,18 +30,7 @@ class Weather:
         self.place = world.tmpfs("disk-place", "12M")
         # What cleans up looks for the region there.
         world.region = os.path.join(self.shm, "region")
-        self.clock = self.make_clock()
-
-    def make_clock(self):
-        """The library of clock.c and its offset; None if there is no compiler."""
-        compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
-        if not compiler:
-            return None
-        self.library, self.offset = self.world.path("clock.so"), self.world.path("clock")
-        command(compiler, "-shared", "-fPIC", "-O2", "-o", self.library, os.path.join(HERE, "clock.c"), "-ldl")
-        with open(self.offset, "wb") as file:
-            file.write(bytes(8))
-        return compiler
+        self.clock = Clock.make(world)
 
     def surround(self, host):
         """Log and state of a daemon that is not started yet are on small file systems of their own, and its clock can be set."""
@@ -138,7 +38,7 @@ class Weather:
         host.log, host.log_place = os.path.join(place, "log"), place
         host.state = self.world.tmpfs(f"{host.name}/state", "32M")
         if self.clock:
-            host.environment = {"LD_PRELOAD": self.library, "CBD_TORTURE_CLOCK": self.offset}
+            host.environment = self.clock.environment
 
     def unavailable(self, name):
         if name == "jump-the-clock":
@@ -261,11 +161,8 @@ class Weather:
 
     def jump_the_clock(self):
         """Both daemons' clocks jump, and stay there until the next jump."""
-        with open(self.offset, "r+b", buffering=0) as file:
-            before, = struct.unpack("=q", file.read(8))
-            offset = self.choose.choice([jump for jump in JUMPS if jump != before])
-            file.seek(0)
-            file.write(struct.pack("=q", offset))
+        before = self.clock.offset
+        offset = self.clock.offset = self.choose.choice([jump for jump in JUMPS if jump != before])
         self.endure(contextlib.nullcontext())
         for host in (self.scene.alpha, self.scene.beta):
             seen = [line[:19] for line in host.log_end(20).split(" | ") if line[:2] == "20"][-1]
