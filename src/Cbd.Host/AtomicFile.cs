@@ -66,17 +66,20 @@ internal static class AtomicFile
         }
         catch (Exception e) when (IsOfSystem(e))
         {
-            throw new CbdException(CbdErrorKind.Failed, $"cannot write '{path}': {Describe(e)}", e);
+            throw new CbdException(KindOf(e), $"cannot write '{path}': {Describe(e)}", e);
         }
     }
 
     /// <summary>What .NET throws where a file cannot be made or written.</summary>
     public static bool IsOfSystem(Exception e) => e is IOException or UnauthorizedAccessException or ArgumentOutOfRangeException;
 
-    /// <summary>Such an error in words. One of an argument is .NET's word for EFBIG.</summary>
+    /// <summary>Its kind. What .NET has no exception of its own for has the errno as its HResult.</summary>
+    public static CbdErrorKind KindOf(Exception e) => Exhaustion.RemedyOf(e.HResult) is null ? CbdErrorKind.Failed : CbdErrorKind.Exhausted;
+
+    /// <summary>Such an error in words, with what to do if something has run out. One of an argument is .NET's word for EFBIG.</summary>
     public static string Describe(Exception e) => e is ArgumentOutOfRangeException
         ? "the file would be larger than a file may be here: raise the limit (LimitFSIZE= of the unit, ulimit -f)"
-        : e.Message;
+        : e.Message + Exhaustion.RemedyOf(e.HResult);
 
     private static void TryDelete(string path)
     {

@@ -68,7 +68,7 @@ internal sealed class OwnedDirectory : IDisposable
         {
             file.Dispose();
             if (AtomicFile.IsOfSystem(e))
-                throw new CbdException(CbdErrorKind.Failed, $"cannot use the {what} '{path}': {AtomicFile.Describe(e)}", e);
+                throw new CbdException(AtomicFile.KindOf(e), $"cannot use the {what} '{path}': {AtomicFile.Describe(e)}", e);
             throw;
         }
     }

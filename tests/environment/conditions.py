@@ -415,7 +415,7 @@ def unshared(options, before=""):
 
 NO_RECORD = {"starts": "refused 5 6 8"}
 # What is in reserve for stops takes a start, too.
-RESERVED = {"starts": "done | refused 5 8"}
+RESERVED = {"starts": "done | refused 5"}
 ctl_prints = {"prints": "warned 8"}
 
 OUTPUT = [
@@ -432,9 +432,9 @@ OUTPUT = [
     Condition("output", "stderr-full", "its stderr is on a full disk", who="ctl", ctl_stderr=full, needs=()),
     Condition("output", "stderr-closed", "its stderr is closed", who="ctl", ctl_wrap='exec "$@" 2>&-', needs=()),
     Condition("output", "state-full", "the state directories' file system is full", when="moments", prepare=mounted("alpha/state", "beta/state", size="2M"),
-              **filled("alpha/state", "beta/state"), verbs=RESERVED, start="done | ended 5 8"),
+              **filled("alpha/state", "beta/state"), verbs=RESERVED, start="done | ended 5"),
     Condition("output", "state-full-first", "the same at the first start", prepare=lambda world: (mounted("alpha/state", "beta/state", size="64K")(world), filled("alpha/state", "beta/state")["on"](world)),
-              start="ended 5 8"),
+              start="ended 5"),
     Condition("output", "state-read-only", "it is mounted read-only", when="moments", prepare=mounted("alpha/state", "beta/state", size="2M"),
               **read_only_over("alpha/state", "beta/state"), verbs={**NO_RECORD, "stops": "warned 8"}, start="ended 6 8"),
     Condition("output", "state-removed", "the state directories are removed", when="once", on=lambda world: [shutil.rmtree(daemon.state) for daemon in world.daemons],

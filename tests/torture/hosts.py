@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -13,6 +14,9 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CBDD = os.environ.get("CBDD", os.path.join(ROOT, "out/cbdd"))
 CBDCTRL = os.environ.get("CBDCTRL", os.path.join(ROOT, "out/cbdctrl"))
+
+# The file that takes all space of a small file system.
+FILL = "fill"
 
 
 class Wrong(Exception):
@@ -54,6 +58,8 @@ class Host:
     def __init__(self, world, name):
         self.world, self.name = world, name
         self.home = os.path.join(world.work, name)
+        self.log, self.state = os.path.join(self.home, "log"), os.path.join(self.home, "state")
+        self.environment = {}
         self.process = None
         self.pids = []
         os.makedirs(self.home)
@@ -65,11 +71,11 @@ class Host:
     def launch(self, *options, boot=None):
         """Starts the daemon and does not wait. With a boot id's file, it takes that for its system's."""
         elsewhere = ["unshare", "-m", "sh", "-c", 'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"', "sh", boot] if boot else []
-        with open(os.path.join(self.home, "log"), "ab") as log:
+        with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [*elsewhere, CBDD, "--run-dir", self.run_dir, "--state-dir", os.path.join(self.home, "state"),
+                [*elsewhere, CBDD, "--run-dir", self.run_dir, "--state-dir", self.state,
                  "--disks-dir", os.path.join(os.path.dirname(self.home), "disks"), *options],
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=os.environ | self.environment)
         self.pids.append(self.process.pid)
 
     def ready(self):
@@ -138,7 +144,7 @@ class Host:
             raise Wrong(f"daemon {self.name} ended with exit code {status} after SIGTERM: {self.log_end()}")
 
     def log_end(self, lines=3):
-        with open(os.path.join(self.home, "log"), encoding="utf-8", errors="replace") as log:
+        with open(self.log, encoding="utf-8", errors="replace") as log:
             return " | ".join(log.read().splitlines()[-lines:])
 
 
@@ -150,19 +156,22 @@ class World:
         base = os.environ.get("TMPDIR", "/var/tmp")  # not /tmp, which may have no O_DIRECT
         self.work = tempfile.mkdtemp(prefix=f"cbd-torture-{mode}.", dir=base)
         self.region = "/dev/shm/" + os.path.basename(self.work)
-        self.hosts, self.processes, self.mounts, self.loops = [], [], [], []
+        self.hosts, self.processes, self.mounts, self.small, self.loops = [], [], [], [], []
 
     def path(self, name):
         return os.path.join(self.work, name)
 
-    def host(self, name, *options):
+    def host(self, name, *options, prepare=None):
         host = Host(self, name)
         self.hosts.append(host)
+        if prepare:
+            prepare(host)
         host.start(*options)
         return host
 
-    def two_hosts(self, size="128M"):
-        alpha, beta = self.host("alpha"), self.host("beta")
+    def two_hosts(self, size="128M", prepare=None):
+        """Prepare is called with each host before its daemon starts."""
+        alpha, beta = self.host("alpha", prepare=prepare), self.host("beta", prepare=prepare)
         alpha.ctl("tp-reg", "-H", "alpha", "-p", self.region, "--format", "--size", size)
         beta.ctl("tp-reg", "-H", "beta", "-p", self.region)
         return alpha, beta
@@ -195,6 +204,17 @@ class World:
         self.mounts.append(where)
         return where
 
+    def tmpfs(self, name, size):
+        """A small file system of its own; a run that went wrong keeps what is in it."""
+        where = self.mount("none", name, "-t", "tmpfs", "-o", f"size={size},mode=700")
+        self.small.append(where)
+        return where
+
+    def keep_small(self):
+        for where in self.small:
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(where, where + ".kept", ignore=lambda place, names: [name for name in names if name == FILL or stat.S_ISSOCK(os.lstat(os.path.join(place, name)).st_mode)])
+
     def unmount(self, where):
         command("umount", where)
         self.mounts.remove(where)
@@ -215,6 +235,8 @@ class World:
             for host in self.hosts:
                 print(f"torture: log of {host.name} (pids {host.pids[-3:]}): {host.log_end(8)}", flush=True)
                 host.keep_flights()
+            if not issubclass(kind, KeyboardInterrupt):
+                self.keep_small()
         for where in reversed(self.mounts):
             subprocess.run(["umount", "-l", where], stderr=subprocess.DEVNULL, check=False)
         for host in self.hosts:

@@ -1,5 +1,6 @@
 """Random faults of all kinds at once: kill -9 of either daemon, SIGSTOP and SIGCONT, a disk that is full, a disk with errors,
-a region without a free channel; under a stamped load on a mounted ext4 and fio on an NBD export."""
+a region without a free channel, and the surroundings of weather.py; under a stamped load on a mounted ext4 and fio on an NBD
+export. After each of them nothing may have leaked."""
 
 import contextlib
 import os
@@ -9,9 +10,17 @@ import subprocess
 import time
 
 from hosts import CBDCTRL, World, Wrong, await_, command
+from leaks import Leaks, must_be_gone
 from stamps import READS, WRONG, Ledger, Load, judge, prepare
+from weather import Weather
 
 ROUND_S = 40
+# How often each fault is chosen, against the others.
+FAULTS = {
+    "kill-backend": 2, "stop-and-go-on": 2, "kill-stopped": 1, "kill-device": 1, "free-the-full-disk": 1, "press-the-region": 1, "fail-the-disk": 1,
+    "fill-the-log": 1, "fill-the-state": 1, "use-up-descriptors": 1, "use-up-threads": 1, "jump-the-clock": 1, "fill-the-region": 1, "fill-a-disk": 1,
+}
+NAMES = list(FAULTS)
 
 
 class Scene:
@@ -19,7 +28,8 @@ class Scene:
 
     def __init__(self, world, choose):
         self.world, self.choose = world, choose
-        self.alpha, self.beta = world.two_hosts("64M")
+        self.weather = Weather(self, world, choose)
+        self.alpha, self.beta = world.two_hosts("64M", self.weather.surround)
         self.alpha.ctl("backend-start", "-p", world.disk("disk", 128 << 20))
         self.node = world.attach(self.beta, "--queues", "2")
         command("mkfs.ext4", "-q", self.node)
@@ -37,6 +47,8 @@ class Scene:
         self.fio = None
         self.start_load()
         self.start_fio()
+        self.must_be_well()
+        self.leaks = Leaks(self.alpha, self.beta)
 
     def start_load(self):
         self.load = Load(self.world, self.ledger, self.where)
@@ -104,6 +116,15 @@ class Scene:
         self.start_load()
         self.start_fio()
 
+    def stop_device(self, device):
+        """What another run on this machine does in a mount namespace of its own has our mounts, too, for a while."""
+        def try_stop():
+            status, _, err = self.beta.try_ctl("dev-stop", "-d", str(device))
+            if status != 0 and "mounted on" not in err:
+                raise Wrong(f"{self.beta.name}: dev-stop: exit code {status}: {err}")
+            return status == 0
+        await_(300, "that nobody else has the device mounted", try_stop, 0.5)
+
     def free_the_full_disk(self):
         """Room again: after errors the second disk goes on, without a restart of anything."""
         with open(os.path.join(self.small, "disk"), "r+b") as file:
@@ -148,19 +169,39 @@ class Scene:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120, check=False).returncode
 
 
-def run_round(progress, choose, seconds, say):
+def faults(scene, say):
+    """The faults that can be had here, by name."""
+    found = {}
+    for name in NAMES:
+        method = name.replace("-", "_")
+        fault = getattr(scene, method, None) or getattr(scene.weather, method)
+        why = scene.weather.unavailable(name) if scene.has_faults or name != "fail-the-disk" else "this cbdctrl has no backend-fault"
+        if why:
+            say(f"{name} is left out: {why}")
+        else:
+            found[name] = fault
+    return found
+
+
+def run_round(progress, choose, seconds, say, only):
     with World("mixed") as world:
         scene = Scene(world, choose)
-        events = [scene.kill_backend, scene.kill_backend, scene.stop_and_go_on, scene.stop_and_go_on, scene.kill_stopped, scene.kill_device,
-                  scene.free_the_full_disk, scene.press_the_region] + ([scene.fail_the_disk] if scene.has_faults else [])
+        have = faults(scene, say)
+        if only and only not in have:
+            raise Wrong(f"{only} cannot be had here")
+        names = [only] if only else [name for name in have for _ in range(FAULTS[name])]
         end = time.monotonic() + seconds
         done = {}
         started = time.monotonic()
         while time.monotonic() < end:
-            event = choose.choice(events)
-            event()
-            scene.must_be_well()
-            done[event.__name__] = done.get(event.__name__, 0) + 1
+            name = choose.choice(names)
+            try:
+                have[name]()
+                scene.must_be_well()
+                scene.leaks.look()
+            except Wrong as wrong:
+                raise Wrong(f"{name}: {wrong}") from wrong
+            done[name] = done.get(name, 0) + 1
             if os.statvfs(scene.small).f_bavail < 16:
                 done["rounds_with_a_full_disk"] = 1
         scene.load.stop()
@@ -168,21 +209,23 @@ def run_round(progress, choose, seconds, say):
         world.unmount(scene.where)
         command("e2fsck", "-fn", scene.beta.list("dev-list")[0]["dev_name"])
         for entry in scene.beta.list("dev-list"):
-            scene.beta.ctl("dev-stop", "-d", str(entry["blkdev_id"]))
+            scene.stop_device(entry["blkdev_id"])
         if left := [scene.alpha.list(verb) for verb in ("dev-list", "channel-list")]:
             if left != [[], []]:
                 raise Wrong(f"entries are left at the end: {left}")
         scene.beta.stop()
         scene.alpha.ctl("backend-stop", "-b", str(scene.second), "--force")
         scene.alpha.stop()
+        must_be_gone(world)
         world.unmount(scene.small)
-        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(READS), **done)
+        progress.count(rounds=1, minutes=(time.monotonic() - started) / 60, blocks_read_and_checked=scene.ledger.total(READS),
+                       refused_verbs=scene.weather.refused, **done)
         progress.save()
-        say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(done.items())))
+        say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(done.items())) + "; " + scene.leaks.text())
 
 
-def run(progress, seed, minutes, say):
+def run(progress, seed, minutes, say, only=None):
     choose = random.Random(seed)
     end = time.monotonic() + minutes * 60
     while time.monotonic() < end:
-        run_round(progress, choose, min(ROUND_S, max(3, end - time.monotonic())), say)
+        run_round(progress, choose, min(ROUND_S, max(3, end - time.monotonic())), say, only)

@@ -13,6 +13,7 @@ With --state FILE a run continues what earlier runs with that file did, and does
 """
 
 import argparse
+import functools
 import os
 import random
 import signal
@@ -51,6 +52,8 @@ def options():
         mode.add_argument("--slice", type=float, help="do at most so much in this run; the rest in the next, with --state")
         mode.add_argument("--seed", type=int, help="of the choices; a fresh one unless given")
         mode.add_argument("--state", help="file that several runs share")
+        if name == "mixed":
+            mode.add_argument("--only", choices=mixed.NAMES, help="this fault alone, again and again")
     return parser.parse_args()
 
 
@@ -58,6 +61,8 @@ def main():
     given = options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _, _, counted, run = MODES[given.mode]
+    if getattr(given, "only", None):
+        run = functools.partial(run, only=given.only)
     progress = Progress(given.state, given.mode)
     left = given.amount - (progress.done(counted) if given.state else 0)
     if left > 0:

@@ -20,7 +20,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
 
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(200);
 
-    private readonly List<FileDescriptor> _spare = new(SpareCount);
+    private readonly List<FileDescriptor> _spare = new(2 * SpareCount);
     private readonly SocketConnectionContextFactory _connections = new(new SocketConnectionFactoryOptions(), logger);
     private EndPoint? _endPoint;
     private Socket? _socket;
@@ -46,11 +46,8 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 Socket client = await socket.AcceptAsync(cancellationToken);
                 // What was given up for this client is for its verb, too.
-                if (!isShort)
-                {
+                if (!isShort && KeepSpares())
                     _shortageIsTold = false;
-                    KeepSpares();
-                }
 
                 if (Create(client) is { } connection)
                     return connection;
@@ -59,7 +56,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 isShort = true;
                 if (!_shortageIsTold)
-                    logger.LogWarning("a client waits at the control socket: {Error}; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)", e.Message);
+                    logger.LogWarning("a client waits at the control socket: no descriptor, or no memory, is left for it; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)");
                 _shortageIsTold = true;
                 // Who waits stays in the backlog, and would be tried again at once.
                 if (!GiveSpares())
@@ -110,19 +107,26 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
         }
     }
 
-    private void KeepSpares()
+    /// <summary>False, and none are kept, if no others would be left for the client that was just let in.</summary>
+    private bool KeepSpares()
     {
-        while (_spare.Count < SpareCount && FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor) == 0)
+        while (_spare.Count < 2 * SpareCount && FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor) == 0)
             _spare.Add(descriptor!);
+        bool isEnough = _spare.Count == 2 * SpareCount;
+        GiveSpares(isEnough ? SpareCount : 0);
+        return isEnough;
     }
 
     /// <summary>False if there are none.</summary>
-    private bool GiveSpares()
+    private bool GiveSpares(int kept = 0)
     {
-        bool any = _spare.Count != 0;
-        foreach (FileDescriptor descriptor in _spare)
-            descriptor.Dispose();
-        _spare.Clear();
+        bool any = _spare.Count > kept;
+        while (_spare.Count > kept)
+        {
+            _spare[^1].Dispose();
+            _spare.RemoveAt(_spare.Count - 1);
+        }
+
         return any;
     }
 }

@@ -44,7 +44,7 @@ internal sealed class NbdListener : IDisposable
         try
         {
             StreamSocket? socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
-            if (socket is null && error == Errno.EADDRINUSE && RemoveStale(name, path))
+            if (socket is null && error == Errno.EADDRINUSE && RemoveStale(name, path, ref error))
                 socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
             return socket is not null ? new NbdListener(address, socket, withTls, name) : throw Explain(address, error, rights);
         }
@@ -87,14 +87,18 @@ internal sealed class NbdListener : IDisposable
         _giveBack?.Invoke();
     }
 
-    private static bool RemoveStale(SocketFile name, string path)
+    /// <param name="error">Becomes why nobody can tell whether a server answers there.</param>
+    private static bool RemoveStale(SocketFile name, string path, ref int error)
     {
-        int error = name.TryGetStatus(out FileStatus file);
-        if (error != 0)
-            return error == -Errno.ENOENT;
+        int looked = name.TryGetStatus(out FileStatus file);
+        if (looked != 0)
+            return looked == -Errno.ENOENT;
         if (file.Type != FileType.Socket)
             throw new CbdException(CbdErrorKind.Busy, $"'{path}' exists and is not a socket; remove it or use another path");
-        return name.Probe() == Errno.ECONNREFUSED && name.TryUnlink() is 0 or Errno.ENOENT;
+        int answer = name.Probe();
+        if (Exhaustion.RemedyOf(answer) is not null)
+            error = answer;
+        return answer == Errno.ECONNREFUSED && name.TryUnlink() is 0 or Errno.ENOENT;
     }
 
     private static CbdException Explain(NbdAddress address, int error, PathRights? rights) => error switch
@@ -111,6 +115,8 @@ internal sealed class NbdListener : IDisposable
             CbdErrorKind.Denied, $"NBD address '{address.Text}' may not be bound by this user; use another path, or a port above 1023"),
         Errno.ENOENT => new CbdException(
             CbdErrorKind.NotFound, $"the directory of socket '{address.UnixPath}' does not exist; create it or use another path"),
+        _ when Exhaustion.RemedyOf(error) is { } remedy => new CbdException(
+            CbdErrorKind.Exhausted, $"NBD address '{address.Text}' cannot be bound (errno {error}){remedy}"),
         _ => new CbdException(CbdErrorKind.Failed, $"NBD address '{address.Text}' cannot be bound (errno {error}); use another one"),
     };
 }

@@ -138,7 +138,7 @@ internal sealed class WantedRecord<TPolicy>
         catch (CbdException e)
         {
             _entries.Remove(entry);
-            throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}: make room there, or repair it", e);
+            throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}{(e.Kind == CbdErrorKind.Exhausted ? "" : ": repair it")}", e);
         }
 
         return entry.Number;

@@ -210,7 +210,8 @@ public static class ControlSyscalls
 
     private static CbdException Failure(string what, string path, int errno)
     {
-        var kind = errno is EPERM or EACCES ? CbdErrorKind.Denied : CbdErrorKind.Failed;
-        return new CbdException(kind, $"cannot {what} '{path}': {Marshal.GetPInvokeErrorMessage(errno)} (errno {errno})");
+        string? remedy = Exhaustion.RemedyOf(errno);
+        var kind = errno is EPERM or EACCES ? CbdErrorKind.Denied : remedy is null ? CbdErrorKind.Failed : CbdErrorKind.Exhausted;
+        return new CbdException(kind, $"cannot {what} '{path}': {Marshal.GetPInvokeErrorMessage(errno)} (errno {errno}){remedy}");
     }
 }

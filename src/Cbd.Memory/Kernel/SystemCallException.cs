@@ -25,7 +25,9 @@ public sealed class SystemCallException : CbdException
 
     private static string Describe(string call, int errno, string subject)
     {
-        string reason = $"{Marshal.GetPInvokeErrorMessage(errno)} (errno {errno})";
+        // What else runs out, callers know more of.
+        string? remedy = errno is EMFILE or ENFILE ? Exhaustion.RemedyOf(errno) : null;
+        string reason = $"{Marshal.GetPInvokeErrorMessage(errno)} (errno {errno}){remedy}";
         return subject.Length == 0 ? $"{call}: {reason}" : $"{call} '{subject}': {reason}";
     }
 
