@@ -47,6 +47,7 @@ internal static class MutationGate
         new("LookAtNames", "management"),
         new("RefuseOtherDisk", "give-ups", 86),
         new("RefuseMemoryAnew", "memory"),
+        new("RefuseMemoryAnew", "records"),
         new("EndClaimingWithProof", "pauses", 353),
         new("GrowDiskFirst", "growths"),
         new("QuietBeforeRejoin", "rejoins", 101),
@@ -68,6 +69,9 @@ internal static class MutationGate
         new("AnswerOnlyRecorded", "records", 11),
         new("WarnOfKeptStops", "records"),
         new("GiveUpDeadly", "records"),
+        new("ConfirmUncertain", "records"),
+        new("FinishForcedStops", "records", 41),
+        new("KeepDiskInRegion", "records"),
         new(MutantPolicy.DiskLock, "slow-disks", 33),
     ];
 

@@ -16,6 +16,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
     /// <summary>One operation, or an attempt.</summary>
     public void Act()
     {
+        world.Other?.Act();
         switch (Random.Next(40))
         {
             case 0:
@@ -53,7 +54,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         switch (Random.Next(12))
         {
             case < 4:
-                StartBackend(disk, up);
+                StartBackend(disk, up, confirms: Random.Next(3) == 0);
                 break;
             case < 8:
                 process.Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
@@ -105,7 +106,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         foreach (SharedDisk<TPolicy> disk in world.Disks)
         {
             if (!Wants(up, disk, isBackend: true))
-                StartBackend(disk, up);
+                StartBackend(disk, up, confirms: true);
             else if (!Wants(up, disk, isBackend: false))
                 up[Random.Next(up.Length)].Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
         }
@@ -119,12 +120,13 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
 
     private string NameOn(SimulatedProcess<TPolicy> process) => $"d{Random.Next(3)}{process.Name}";
 
-    private void StartBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
+    /// <param name="confirms">Where the region has an entry of the disk, he names it.</param>
+    private void StartBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up, bool confirms)
     {
         SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number))];
         if (able.Length == 0)
             return;
-        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk));
+        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk, (confirms || disk.IsInMemory) && other.FindRecord(disk, out _) is >= 0 and var entry ? entry : null));
     }
 
     private void Stop(SimulatedProcess<TPolicy> process)
@@ -151,9 +153,15 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
     /// </summary>
     private bool IsTaken(StateEntry entry, SimulatedProcess<TPolicy> process)
     {
-        if (!entry.IsPending)
-            return false;
         int number = SimulatedWanted<TPolicy>.DiskOf(entry);
+        string? identity = entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity;
+        SimulatedSession<TPolicy>? served = world.Living.SelectMany(p => p.Sessions).FirstOrDefault(s => s.Disk.Number == number && s.IsServing);
+        if (!entry.IsPending)
+            return entry.Device is { } device0 && served is not null && served.Disk.IsInMemory && served.Backend != device0.BackendId;
+        // Nothing tells whether it is the disk, or it began anew.
+        string? present = entry.Device is not null ? served?.Identity : world.Disks[number].IsInMemory ? null : world.Disks[number].Open(process.Machine);
+        if (identity is not null && present is not null && !SameThing.IsSameDisk(identity, present))
+            return true;
         return entry.Backend is { } backend
             ? world.Records!.DiskAt(process.Machine, backend.Path) != number || world.Living.Any(p => p != process && p.Sessions.Any(s => s.Disk.Number == number && s.IsServing))
             : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && (device.Process != process || device.Name != entry.Device!.Name));

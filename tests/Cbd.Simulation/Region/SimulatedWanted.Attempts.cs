@@ -15,7 +15,9 @@ internal sealed partial class SimulatedWanted<TPolicy>
     private sealed record Attempt(int Number, bool IsNew, bool IsVerb, SimulatedSession<TPolicy>? Session, SimulatedDevice<TPolicy>? Device, OfferedBackend On, long LimitMs);
 
     /// <summary>backend-start.</summary>
-    public void StartBackend(SharedDisk<TPolicy> disk)
+    /// <param name="disk">Its disk.</param>
+    /// <param name="confirmed">With -b: the entry whose disk it is, as the operator says; null without.</param>
+    public void StartBackend(SharedDisk<TPolicy> disk, int? confirmed = null)
     {
         if (Watch.PathOf(_process.Machine, disk) is not { } path)
             return;
@@ -24,13 +26,13 @@ internal sealed partial class SimulatedWanted<TPolicy>
         {
             // A link is given without a name: the record finds the thing by its path or disk.
             Backend = new BackendEntry { Region = Region, BackendId = -1, Name = path.StartsWith("/links", StringComparison.Ordinal) ? null : name, Path = path, Handlers = 1, ReadOnly = false, Engine = "direct" },
-        });
+        }, confirmed);
     }
 
     /// <summary>dev-start.</summary>
     public void StartDevice(string name, SharedDisk<TPolicy> disk)
     {
-        OfferedBackend on = Offered().FirstOrDefault(b => b.Identity == disk.Identity, new OfferedBackend(-1, "", "", false));
+        OfferedBackend on = Offered().FirstOrDefault(b => SharedDisk<TPolicy>.NumberOf(b.Identity) == disk.Number, new OfferedBackend(-1, "", "", false));
         if (on.Id < 0)
             throw new CbdException(CbdErrorKind.NotFound, $"disk {disk.Number} is no backend");
         Start(name, disk.Number, new StateEntry
@@ -39,7 +41,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
         });
     }
 
-    private void Start(string name, int disk, StateEntry wanted)
+    private void Start(string name, int disk, StateEntry wanted, int? confirmed = null)
     {
         if (_record.Match(wanted, isRun: false, _ => false) is { } known)
         {
@@ -51,7 +53,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
 
             if (!known.IsPending)
                 _record.SetPending(known.Number);
-            Begin(_record.Find(known.Number)!, isNew: false, isVerb: true, wanted);
+            Begin(_record.Find(known.Number)!, isNew: false, isVerb: true, wanted, confirmed);
             return;
         }
 
@@ -61,7 +63,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
         Watch.Asked(Slot, name, disk);
         try
         {
-            Begin(_record.Find(number)!, isNew: true, isVerb: true, wanted);
+            Begin(_record.Find(number)!, isNew: true, isVerb: true, wanted, confirmed);
         }
         catch (CbdException)
         {
@@ -89,7 +91,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
         }
     }
 
-    private void Begin(StateEntry entry, bool isNew, bool isVerb, StateEntry wanted)
+    private void Begin(StateEntry entry, bool isNew, bool isVerb, StateEntry wanted, int? confirmed = null)
     {
         if (!_record.TryBeginAttempt(entry.Number))
         {
@@ -104,7 +106,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
                 Watch.Hold(Slot, NameOf(entry), isHeld: false);
             else
                 BeginRestore(entry);
-            _attempts.Add(entry.Backend is null ? BeginDevice(entry, isNew, isVerb, wanted.Device!) : BeginBackend(entry, isNew, isVerb, wanted.Backend!.Path));
+            _attempts.Add(entry.Backend is null ? BeginDevice(entry, isNew, isVerb, wanted.Device!) : BeginBackend(entry, isNew, isVerb, wanted.Backend!.Path, confirmed));
         }
         catch
         {
@@ -125,12 +127,12 @@ internal sealed partial class SimulatedWanted<TPolicy>
         throw new CrashException();
     }
 
-    private Attempt BeginBackend(StateEntry entry, bool isNew, bool isVerb, string path)
+    private Attempt BeginBackend(StateEntry entry, bool isNew, bool isVerb, string path, int? confirmed)
     {
         OfferedBackend? left = isVerb ? null : WantedRules<TPolicy>.FindLeft(entry.Backend!, Offered());
         path = left?.Path ?? path;
         SharedDisk<TPolicy> disk = Watch.OpenPath(_process.Machine, path);
-        SimulatedSession<TPolicy> session = _process.StartBackend(disk, left?.Id, fenced: false, isConfirmed: isVerb, isVerb ? $"b{disk.Number}" : NameOf(entry), path);
+        SimulatedSession<TPolicy> session = _process.StartBackend(disk, isVerb ? confirmed : left?.Id, fenced: false, isConfirmed: isVerb, isVerb ? $"b{disk.Number}" : NameOf(entry), path);
         try
         {
             if (!isVerb)
@@ -148,8 +150,8 @@ internal sealed partial class SimulatedWanted<TPolicy>
     private Attempt BeginDevice(StateEntry entry, bool isNew, bool isVerb, DeviceEntry wanted)
     {
         OfferedBackend on = isVerb ? Offered().FirstOrDefault(b => b.Id == wanted.BackendId) : WantedRules<TPolicy>.FindBackend(wanted, Offered());
-        SharedDisk<TPolicy> disk = _world.Disks.FirstOrDefault(d => d.Identity == on.Identity) ?? throw new CbdException(CbdErrorKind.NotFound, $"backend {on.Id} cannot be read");
-        SimulatedDevice<TPolicy> device = _process.StartDevice(disk, on.Id, entry.Device!.Name);
+        SharedDisk<TPolicy> disk = _world.Disks.FirstOrDefault(d => d.Number == SharedDisk<TPolicy>.NumberOf(on.Identity ?? "")) ?? throw new CbdException(CbdErrorKind.NotFound, $"backend {on.Id} cannot be read");
+        SimulatedDevice<TPolicy> device = _process.StartDevice(disk, on.Id, entry.Device!.Name, on.Identity);
         return new Attempt(entry.Number, isNew, isVerb, null, device, on, _process.Machine.NowMs + PatienceMs);
     }
 

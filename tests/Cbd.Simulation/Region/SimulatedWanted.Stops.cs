@@ -26,6 +26,8 @@ internal sealed partial class SimulatedWanted<TPolicy>
         switch (WantedRules<TPolicy>.FindStopStep(stop, Offered()))
         {
             case StopStep.Over:
+                if (stop.Forced == true)
+                    Watch.StopIsOver(_process, name);
                 _record.EndStop([stop.Number]);
                 break;
             case StopStep.Refused:
@@ -36,13 +38,13 @@ internal sealed partial class SimulatedWanted<TPolicy>
                     Watch.Answered(Slot, name);
                 break;
             default:
-                BeginToFinish(stop);
+                BeginToFinish(stop, name);
                 break;
         }
     }
 
     /// <summary>It is taken over, under no name, and stopped.</summary>
-    private void BeginToFinish(StateEntry stop)
+    private void BeginToFinish(StateEntry stop, string name)
     {
         try
         {
@@ -50,10 +52,14 @@ internal sealed partial class SimulatedWanted<TPolicy>
             string path = left?.Path ?? stop.Backend!.Path;
             SharedDisk<TPolicy> disk = Watch.OpenPath(_process.Machine, path);
             SimulatedSession<TPolicy> session = _process.StartBackend(disk, left?.Id, fenced: false, isConfirmed: false, name: null, path);
-            if (stop.Backend!.DiskIdentity is { } wanted && wanted != session.Identity)
+            try
+            {
+                WantedRules<TPolicy>.CheckDisk(stop.Backend!.DiskIdentity, new DiskIdentity(session.Identity), path, left?.Id);
+            }
+            catch (CbdException)
             {
                 session.Abandon();
-                return;
+                throw;
             }
 
             bool isStopped = false;
@@ -62,6 +68,7 @@ internal sealed partial class SimulatedWanted<TPolicy>
                 if (session.IsServing && !isStopped)
                 {
                     isStopped = true;
+                    Watch.StopsByForce(_process, name, session);
                     session.Stop(force: true);
                 }
 
@@ -93,6 +100,8 @@ internal sealed partial class SimulatedWanted<TPolicy>
         SimulatedSession<TPolicy>? session = found.Backend is null ? null : SessionOf(name);
         SimulatedDevice<TPolicy>? device = _devices.GetValueOrDefault(found.Number);
         Watch.Open(Slot, name);
+        if (force && session is not null)
+            Watch.StopsByForce(_process, name, session);
         IReadOnlyList<int> numbers = _record.BeginStop(e => e.Number == found.Number, force);
         if (!_record.IsDirty)
             Watch.Remove(Slot, name);

@@ -161,7 +161,8 @@ internal sealed partial class SimulatedWanted<TPolicy> : IRecordMedium
 
     /// <summary>Number of the disk that it was recorded on, or is wanted on.</summary>
     public static int DiskOf(StateEntry entry) =>
-        (entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity ?? entry.Backend?.Name ?? entry.Backend?.Path ?? "9")[^1] - '0';
+        (entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity) is { } identity ? SharedDisk<TPolicy>.NumberOf(identity)
+        : (entry.Backend?.Name ?? entry.Backend?.Path ?? "9")[^1] - '0';
 
     /// <summary>As the thread of a device does it: what failed for good is recorded.</summary>
     private void NoteFailures()

@@ -61,6 +61,12 @@ internal sealed partial class World<TPolicy>
         SimulatedProcess<TPolicy>[] processes = [.. Living.Where(p => p.Machine == machine)];
         Trace($"machine {machine.Number} loses power");
         End(processes);
+        if (Other?.Machine == machine)
+        {
+            Other.End();
+            Other = null;
+        }
+
         machine.PowerOff(backAt);
         foreach (SimulatedProcess<TPolicy> process in processes)
             Region.LoseStores(process.Number);

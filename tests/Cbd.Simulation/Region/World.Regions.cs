@@ -1,6 +1,8 @@
+using Cbd.Blocks;
 using Cbd.Control.Api;
 using Cbd.Host.Devices;
 using Cbd.Host.Sessions;
+using Cbd.Host.Transports;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
 using Cbd.Memory;
@@ -51,5 +53,35 @@ internal sealed partial class World<TPolicy>
             return;
         _slots[0].Format = true;
         Kill(process);
+    }
+
+    /// <summary>Path of the region that all machines share.</summary>
+    internal const string MainRegion = "/region";
+
+    /// <summary>A region of one machine alone, which is gone with its boot; null while it is off, and without records.</summary>
+    internal OtherRegion<TPolicy>? Other { get; private set; }
+
+    /// <summary>Throws Busy if blkdevs of another region wait for a disk that is started on a machine.</summary>
+    /// <param name="machine">Where.</param>
+    /// <param name="identity">Of the disk, whose lock the caller has.</param>
+    /// <param name="regionId">Of the region in which it is started.</param>
+    internal void CheckReservation(Machine machine, string identity, Guid regionId)
+    {
+        var disk = new DiskIdentity(identity);
+        if (machine.ReservationOf(identity) is not { } found || !ReservationRules<TPolicy>.IsInTheWay(found, disk, regionId))
+            return;
+        bool isOver = found.Region != MainRegion ? Other is null || ReservationRules<TPolicy>.IsOver(found, disk, Other.Memory, Other.Geometry)
+            : !IsFormatted || ReservationRules<TPolicy>.IsOver(found, disk, Inspection, Geometry);
+        if (!isOver)
+            throw new CbdException(CbdErrorKind.Busy, $"{identity} is backend {found.Backend} of host '{found.Host}' in region {found.Region}");
+    }
+
+    private void TurnOther()
+    {
+        Machine machine = _machines[1];
+        if (!machine.IsUp)
+            return;
+        Other ??= new OtherRegion<TPolicy>(this, machine);
+        Other.Turn();
     }
 }

@@ -67,6 +67,8 @@ internal sealed partial class World<TPolicy>
                 Start(slot);
         }
 
+        if (Records is not null && !IsCalming)
+            TurnOther();
         if (faults)
             Disturb();
         else if (IsCalming)

@@ -61,6 +61,7 @@ internal sealed partial class World<TPolicy>
     private readonly Dictionary<long, ulong> _freedEpochs = [];
     private readonly Dictionary<int, (int Life, BodyStamp Stamp)> _records = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
+    private readonly bool _isInMemory;
     private int _depth;
     private int _nextProcess;
     private int _requests, _errors, _deaths, _deviceCount, _sessionCount, _accesses;
@@ -83,6 +84,7 @@ internal sealed partial class World<TPolicy>
         };
         Inspection = new SimulatedMemory(Region, -1);
         _machines = [new Machine(0, Region, _random), new Machine(1, Region, _random), new Machine(2, Region, _random)];
+        _isInMemory = scenario.IsInMemory || Chance(scenario.MemoryShare);
         _disks = [MakeDisk(0, false, 0), MakeDisk(1, true, 1), MakeDisk(2, false, 1, 2)];
         _slots = [new ProcessSlot(0, 0, "a"), new ProcessSlot(1, 0, "b"), new ProcessSlot(2, 1, "c"), new ProcessSlot(3, 1, "d"), new ProcessSlot(4, 2, "e")];
         _operator = new Operator<TPolicy>(this);
@@ -215,6 +217,7 @@ internal sealed partial class World<TPolicy>
         },
         machines)
     {
-        IsInMemory = number == 0 && _scenario.IsInMemory,
+        IsInMemory = number == 0 && _isInMemory,
+        IsDevice = _scenario.HasRecords,
     };
 }
