@@ -66,7 +66,7 @@ internal static class MutationGate
         new("KeepFailed", "records", 4),
         new("TryWantedAgain", "records", 2),
         new("KeepHeld", "records"),
-        new("AnswerOnlyRecorded", "records", 11),
+        new("AnswerOnlyRecorded", "records", 45),
         new("WarnOfKeptStops", "records"),
         new("GiveUpDeadly", "records"),
         new("ConfirmUncertain", "records"),
