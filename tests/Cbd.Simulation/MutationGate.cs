@@ -56,7 +56,7 @@ internal static class MutationGate
         new("KeepLatchAnew", "everything", 901),
         new("TakeOverOwnRecord", "everything", 2),
         new("LookForTwins", "records", 3),
-        new("LookForRivals", "records", 580),
+        new("LookForRivals", "records", 1502),
         new("FollowDisk", "records"),
         new("OpenWantedDiskOnly", "records"),
         new("RefuseOtherRegion", "records", 14),

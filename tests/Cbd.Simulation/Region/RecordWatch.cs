@@ -1,4 +1,3 @@
-using Cbd.Host.Wanted;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
 

@@ -1,7 +1,6 @@
 using Cbd.Blocks;
 using Cbd.Host.Devices;
 using Cbd.Host.Wanted;
-using Cbd.Protocol;
 
 namespace Cbd.Simulation.Region;
 

@@ -1,10 +1,4 @@
-using Cbd.Control.Api;
-using Cbd.Host.Devices;
-using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;
-using Cbd.Protocol.Format;
-using Cbd.Memory;
-using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
 

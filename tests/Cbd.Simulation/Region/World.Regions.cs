@@ -1,11 +1,6 @@
 using Cbd.Blocks;
-using Cbd.Control.Api;
-using Cbd.Host.Devices;
-using Cbd.Host.Sessions;
 using Cbd.Host.Transports;
-using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
-using Cbd.Memory;
 using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;

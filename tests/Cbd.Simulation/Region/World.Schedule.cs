@@ -1,11 +1,3 @@
-using Cbd.Control.Api;
-using Cbd.Host.Devices;
-using Cbd.Host.Sessions;
-using Cbd.Protocol.Channels;
-using Cbd.Protocol.Format;
-using Cbd.Memory;
-using Cbd.Protocol.Transports;
-
 namespace Cbd.Simulation.Region;
 
 /// <summary>Who runs when, and which faults come.</summary>

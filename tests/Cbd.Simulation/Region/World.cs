@@ -4,7 +4,6 @@ using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
 using Cbd.Memory;
-using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
 
