@@ -1,4 +1,5 @@
 using Cbd.Host.Wanted;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 
@@ -27,7 +28,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                     world.RemoveCopies();
                 return;
             case 2:
-                if (Random.Next(6) == 0)
+                if (Random.Next(12) == 0)
                     world.LoseRegion();
                 return;
             case 3:
@@ -44,11 +45,20 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                 if (Random.Next(3) == 0)
                     world.Records!.ChangeDeadly();
                 return;
+            case < 12:
+                RebootBelowADevice();
+                return;
         }
 
         SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands < 2)];
         if (up.Length == 0)
             return;
+        if (FindUncertain() is { } uncertain && Random.Next(3) == 0)
+        {
+            StartBackend(uncertain, up, confirms: true);
+            return;
+        }
+
         SimulatedProcess<TPolicy> process = up[Random.Next(up.Length)];
         SharedDisk<TPolicy> disk = world.Disks[Random.Next(world.Disks.Count)];
         switch (Random.Next(12))
@@ -69,6 +79,21 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                 world.Kill(process);
                 break;
         }
+    }
+
+    /// <summary>A disk for which a record waits, and nothing but an operator tells that it is that disk; null if there is none.</summary>
+    private SharedDisk<TPolicy>? FindUncertain() => world.Disks.FirstOrDefault(d => !d.IsInMemory &&
+        other.FindRecord(d, out ClaimWord word) is >= 0 and var entry && word.State == ClaimState.Orphaned &&
+        EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, entry, word.Epoch, out BackendBody record, out _, out _) &&
+        d.Machines.All(m => !SameThing.IsSameDisk(record.Identity, d.Open(world.Machines[m]))));
+
+    /// <summary>The machine of a disk loses its power, and a device on another machine waits for it.</summary>
+    private void RebootBelowADevice()
+    {
+        if (world.Sessions.LastOrDefault(s => s.IsServing && s.Disk.Device is { IsOver: false } device && device.Process.Machine != s.Process.Machine) is not { } session)
+            return;
+        world.Trace($"the machine of disk {session.Disk.Number}, on which a device is elsewhere, is switched off");
+        world.PowerOff(session.Process.Machine, world.Region.Now + Random.Next(500, 5000));
     }
 
     /// <summary>Called in each step after the faults have stopped.</summary>
@@ -126,7 +151,13 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number))];
         if (able.Length == 0)
             return;
-        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk, (confirms || disk.IsInMemory) && other.FindRecord(disk, out _) is >= 0 and var entry ? entry : null));
+        SimulatedProcess<TPolicy> chosen = able[Random.Next(able.Length)];
+        Ask(chosen);
+        // Operators of two machines begin with their disk at the same moment.
+        if (Random.Next(4) == 0 && able.FirstOrDefault(p => p.Machine != chosen.Machine) is { } rival)
+            Ask(rival);
+
+        void Ask(SimulatedProcess<TPolicy> process) => process.Ask(p => p.Wanted!.StartBackend(disk, (confirms || disk.IsInMemory) && other.FindRecord(disk, out _) is >= 0 and var entry ? entry : null));
     }
 
     private void Stop(SimulatedProcess<TPolicy> process)
