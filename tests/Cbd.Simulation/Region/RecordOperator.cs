@@ -179,23 +179,27 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         }
     }
 
-    /// <summary>
-    /// A thing waits, and another daemon has its disk, or its disk is elsewhere: only an operator can say what is to be.
-    /// </summary>
+    /// <summary>Another daemon has the disk of a thing that waits, or it is elsewhere, or uncertain: only an operator can say what is to be.</summary>
     private bool IsTaken(StateEntry entry, SimulatedProcess<TPolicy> process)
     {
         int number = SimulatedWanted<TPolicy>.DiskOf(entry);
-        string? identity = entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity;
-        SimulatedSession<TPolicy>? served = world.Living.SelectMany(p => p.Sessions).FirstOrDefault(s => s.Disk.Number == number && s.IsServing);
-        if (!entry.IsPending)
-            return entry.Device is { } device0 && served is not null && served.Disk.IsInMemory && served.Backend != device0.BackendId;
-        // Nothing tells whether it is the disk, or it began anew.
-        string? present = entry.Device is not null ? served?.Identity : world.Disks[number].IsInMemory ? null : world.Disks[number].Open(process.Machine);
-        if (identity is not null && present is not null && !SameThing.IsSameDisk(identity, present))
+        if (!IsCertain(entry, process, world.Disks[number]))
             return true;
+        if (!entry.IsPending)
+            return false;
         return entry.Backend is { } backend
             ? world.Records!.DiskAt(process.Machine, backend.Path) != number || world.Living.Any(p => p != process && p.Sessions.Any(s => s.Disk.Number == number && s.IsServing))
             : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && (device.Process != process || device.Name != entry.Device!.Name));
+    }
+
+    /// <summary>False if nothing tells that what waits is the disk that is there, or if that was in memory and is another one now.</summary>
+    private bool IsCertain(StateEntry entry, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk)
+    {
+        SimulatedSession<TPolicy>? served = world.Living.SelectMany(p => p.Sessions).FirstOrDefault(s => s.Disk == disk && s.IsServing);
+        if (!entry.IsPending)
+            return !disk.IsInMemory || entry.Device is not { } started || served is null || served.Backend == started.BackendId;
+        string? there = entry.Device is not null ? served?.Identity : disk.IsInMemory ? null : disk.Open(process.Machine);
+        return there is null || (entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity) is not { } wanted || SameThing.IsSameDisk(wanted, there);
     }
 
     private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>
