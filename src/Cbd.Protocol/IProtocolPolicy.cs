@@ -153,6 +153,15 @@ internal interface IProtocolPolicy
 
     /// <summary>What was being started at three deaths in a row is not started again.</summary>
     static abstract bool GiveUpDeadly { get; }
+
+    /// <summary>A disk of which nothing tells whether it is the wanted one is taken for it only when an operator says so.</summary>
+    static abstract bool ConfirmUncertain { get; }
+
+    /// <summary>A forced stop that its daemon did not live to finish is finished by the next: blkdevs do not wait for what was stopped.</summary>
+    static abstract bool FinishForcedStops { get; }
+
+    /// <summary>A writable disk is not started in a region while blkdevs of another region wait for it on this machine.</summary>
+    static abstract bool KeepDiskInRegion { get; }
 }
 
 /// <summary>All rules hold.</summary>
@@ -207,4 +216,7 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool AnswerOnlyRecorded => true;
     public static bool WarnOfKeptStops => true;
     public static bool GiveUpDeadly => true;
+    public static bool ConfirmUncertain => true;
+    public static bool FinishForcedStops => true;
+    public static bool KeepDiskInRegion => true;
 }

@@ -65,6 +65,9 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool AnswerOnlyRecorded => Holds(nameof(AnswerOnlyRecorded));
     public static bool WarnOfKeptStops => Holds(nameof(WarnOfKeptStops));
     public static bool GiveUpDeadly => Holds(nameof(GiveUpDeadly));
+    public static bool ConfirmUncertain => Holds(nameof(ConfirmUncertain));
+    public static bool FinishForcedStops => Holds(nameof(FinishForcedStops));
+    public static bool KeepDiskInRegion => Holds(nameof(KeepDiskInRegion));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

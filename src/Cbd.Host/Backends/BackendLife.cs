@@ -306,7 +306,7 @@ internal sealed class BackendLife<TMemory, TPolicy>
             return null;
         }
 
-        if (found is { Comparison: DiskComparison.CannotTell } undecided && (undecided.IsOver || nowMs > _limitMs))
+        if (TPolicy.ConfirmUncertain && found is { Comparison: DiskComparison.CannotTell } undecided && (undecided.IsOver || nowMs > _limitMs))
             throw BackendRegistry<TMemory, TPolicy>.Undecided(undecided.Backend, undecided.Body, _body!);
         return found;
     }

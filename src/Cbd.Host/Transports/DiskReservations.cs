@@ -2,10 +2,7 @@ using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Memory;
 using Cbd.Protocol;
-using Cbd.Protocol.Backends;
 using Cbd.Protocol.Format;
-using Cbd.Protocol.Hosts;
-using Cbd.Protocol.Transports;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host.Transports;
@@ -31,8 +28,8 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     /// <param name="regionId">Of the region in which it is started.</param>
     public void Check(Disk disk, Guid regionId)
     {
-        if (FileOf(disk) is not { } file || DiskReservation.TryRead(file, OwnerOf(disk)) is not { } found || found.RegionId == regionId ||
-            DiskIdentity.Compare(new DiskIdentity(found.Identity), Identify(disk)) == DiskComparison.Different || IsOver(found, disk))
+        if (FileOf(disk) is not { } file || DiskReservation.TryRead(file, OwnerOf(disk)) is not { } found ||
+            !ReservationRules<SafePolicy>.IsInTheWay(found, Identify(disk), regionId) || IsOver(found, disk))
             return;
         throw new CbdException(
             CbdErrorKind.Busy,
@@ -80,7 +77,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
 
     private static uint? OwnerOf(Disk disk) => FileStatus.TryGet(disk.Path, out FileStatus status) == 0 ? status.OwnerId : null;
 
-    /// <summary>Nobody waits for the record any more. The disk's lock is held, so that nobody serves it.</summary>
+    /// <summary>Nobody waits for the record any more.</summary>
     private bool IsOver(DiskReservation found, Disk disk)
     {
         // What others have written leads this process no further than to whether a name exists.
@@ -91,15 +88,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
             using RegionSource source = RegionSource.Open(found.Region, access: new RegionAccess { Trust = trust });
             using RegionMapping region = source.Map();
             MappedMemory memory = region.Memory;
-            TransportInfo info = TransportInfo.Read(memory, region.SizeBytes);
-            RegionGeometry geometry = info.Geometry;
-            if (geometry.RegionId != found.RegionId || (uint)found.Backend >= (uint)geometry.BackendCount)
-                return true;
-            ClaimWord word = EntryRegistry<MappedMemory, SafePolicy>.Backends(memory, geometry).Read(found.Backend);
-            if (word.State == ClaimState.Free || !References<MappedMemory, SafePolicy>.IsUsed(memory, geometry, found.Backend))
-                return true;
-            return EntryBodies<MappedMemory>.TryReadBackendRecord(memory, geometry, found.Backend, word.Epoch, out BackendBody record, out _, out _) &&
-                DiskIdentity.Compare(record.DiskIdentity, Identify(disk)) == DiskComparison.Different;
+            return ReservationRules<SafePolicy>.IsOver(found, Identify(disk), memory, TransportInfo.Read(memory, region.SizeBytes).Geometry);
         }
         catch (CbdException e)
         {

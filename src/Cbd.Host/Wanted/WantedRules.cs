@@ -42,13 +42,14 @@ internal static class WantedRules<TPolicy>
     {
         BackendEntry backend = stop.Backend!;
         return Find(all, b => b is { IsAlive: false, HasUsers: true } && IsOf(backend, b)) is not { IsStopped: false } ? StopStep.Over
-            : stop.Forced == true ? StopStep.Force
-            : StopStep.Refused;
+            : stop.Forced != true ? StopStep.Refused
+            : TPolicy.FinishForcedStops ? StopStep.Force
+            : StopStep.Over;
     }
 
     /// <summary>An entry of the region is of a recorded backend.</summary>
     private static bool IsOf(BackendEntry wanted, OfferedBackend offered) => wanted.DiskIdentity is { } identity
-        ? SameThing.IsSameDisk(identity, offered.Identity)
+        ? IsSameDisk(identity, offered.Identity)
         : offered.Id == wanted.BackendId && SameThing.IsSamePath(offered.Path, wanted.Path);
 
     /// <summary>An entry that was pending, and was started by itself.</summary>
@@ -87,7 +88,7 @@ internal static class WantedRules<TPolicy>
         string start = $"backend-start {(name is null ? "" : $"--name {name} ")}-p {path}";
         if (comparison == DiskComparison.Different)
             throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is another disk ({disk.Text}) than the one that is wanted ({wanted}): bring that back, or confirm this one: backend-stop -b {name ?? path}, then {start}");
-        if (comparison == DiskComparison.CannotTell)
+        if (comparison == DiskComparison.CannotTell && TPolicy.ConfirmUncertain)
             throw new CbdException(CbdErrorKind.Invalid, $"nothing tells whether '{path}' is the disk that is wanted ({disk.Text}, was {wanted}): confirm it with {(backend is { } id ? $"backend-start -b {id} -p {path}" : name is null ? start : $"backend-stop -b {name}, then {start}")}");
     }
 
@@ -113,16 +114,18 @@ internal static class WantedRules<TPolicy>
             if (known is { } backend && SameThing.IsSamePath(backend.Path, device.BackendPath))
                 return backend;
         }
-        else if (known is { } same && SameThing.IsSameDisk(identity, same.Identity))
+        else if (known is { } same && IsSameDisk(identity, same.Identity))
         {
             return same;
         }
-        else if (Find(all, b => SameThing.IsSameDisk(identity, b.Identity)) is { } moved)
+        else if (Find(all, b => IsSameDisk(identity, b.Identity)) is { } moved)
         {
             return moved;
         }
         else if (known is { } anew && DiskIdentity.BeginsAnew(identity, anew.Identity))
         {
+            if (!TPolicy.RefuseMemoryAnew)
+                return anew;
             throw new FailedThingException($"its disk, backend {anew.Id} ('{anew.Path}'), was in memory and began anew: what was written is gone");
         }
 
@@ -134,6 +137,10 @@ internal static class WantedRules<TPolicy>
 
     /// <summary>The identity of a disk that outlives its backend's life; null of one that begins anew with each.</summary>
     public static string? Lasting(string? identity) => identity is { Length: > 0 } && !StartBackendOptions.IsDiskScheme(identity) ? identity : null;
+
+    /// <summary>It is that disk for certain.</summary>
+    private static bool IsSameDisk(string wanted, string found) => SameThing.IsSameDisk(wanted, found) ||
+        (!TPolicy.ConfirmUncertain && DiskIdentity.Compare(new DiskIdentity(wanted), new DiskIdentity(found)) == DiskComparison.CannotTell);
 
     private static OfferedBackend? Find(IReadOnlyList<OfferedBackend> all, Func<OfferedBackend, bool> which)
     {

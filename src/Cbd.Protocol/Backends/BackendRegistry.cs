@@ -236,7 +236,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
     private static void CheckRecord(int backend, BackendBody record, BackendBody disk, bool isConfirmed)
     {
         DiskComparison comparison = DiskIdentity.Compare(record.DiskIdentity, disk.DiskIdentity);
-        if (comparison == DiskComparison.CannotTell && !isConfirmed)
+        if (comparison == DiskComparison.CannotTell && !isConfirmed && TPolicy.ConfirmUncertain)
             throw Undecided(backend, record, disk);
         if (comparison == DiskComparison.Different && !DiskIdentity.BeginsAnew(record.Identity, disk.Identity))
             throw new CbdException(CbdErrorKind.Invalid, $"'{disk.Path}' ({disk.Identity}) is not the disk of backend {backend}, which is '{record.Path}' ({record.Identity}): give that one, or start without -b");

@@ -1,3 +1,5 @@
+using Cbd.Blocks;
+using Cbd.Host.Transports;
 using Cbd.Host.Wanted;
 
 namespace Cbd.Simulation.Region;
@@ -7,6 +9,7 @@ internal sealed class Machine(int number, SimulatedRegion world, Random random)
 {
     private readonly long _offset = random.Next(1, 1_000_000_000);
     private readonly Dictionary<int, object> _locks = [];
+    private readonly Dictionary<string, DiskReservation> _reservations = [];
     private long _lostToSuspension;
     private long _suspendedAt = -1;
 
@@ -74,6 +77,24 @@ internal sealed class Machine(int number, SimulatedRegion world, Random random)
     {
         IsUp = true;
         BootId = NewId(random);
+        _reservations.Clear();
+    }
+
+    /// <summary>The reservation of a disk, as its file says in this boot; null if there is none.</summary>
+    public DiskReservation? ReservationOf(string identity) => DiskIdentity.KeyOnMachine(identity) is { } key ? _reservations.GetValueOrDefault(key) : null;
+
+    /// <summary>A disk is a backend from now on.</summary>
+    public void Reserve(DiskReservation reservation)
+    {
+        if (DiskIdentity.KeyOnMachine(reservation.Identity) is { } key)
+            _reservations[key] = reservation;
+    }
+
+    /// <summary>The backend is stopped.</summary>
+    public void EndReservation(string identity, Guid regionId, int backend)
+    {
+        if (ReservationOf(identity) is { } found && found.RegionId == regionId && found.Backend == backend)
+            _reservations.Remove(DiskIdentity.KeyOnMachine(identity)!);
     }
 
     public bool TryLock(int host, object process) => _locks.TryAdd(host, process);

@@ -273,7 +273,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
         return null;
     }
 
-    private int FindRecord(SharedDisk<TPolicy> disk, out ClaimWord word)
+    public int FindRecord(SharedDisk<TPolicy> disk, out ClaimWord word)
     {
         for (int backend = 0; backend < world.Geometry.BackendCount; backend++)
         {

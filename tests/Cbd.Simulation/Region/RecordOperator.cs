@@ -1,4 +1,5 @@
 using Cbd.Host.Wanted;
+using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
 
@@ -16,6 +17,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
     /// <summary>One operation, or an attempt.</summary>
     public void Act()
     {
+        world.Other?.Act();
         switch (Random.Next(40))
         {
             case 0:
@@ -26,7 +28,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                     world.RemoveCopies();
                 return;
             case 2:
-                if (Random.Next(6) == 0)
+                if (Random.Next(12) == 0)
                     world.LoseRegion();
                 return;
             case 3:
@@ -43,17 +45,26 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                 if (Random.Next(3) == 0)
                     world.Records!.ChangeDeadly();
                 return;
+            case < 12:
+                RebootBelowADevice();
+                return;
         }
 
         SimulatedProcess<TPolicy>[] up = [.. world.Living.Where(p => p.IsUp && p.PendingCommands < 2)];
         if (up.Length == 0)
             return;
+        if (FindUncertain() is { } uncertain && Random.Next(3) == 0)
+        {
+            StartBackend(uncertain, up, confirms: true);
+            return;
+        }
+
         SimulatedProcess<TPolicy> process = up[Random.Next(up.Length)];
         SharedDisk<TPolicy> disk = world.Disks[Random.Next(world.Disks.Count)];
         switch (Random.Next(12))
         {
             case < 4:
-                StartBackend(disk, up);
+                StartBackend(disk, up, confirms: Random.Next(3) == 0);
                 break;
             case < 8:
                 process.Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
@@ -68,6 +79,21 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
                 world.Kill(process);
                 break;
         }
+    }
+
+    /// <summary>A disk for which a record waits, and nothing but an operator tells that it is that disk; null if there is none.</summary>
+    private SharedDisk<TPolicy>? FindUncertain() => world.Disks.FirstOrDefault(d => !d.IsInMemory &&
+        other.FindRecord(d, out ClaimWord word) is >= 0 and var entry && word.State == ClaimState.Orphaned &&
+        EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, entry, word.Epoch, out BackendBody record, out _, out _) &&
+        d.Machines.All(m => !SameThing.IsSameDisk(record.Identity, d.Open(world.Machines[m]))));
+
+    /// <summary>The machine of a disk loses its power, and a device on another machine waits for it.</summary>
+    private void RebootBelowADevice()
+    {
+        if (world.Sessions.LastOrDefault(s => s.IsServing && s.Disk.Device is { IsOver: false } device && device.Process.Machine != s.Process.Machine) is not { } session)
+            return;
+        world.Trace($"the machine of disk {session.Disk.Number}, on which a device is elsewhere, is switched off");
+        world.PowerOff(session.Process.Machine, world.Region.Now + Random.Next(500, 5000));
     }
 
     /// <summary>Called in each step after the faults have stopped.</summary>
@@ -105,7 +131,7 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         foreach (SharedDisk<TPolicy> disk in world.Disks)
         {
             if (!Wants(up, disk, isBackend: true))
-                StartBackend(disk, up);
+                StartBackend(disk, up, confirms: true);
             else if (!Wants(up, disk, isBackend: false))
                 up[Random.Next(up.Length)].Ask(p => p.Wanted!.StartDevice(NameOn(p), disk));
         }
@@ -119,12 +145,19 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
 
     private string NameOn(SimulatedProcess<TPolicy> process) => $"d{Random.Next(3)}{process.Name}";
 
-    private void StartBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up)
+    /// <param name="confirms">Where the region has an entry of the disk, he names it.</param>
+    private void StartBackend(SharedDisk<TPolicy> disk, SimulatedProcess<TPolicy>[] up, bool confirms)
     {
         SimulatedProcess<TPolicy>[] able = [.. up.Where(p => disk.Machines.Contains(p.Machine.Number))];
         if (able.Length == 0)
             return;
-        able[Random.Next(able.Length)].Ask(p => p.Wanted!.StartBackend(disk));
+        SimulatedProcess<TPolicy> chosen = able[Random.Next(able.Length)];
+        Ask(chosen);
+        // Operators of two machines begin with their disk at the same moment.
+        if (Random.Next(4) == 0 && able.FirstOrDefault(p => p.Machine != chosen.Machine) is { } rival)
+            Ask(rival);
+
+        void Ask(SimulatedProcess<TPolicy> process) => process.Ask(p => p.Wanted!.StartBackend(disk, (confirms || disk.IsInMemory) && other.FindRecord(disk, out _) is >= 0 and var entry ? entry : null));
     }
 
     private void Stop(SimulatedProcess<TPolicy> process)
@@ -146,17 +179,27 @@ internal sealed class RecordOperator<TPolicy>(World<TPolicy> world, Operator<TPo
         }
     }
 
-    /// <summary>
-    /// A thing waits, and another daemon has its disk, or its disk is elsewhere: only an operator can say what is to be.
-    /// </summary>
+    /// <summary>Another daemon has the disk of a thing that waits, or it is elsewhere, or uncertain: only an operator can say what is to be.</summary>
     private bool IsTaken(StateEntry entry, SimulatedProcess<TPolicy> process)
     {
+        int number = SimulatedWanted<TPolicy>.DiskOf(entry);
+        if (!IsCertain(entry, process, world.Disks[number]))
+            return true;
         if (!entry.IsPending)
             return false;
-        int number = SimulatedWanted<TPolicy>.DiskOf(entry);
         return entry.Backend is { } backend
             ? world.Records!.DiskAt(process.Machine, backend.Path) != number || world.Living.Any(p => p != process && p.Sessions.Any(s => s.Disk.Number == number && s.IsServing))
             : world.Disks.Any(d => d.Number == number && d.Device is { IsOver: false } device && (device.Process != process || device.Name != entry.Device!.Name));
+    }
+
+    /// <summary>False if nothing tells that what waits is the disk that is there, or if that was in memory and is another one now.</summary>
+    private bool IsCertain(StateEntry entry, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk)
+    {
+        SimulatedSession<TPolicy>? served = world.Living.SelectMany(p => p.Sessions).FirstOrDefault(s => s.Disk == disk && s.IsServing);
+        if (!entry.IsPending)
+            return !disk.IsInMemory || entry.Device is not { } started || served is null || served.Backend == started.BackendId;
+        string? there = entry.Device is not null ? served?.Identity : disk.IsInMemory ? null : disk.Open(process.Machine);
+        return there is null || (entry.Device?.DiskIdentity ?? entry.Backend?.DiskIdentity) is not { } wanted || SameThing.IsSameDisk(wanted, there);
     }
 
     private static bool Wants(SimulatedProcess<TPolicy>[] up, SharedDisk<TPolicy> disk, bool isBackend) =>

@@ -1,4 +1,5 @@
-using Cbd.Host.Wanted;
+using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 
 namespace Cbd.Simulation.Region;
 
@@ -29,7 +30,13 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
 
         /// <summary>The present life of its daemon was told not to start it.</summary>
         public bool IsHeld { get; set; }
+
+        /// <summary>Identity of the disk in memory on which it was first served; null before that, and on other disks.</summary>
+        public string? Life { get; set; }
     }
+
+    /// <summary>Sessions of backends whose forced stop has begun, which the daemon may not live to finish.</summary>
+    private readonly Dictionary<(int Slot, string Name), (Guid Region, int Backend, ulong Session)> _forced = [];
 
     /// <summary>Things whose start kills their daemon.</summary>
     private readonly HashSet<(int Slot, string Name)> _deadly = [];
@@ -110,15 +117,31 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
         foreach (((int Slot, string Name) key, Wish wish) in _wishes.ToArray())
         {
             if (key.Slot == from && !wish.IsAsked)
-                _wishes[(slot, key.Name)] = new Wish(wish.Disk) { IsAsked = false, IsOpen = wish.IsOpen, HasFailed = wish.HasFailed };
+                _wishes[(slot, key.Name)] = new Wish(wish.Disk) { IsAsked = false, IsOpen = wish.IsOpen, HasFailed = wish.HasFailed, Life = wish.Life };
         }
 
         if (_regions.TryGetValue(from, out (Guid, Guid) region))
             _regions[slot] = region;
     }
 
+    /// <summary>A backend is being stopped by force.</summary>
+    public void StopsByForce(SimulatedProcess<TPolicy> process, string name, SimulatedSession<TPolicy> session) =>
+        _forced[(process.Slot, name)] = (process.Geometry.RegionId, session.Backend, session.Epoch);
+
+    /// <summary>A daemon takes a forced stop of its earlier life for done.</summary>
+    public void StopIsOver(SimulatedProcess<TPolicy> process, string name)
+    {
+        if (!_forced.Remove((process.Slot, name), out (Guid Region, int Backend, ulong Session) stop) || stop.Region != world.Geometry.RegionId)
+            return;
+        ClaimWord word = world.Word(world.Geometry.BackendOffset(stop.Backend));
+        if (word.State == ClaimState.Orphaned &&
+            EntryBodies<SimulatedMemory>.TryReadBackendRecord(world.Inspection, world.Geometry, stop.Backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _) &&
+            stamp.Epoch == stop.Session && !record.IsStopped && References<SimulatedMemory, TPolicy>.IsUsed(world.Inspection, world.Geometry, stop.Backend))
+            throw new SimulationException($"process {process.Number} drops the forced stop of '{name}', and blkdevs wait for backend {stop.Backend}");
+    }
+
     /// <summary>A daemon serves something under a name.</summary>
-    public void Served(SimulatedProcess<TPolicy> process, string name, int disk)
+    public void Served(SimulatedProcess<TPolicy> process, string name, SharedDisk<TPolicy> disk, string? identity)
     {
         if (!_wishes.TryGetValue((process.Slot, name), out Wish? wish))
             throw new SimulationException($"process {process.Number} serves '{name}', which is not wanted");
@@ -126,8 +149,13 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
             throw new SimulationException($"process {process.Number} serves '{name}', which has failed for good");
         if (wish.IsHeld)
             throw new SimulationException($"process {process.Number} serves '{name}', which is held");
-        if (wish.Disk != disk)
-            throw new SimulationException($"'{name}' of process {process.Number} leads to disk {disk}, and was disk {wish.Disk}");
+        if (wish.Disk != disk.Number)
+            throw new SimulationException($"'{name}' of process {process.Number} leads to disk {disk.Number}, and was disk {wish.Disk}");
+        if (!disk.IsInMemory || identity is null)
+            return;
+        if (wish.Life is { } before && before != identity)
+            throw new SimulationException($"'{name}' of process {process.Number} leads to {identity}, and was on {before}, which is gone");
+        wish.Life = identity;
     }
 
     /// <summary>A daemon has registered on a region, with what its record says of it.</summary>
@@ -157,13 +185,15 @@ internal sealed class RecordWatch<TPolicy>(World<TPolicy> world)
     public int DiskAt(Machine machine, string path)
     {
         int number = path[^1] - '0';
+        if (path.StartsWith("memory:", StringComparison.Ordinal))
+            return world.Disks[number].Machines.Contains(machine.Number) ? number : -1;
         // A link follows its disk.
         int disk = path.StartsWith("/links/", StringComparison.Ordinal) ? (_paths[machine.Number].Contains(number) ? number : -1) : _paths[machine.Number][number];
         return disk >= 0 && world.Disks[disk].Machines.Contains(machine.Number) ? disk : -1;
     }
 
     /// <summary>A path of a disk on a machine; null if it is away.</summary>
-    public string? PathOf(Machine machine, SharedDisk<TPolicy> disk) => (world.Random.Next(4), Array.IndexOf(_paths[machine.Number], disk.Number)) switch
+    public string? PathOf(Machine machine, SharedDisk<TPolicy> disk) => disk.IsInMemory ? $"memory:{disk.Number}" : (world.Random.Next(4), Array.IndexOf(_paths[machine.Number], disk.Number)) switch
     {
         (_, < 0) => null,
         (0, _) => $"/links/{disk.Number}",

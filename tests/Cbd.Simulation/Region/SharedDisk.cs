@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Globalization;
+using Cbd.Blocks;
 using Cbd.Protocol.Format;
 
 namespace Cbd.Simulation.Region;
@@ -13,6 +14,7 @@ internal sealed class SharedDisk<TPolicy>
     private const string LifeMark = "/";
 
     private int _lastMachine = -1;
+    private Guid _lastBoot;
     private int _lives;
 
     public SharedDisk(int number, SimulatedDisk disk, params int[] machines)
@@ -29,11 +31,23 @@ internal sealed class SharedDisk<TPolicy>
     /// <summary>Each opening is another disk: it was in the memory of the process before.</summary>
     public bool IsInMemory { get; init; }
 
-    /// <summary>The record is of this disk, or of an earlier life of it.</summary>
-    public bool IsOf(BackendBody record) => record.Identity == Name || record.Identity.StartsWith($"{Name}{LifeMark}", StringComparison.Ordinal);
+    /// <summary>
+    /// It has the identity of a block device. The kernel names all such disks but disk 1: of that it says a number that is good for one boot,
+    /// and after that nothing tells whether it is the one that was.
+    /// </summary>
+    public bool IsDevice { get; init; }
 
-    /// <summary>Identity that every opening of it has; null for one in memory.</summary>
-    public string? Identity => IsInMemory ? null : Name;
+    /// <summary>The record is of this disk, or of an earlier life of it.</summary>
+    public bool IsOf(BackendBody record) => NumberOf(record.Identity) == Number;
+
+    /// <summary>Which disk an identity is of; −1: of none.</summary>
+    public static int NumberOf(string identity) =>
+        BlockDiskName.TryParse(identity, out BlockDiskName? device) ? (device.IsNamed ? device.Name[^1] : device.Name[^3]) - '0'
+        : identity.Length > 0 ? identity.Split(LifeMark)[0][^1] - '0'
+        : -1;
+
+    /// <summary>Identity that every opening of it has; null if they differ.</summary>
+    public string? Identity => IsInMemory || IsDevice ? null : $"disk:{Number}";
 
     public SimulatedDisk Disk { get; }
 
@@ -72,7 +86,10 @@ internal sealed class SharedDisk<TPolicy>
     public bool HasLeftoversOf(int machine) => Disk.HasLeftoversOf(q => q.Machine == machine);
 
     /// <summary>A session of this machine has the disk now: its caches hold what is not flushed.</summary>
-    public void ServedBy(int machine) => _lastMachine = machine;
+    public void ServedBy(Machine machine) => (_lastMachine, _lastBoot) = (machine.Number, machine.BootId);
+
+    /// <summary>It was a session of that boot of a machine that had it last.</summary>
+    public bool WasServedBy(Machine machine) => _lastMachine == machine.Number && _lastBoot == machine.BootId;
 
     public void Unlock(SimulatedDiskQueue queue) => _closed.Add(queue);
 
@@ -84,7 +101,15 @@ internal sealed class SharedDisk<TPolicy>
     }
 
     /// <summary>A process opens it.</summary>
-    public string Open() => Identity ?? $"{Name}{LifeMark}{++_lives}";
+    public string Open(Machine machine)
+    {
+        if (IsInMemory)
+            return $"memory:{Number}{LifeMark}{++_lives}";
+        if (Identity is { } identity)
+            return identity;
+        string kernels = Number == 1 ? $"{BlockDiskName.Number}8,{Number},1" : $"wwid=naa.{Number}";
+        return new BlockDiskName(kernels, DiskTextPart.Unknown, machine.BootId.ToString("N")[..8], $"d{machine.Number:x8}").ToString();
+    }
 
     /// <summary>Boot and disk: acknowledged writes live so long.</summary>
     /// <param name="bootId">Of the machine that has it open.</param>
@@ -134,6 +159,4 @@ internal sealed class SharedDisk<TPolicy>
         Identity = identity,
         Path = path ?? $"/disks/{Number}",
     };
-
-    private string Name => $"{(IsInMemory ? "memory" : "disk")}:{Number}";
 }

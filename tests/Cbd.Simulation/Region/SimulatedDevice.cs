@@ -21,7 +21,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     private bool _isLifeEnded;
     private bool _isClaimed;
 
-    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss, string? name = null)
+    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss, string? name = null, string? identity = null)
     {
         _world = world;
         _process = process;
@@ -30,7 +30,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
         Machine = new DeviceLife<SimulatedMemory, TPolicy>(process.Session, new DeviceWish
         {
             Backend = backend,
-            Identity = disk.Identity,
+            Identity = identity ?? disk.Identity,
             Queues = QueueCount,
             Loss = loss,
             QueueOptions = new QueueOptions { DeadlineMicroseconds = 3000, PieceBytes = 1024 },
@@ -257,7 +257,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             return;
         foreach (SimulatedSession<TPolicy> session in _world.Sessions)
         {
-            if (session.Backend == Backend && session.Epoch == State!.SessionEpoch && (session.Disk != Disk || session.Identity != Machine.Identity) &&
+            if (session.Backend == Backend && session.Epoch == State!.SessionEpoch && (session.Disk != Disk || (Disk.IsInMemory && session.Identity != Machine.Identity)) &&
                 session.Life.Session.Geometry.RegionId == Machine.Session.Geometry.RegionId)
                 throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on with session {session.Epoch} of backend {Backend}, which is disk {session.Disk.Number} ({session.Identity}, was {Machine.Identity})");
         }

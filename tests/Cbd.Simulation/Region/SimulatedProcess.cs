@@ -191,10 +191,10 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         return session;
     }
 
-    public SimulatedDevice<TPolicy> StartDevice(SharedDisk<TPolicy> disk, int backend, string? name = null)
+    public SimulatedDevice<TPolicy> StartDevice(SharedDisk<TPolicy> disk, int backend, string? name = null, string? identity = null)
     {
         Session.CheckUsable();
-        var device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy(), name);
+        var device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy(), name, identity);
         _devices.Add(device);
         return device;
     }

@@ -1,4 +1,5 @@
 using Cbd.Host.Backends;
+using Cbd.Host.Transports;
 using Cbd.Memory;
 using Cbd.Protocol.Backends;
 using Cbd.Protocol.Channels;
@@ -30,7 +31,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         _process = process;
         _buffers = world.TakeBuffer();
         Disk = disk;
-        Identity = before?.Identity ?? disk.Open();
+        Identity = before?.Identity ?? disk.Open(process.Machine);
         _limitMs = process.Machine.NowMs + 3 * World<TPolicy>.DeadMs;
         Queue = new SimulatedDiskQueue(disk.Disk, world.Region, disk.LifeOn(process.Machine.BootId, Identity)) { Check = CheckDisk, Machine = process.Machine.Number };
         if (before is not null)
@@ -135,7 +136,10 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         if (Life.Stage is BackendStage.Opening or BackendStage.Claiming)
             Abandon();
         else
+        {
             Life.BeginStop(force, leaves: false, _process.Machine.NowMs);
+            _process.Machine.EndReservation(Identity, Life.Session.Geometry.RegionId, Backend);
+        }
     }
 
     /// <summary>backend-clear of a latched failure.</summary>
@@ -206,6 +210,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
             HasLock = true;
             try
             {
+                _world.CheckReservation(_process.Machine, Identity, Life.Session.Geometry.RegionId);
                 Life.BeginClaim(Disk.Describe(Queue.Info.DurabilityId, Identity, Path), _process.Machine.NowMs);
             }
             catch (CbdException e)
@@ -229,6 +234,8 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         {
             if (!Life.TryClaim(_process.Machine.NowMs))
                 return;
+            // Before any blkdev can write to it, and wait for it.
+            _process.Machine.Reserve(new DiskReservation(Identity, World<TPolicy>.MainRegion, Life.Session.Geometry.RegionId, Backend, _process.Name));
             FlushErrorAtStart = Claim!.Body.FlushError;
             Queue.Serve(Claim.Body.SizeBytes);
             _group = new HandlerGroup<SimulatedMemory, TPolicy>(_process.Memory, _process.Geometry, Life.MakeServed(Queue), Queue, _buffers);

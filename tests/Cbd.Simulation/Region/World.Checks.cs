@@ -55,7 +55,7 @@ internal sealed partial class World<TPolicy>
         if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore && other.Backend == device.Backend && other.BackendLife == device.BackendLife)
             throw new SimulationException($"disk {device.Disk.Number} has two devices: of processes {other.Process.Number} and {device.Process.Number}");
         if (device.Name is { } name)
-            Records!.Served(device.Process, name, device.Disk.Number);
+            Records!.Served(device.Process, name, device.Disk, device.Machine.Identity);
         device.Disk.Device = device;
         // The device before, whose record was given up, may not know yet: this one was promised nothing of what was lost.
         if (device.Disk.IsLossPending)
@@ -73,10 +73,12 @@ internal sealed partial class World<TPolicy>
         }
 
         if (session.Name is { } name)
-            Records!.Served(session.Process, name, session.Disk.Number);
+            Records!.Served(session.Process, name, session.Disk, null);
         if (session.Disk.HasLeftoversOf(session.Process.Machine.Number))
             throw new SimulationException($"disk {session.Disk.Number} is served by process {session.Process.Number} while operations of a dead one on its machine can still land");
-        session.Disk.ServedBy(session.Process.Machine.Number);
+        if (Other is { } region && session.Process.Machine == region.Machine && region.IsWaitedFor(session.Disk))
+            throw new SimulationException($"disk {session.Disk.Number} is served by process {session.Process.Number} while a blkdev of another region waits for it");
+        session.Disk.ServedBy(session.Process.Machine);
         _sessions.Add(session);
         if (_sessions.Count > 64)
             _sessions.RemoveAll(s => !s.MayTouchDisk && s.IsOver && _sessions.IndexOf(s) < _sessions.Count - 32);
@@ -89,6 +91,19 @@ internal sealed partial class World<TPolicy>
         }
 
         Trace($"process {session.Process.Number}: disk {session.Disk.Number} is backend {session.Backend}, session {session.Epoch}");
+    }
+
+    /// <summary>A host of another region serves a disk on a machine.</summary>
+    internal void StartedElsewhere(SharedDisk<TPolicy> disk, Machine machine)
+    {
+        if (_sessions.Find(s => s.Disk == disk && s.Process.Machine == machine && s.MayTouchDisk) is { } session)
+            throw new SimulationException($"disk {disk.Number} is served twice on machine {machine.Number}: by process {session.Process.Number}, and in another region");
+        if (disk.WasServedBy(machine) && disk.Device is { IsOver: false, HasFailed: false, Process.MayStore: true } device &&
+            Word(Geometry.BackendOffset(device.Backend)) is { State: not ClaimState.Free } word &&
+            EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, device.Backend, word.Epoch, out BackendBody record, out _, out _) &&
+            disk.IsOf(record) && !record.IsStopped)
+            throw new SimulationException($"disk {disk.Number} is served in another region while blkdev {device.Blkdev} of process {device.Process.Number} waits for it as backend {device.Backend} ({word})");
+        Trace($"the other region: disk {disk.Number} is served");
     }
 
     internal void Registered(SimulatedProcess<TPolicy> process, string name)
@@ -233,8 +248,8 @@ internal sealed partial class World<TPolicy>
             // that begin with one disk at the same moment each publishes what it is, and then steps back.
             if (word.State is not (ClaimState.Free or ClaimState.Claiming) &&
                 EntryBodies<SimulatedMemory>.TryReadBackendRecord(Inspection, Geometry, backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _) &&
-                stamp.Epoch > _freedEpochs.GetValueOrDefault(Geometry.BackendOffset(backend)) && !disks.TryAdd(record.Identity, backend))
-                throw new SimulationException($"{record.Identity} is backend {disks[record.Identity]} ({Word(Geometry.BackendOffset(disks[record.Identity]))}) and backend {backend} ({word}, record of epoch {stamp.Epoch})");
+                stamp.Epoch > _freedEpochs.GetValueOrDefault(Geometry.BackendOffset(backend)) && !disks.TryAdd(DiskKey(record.Identity), backend))
+                throw new SimulationException($"{record.Identity} is backend {disks[DiskKey(record.Identity)]} ({Word(Geometry.BackendOffset(disks[DiskKey(record.Identity)]))}) and backend {backend} ({word}, record of epoch {stamp.Epoch})");
             if (word.State == ClaimState.Active && EntryBodies<SimulatedMemory>.TryReadBackend(Inspection, Geometry, backend, word.Epoch, out BackendBody body, out _) && IsHostOver(body.HostId, body.HostEpoch))
                 throw new SimulationException($"backend {backend} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
@@ -250,6 +265,9 @@ internal sealed partial class World<TPolicy>
                 throw new SimulationException($"blkdev {blkdev} ({word}) belongs to a claim of host {body.HostId} that is over");
         }
     }
+
+    /// <summary>One disk has one, whatever its identity has become; each life in memory is another disk.</summary>
+    private static string DiskKey(string identity) => identity.StartsWith("memory", StringComparison.Ordinal) ? identity : $"{SharedDisk<TPolicy>.NumberOf(identity)}";
 
     /// <summary>The record of a backend never goes back to an older one, whoever takes it over and dies at that.</summary>
     private void CheckRecord(int backend, ClaimWord word)
@@ -298,6 +316,8 @@ internal sealed partial class World<TPolicy>
             disk.Disk.FailShare = disk.Disk.FlushFailShare = 0;
         Trace("the faults stop");
         Records?.ReturnDisks();
+        Other?.End();
+        Other = null;
         Await("not every disk has a device that works", () => _disks.All(d => d.Device is { IsQuiet: true } && !d.IsLossPending) && _ended.Count == 0);
         foreach (SharedDisk<TPolicy> disk in _disks)
         {

@@ -4,7 +4,6 @@ using Cbd.Host.Sessions;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
 using Cbd.Memory;
-using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
 
@@ -61,25 +60,12 @@ internal sealed partial class World<TPolicy>
     private readonly Dictionary<long, ulong> _freedEpochs = [];
     private readonly Dictionary<int, (int Life, BodyStamp Stamp)> _records = [];
     private readonly Dictionary<int, SimulatedProcess<TPolicy>> _lastOn = [];
+    private readonly bool _isInMemory;
     private int _depth;
     private int _nextProcess;
     private int _requests, _errors, _deaths, _deviceCount, _sessionCount, _accesses;
 
     private readonly record struct EndedLife(SharedDisk<TPolicy> Disk, int Backend, int BackendLife, int Life, (int Channel, ulong Epoch)[] Channels);
-
-    /// <summary>Where a daemon runs, and which life of it is there.</summary>
-    private sealed class ProcessSlot(int number, int machine, string name)
-    {
-        public int Number => number;
-        public int Machine => machine;
-        public string Name => name;
-        public SimulatedProcess<TPolicy>? Process { get; set; }
-        public long StartAt { get; set; }
-        public bool Format { get; set; }
-
-        /// <summary>Its state directory; null if daemons have no records.</summary>
-        public RecordMedium? Medium { get; set; }
-    }
 
     /// <param name="target">A cell of the crash matrix to aim at: processes die in that state, and only there.</param>
     public World(long seed, WorldScenario scenario, MatrixCell? target = null)
@@ -97,6 +83,7 @@ internal sealed partial class World<TPolicy>
         };
         Inspection = new SimulatedMemory(Region, -1);
         _machines = [new Machine(0, Region, _random), new Machine(1, Region, _random), new Machine(2, Region, _random)];
+        _isInMemory = scenario.IsInMemory || Chance(scenario.MemoryShare);
         _disks = [MakeDisk(0, false, 0), MakeDisk(1, true, 1), MakeDisk(2, false, 1, 2)];
         _slots = [new ProcessSlot(0, 0, "a"), new ProcessSlot(1, 0, "b"), new ProcessSlot(2, 1, "c"), new ProcessSlot(3, 1, "d"), new ProcessSlot(4, 2, "e")];
         _operator = new Operator<TPolicy>(this);
@@ -213,190 +200,7 @@ internal sealed partial class World<TPolicy>
 
     internal void ReturnBuffer(NativeBuffer buffer) => _buffers.Push(buffer);
 
-    internal TransportInfo NewInfo()
-    {
-        var options = new RegionOptions { Hosts = 7, Backends = 5, Blkdevs = 5, Channels = 9, RingSlots = 8, ChannelSizeBytes = 49152, PayloadCrc = _scenario.PayloadCrc };
-        return new TransportInfo
-        {
-            Geometry = RegionPlan.Create(RegionPlan.MinimumBytes(options), options, Machine.NewId(_random)),
-            Coherence = RegionCoherence.Hardware,
-        };
-    }
-
-    internal ClaimWord Word(long offset) => new(Region.Word(offset));
-
     internal bool Chance(double probability) => probability > 0 && _random.NextDouble() < probability;
-
-    /// <summary>Called before every access to the region by a process.</summary>
-    internal void BeforeAccess(SimulatedProcess<TPolicy> process, MemoryAccess access)
-    {
-        ThrowIfDead(process);
-        _accesses++;
-        if (_target is not null && !IsTargetHit && !IsCalming && (_accesses & 3) == 0)
-            Aim();
-        if (access != MemoryAccess.Load && _random.Next(32) == 0)
-            CheckBodies();
-        if (!IsCalming && access != MemoryAccess.Load && Chance(_scenario.Crash))
-            Kill(process);
-        ThrowIfDead(process);
-        if (_depth < DepthLimit)
-        {
-            if (Chance(_scenario.Preemption))
-                RunSomebody();
-            if (!IsCalming && Chance(_scenario.Pause))
-            {
-                Trace($"process {process.Number} stands still");
-                // A CPU that is taken away has stored what it wanted to.
-                Region.Fence(process.Number);
-                process.PausedUntil = Region.Now + _random.Next(1, 4 * DeadMicroseconds);
-            }
-        }
-
-        SimulatedThread<TPolicy>? thread = _running.Count > 0 ? _running.Peek() : null;
-        if (thread is not null && _depth < DepthLimit && !IsCalming && Chance(_scenario.Stall))
-        {
-            Region.Fence(process.Number);
-            thread.StalledUntil = Region.Now + _random.Next(1, 2 * DeadMicroseconds);
-        }
-
-        while (!process.IsDead && (!process.CanRun || thread?.StalledUntil > Region.Now && !IsCalming))
-            Step(faults: !IsCalming);
-        ThrowIfDead(process);
-    }
-
-    internal void Exit(SimulatedProcess<TPolicy> process)
-    {
-        process.Die();
-        process.MarkGone();
-        Forget(process);
-    }
-
-    internal void Kill(params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
-    {
-        // The kernel takes a process off its CPU, which drains its stores, before it lets go of the locks that prove its death.
-        foreach (SimulatedProcess<TPolicy> process in processes)
-            Region.Fence(process.Number);
-        End(processes);
-    }
-
-    private void End(params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
-    {
-        _watch.BeforeDeath(processes);
-        foreach (SimulatedProcess<TPolicy> process in processes)
-        {
-            Trace($"process {process.Number} ('{process.Slot}', {process.Describe()}, host {process.Host?.Host}) is killed");
-            _deaths++;
-            process.Die();
-            Forget(process);
-        }
-
-        CheckBodies();
-    }
-
-    internal void PowerOff(Machine machine, long backAt)
-    {
-        if (!machine.IsUp)
-            return;
-        SimulatedProcess<TPolicy>[] processes = [.. Living.Where(p => p.Machine == machine)];
-        Trace($"machine {machine.Number} loses power");
-        End(processes);
-        machine.PowerOff(backAt);
-        foreach (SimulatedProcess<TPolicy> process in processes)
-            Region.LoseStores(process.Number);
-        foreach (SharedDisk<TPolicy> disk in _disks)
-            disk.LosePower(machine.Number);
-    }
-
-    /// <summary>The next life of some daemon begins with tp-reg --format --force.</summary>
-    internal void FormatSoon() => _slots[_random.Next(_slots.Length)].Format = true;
-
-    /// <summary>Every machine is off at once, and what was in the memory that they share is gone.</summary>
-    internal void LoseRegion()
-    {
-        foreach (Machine machine in _machines)
-            PowerOff(machine, Region.Now + _random.Next(1000, DeadMicroseconds));
-        Trace("the region is gone");
-        Region.Clear();
-        IsFormatted = false;
-        _watch.Formatted();
-    }
-
-    /// <summary>All daemons die, and one of them formats the region anew.</summary>
-    internal void ReplaceRegion()
-    {
-        Kill([.. Living]);
-        FormatSoon();
-    }
-
-    /// <summary>The state directory of some daemon is copied to another machine.</summary>
-    internal void CopyRecord()
-    {
-        ProcessSlot from = _slots[_random.Next(_slots.Length)];
-        ProcessSlot to = _slots[_random.Next(_slots.Length)];
-        if (from.Machine == to.Machine || from.Medium!.IsCopy || _slots.Any(s => s.Medium!.IsCopy))
-            return;
-        if (to.Process is { } process)
-            Kill(process);
-        bool isKnown = _random.Next(2) == 0;
-        to.Medium!.CopyFrom(from.Medium, from.Machine, isKnown);
-        Trace($"daemon {to.Number} gets the state directory of {from.Number}{(isKnown ? "" : ", which does not say whose it is")}");
-        Records!.Replaced(to.Number, to.Medium.OwnerMachine < 0 ? from.Number : -1);
-    }
-
-    internal int DaemonCount => _slots.Length;
-
-    /// <summary>The region is gone, and records want the one that was there: an operator has it formatted.</summary>
-    internal void FormatWhereNobodyMay()
-    {
-        if (Inspection.ReadAcquire(TransportInfo.MagicOffset) == TransportInfo.Magic || _slots.Any(s => s.Format || s.Process is { IsFormatting: true }) || _slots[0].Process is not { Wanted.MayFormat: false } process)
-            return;
-        _slots[0].Format = true;
-        Kill(process);
-    }
-
-    /// <summary>An operator removes the state directory that is a copy.</summary>
-    internal void RemoveCopies()
-    {
-        foreach (ProcessSlot slot in _slots.Where(s => s.Medium!.IsCopy))
-        {
-            if (slot.Process is { } process)
-                Kill(process);
-            slot.Medium!.Remove(Machine.NewId(_random));
-            Records!.Replaced(slot.Number, -1);
-        }
-    }
-
-    internal void LeaveSoon(SimulatedProcess<TPolicy> process)
-    {
-        if (process.IsUp)
-            process.Leave();
-        else if (!process.IsLeaving)
-            Exit(process);
-    }
-
-    internal bool HasOwnName(SimulatedProcess<TPolicy> process) => process.Name == _slots[process.Slot].Name;
-
-    /// <summary>The process that had this host entry last is dead, and its machine is off.</summary>
-    internal bool IsMachineOffOf(int host) => _lastOn.TryGetValue(host, out SimulatedProcess<TPolicy>? process) && process.IsDead && !process.Machine.IsUp;
-
-    /// <summary>The process that had this host entry last is dead, and nothing of it can reach a disk.</summary>
-    internal bool IsProcessDeadOf(int host) => _lastOn.TryGetValue(host, out SimulatedProcess<TPolicy>? process) && process.IsDead && !Living.Any(p => p.Holds(host)) && _disks.All(d => !d.Disk.HasLeftovers);
-
-    private static void ThrowIfDead(SimulatedProcess<TPolicy> process)
-    {
-        if (process.IsDead)
-            throw new CrashException();
-    }
-
-    private void Forget(SimulatedProcess<TPolicy> process)
-    {
-        ProcessSlot slot = _slots[process.Slot];
-        if (slot.Process != process)
-            return;
-        slot.Process = null;
-        Records?.Died(slot.Number);
-        slot.StartAt = Region.Now + _random.Next(500, DeadMicroseconds / 2);
-    }
 
     private SharedDisk<TPolicy> MakeDisk(int number, bool buffered, params int[] machines) => new(
         number,
@@ -412,135 +216,7 @@ internal sealed partial class World<TPolicy>
         },
         machines)
     {
-        IsInMemory = number == 0 && _scenario.IsInMemory,
+        IsInMemory = number == 0 && _isInMemory,
+        IsDevice = _scenario.HasRecords,
     };
-
-    private void Step(bool faults)
-    {
-        // Sometimes nothing happens anywhere for a while, but never so long that a beat is missed by that.
-        Region.Now += _random.Next(64) == 0 ? _random.Next(100, 1500) : _random.Next(1, 12);
-        Region.Settle();
-        foreach (SharedDisk<TPolicy> disk in _disks)
-            disk.Disk.Advance(Region.Now);
-        foreach (Machine machine in _machines)
-        {
-            if (!machine.IsUp && Region.Now >= machine.BackAt)
-                machine.Boot();
-        }
-
-        foreach (ProcessSlot slot in _slots)
-        {
-            if (slot.Process is null && Region.Now >= slot.StartAt && _machines[slot.Machine].IsUp && !_isEnding)
-                Start(slot);
-        }
-
-        if (faults)
-            Disturb();
-        else if (IsCalming)
-            Repair();
-        _watch.Check();
-        EndLives();
-        if (_random.Next(64) == 0)
-            CheckBodies();
-        RunSomebody();
-    }
-
-    private void Repair()
-    {
-        if (Records is null)
-            _operator.Repair();
-        else if (!_isEnding)
-            _recordOperator.Repair();
-    }
-
-    private void Start(ProcessSlot slot)
-    {
-        // Now and then a daemon is given another's name, by mistake.
-        string name = Records is null && !IsCalming && _random.Next(8) == 0 ? _slots[_random.Next(_slots.Length)].Name : slot.Name;
-        slot.Process = new SimulatedProcess<TPolicy>(this, slot.Number, ++_nextProcess, _machines[slot.Machine], name, slot.Format && (!IsCalming || Records is not null), slot.Medium);
-        slot.Format = false;
-        Trace($"process {_nextProcess} ('{slot.Number}') starts");
-    }
-
-    private void Disturb()
-    {
-        if (Chance(_scenario.MachineCrash))
-            PowerOff(_machines[_random.Next(_machines.Length)], Region.Now + _random.Next(1000, 2 * DeadMicroseconds));
-        if (Chance(_scenario.Suspend))
-        {
-            Machine machine = _machines[_random.Next(_machines.Length)];
-            Trace($"machine {machine.Number} is suspended");
-            machine.Suspend(_random.Next(1000, 5 * DeadMicroseconds));
-            foreach (SimulatedProcess<TPolicy> process in Living.Where(p => p.Machine == machine))
-                Region.Fence(process.Number);
-        }
-
-        if (Chance(_scenario.Operate))
-        {
-            if (Records is null)
-                _operator.Act();
-            else
-                _recordOperator.Act();
-        }
-
-        if (_target is not null && !IsTargetHit)
-            Aim();
-    }
-
-    private void Aim()
-    {
-        SimulatedProcess<TPolicy>[] victims = _watch.FindVictims(_target!);
-        // In some runs as soon as it is there, in others later.
-        if (victims.Length == 0 || !Chance((_seed % 3) switch { 0 => 0.05, 1 => 0.3, _ => 0.7 }))
-            return;
-        IsTargetHit = true;
-        Kill(victims);
-    }
-
-    private void RunSomebody()
-    {
-        int count = 0;
-        SimulatedThread<TPolicy>? chosen = null;
-        foreach (ProcessSlot slot in _slots)
-        {
-            if (slot.Process is not { CanRun: true } process)
-                continue;
-            Consider(process.Main);
-            foreach (SimulatedDevice<TPolicy> device in process.Devices)
-            {
-                foreach (SimulatedThread<TPolicy> thread in device.Threads)
-                    Consider(thread);
-            }
-        }
-
-        if (chosen is not null)
-            Run(chosen);
-
-        void Consider(SimulatedThread<TPolicy> thread)
-        {
-            if (!thread.IsRunning && _random.Next(++count) == 0)
-                chosen = thread;
-        }
-    }
-
-    private void Run(SimulatedThread<TPolicy> thread)
-    {
-        _depth++;
-        thread.IsRunning = true;
-        _running.Push(thread);
-        try
-        {
-            thread.Turn();
-        }
-        catch (CrashException) when (thread.Process.IsDead)
-        {
-            // The process ended in the middle of this.
-        }
-        finally
-        {
-            thread.IsRunning = false;
-            _running.Pop();
-            _depth--;
-        }
-    }
 }

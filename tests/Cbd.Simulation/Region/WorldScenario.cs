@@ -65,6 +65,9 @@ internal sealed record WorldScenario
     /// <summary>The first disk is in the memory of the process that serves it.</summary>
     public bool IsInMemory { get; init; }
 
+    /// <summary>Share of the runs in which it is, where that is not always so.</summary>
+    public double MemoryShare { get; init; }
+
     /// <summary>Daemons keep a record of what is wanted, and start again with it; operators start and stop things by their names.</summary>
     public bool HasRecords { get; init; }
 
@@ -148,7 +151,7 @@ internal sealed record WorldScenario
     /// Daemons with records die between intent, effect and confirmation; regions, disks and state directories are moved, replaced and copied
     /// meanwhile. No process stands still: what does so while its state directory is copied cannot be told from an earlier life of the copy.
     /// </summary>
-    public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.00008, Crash = 0.00001, RecordCrash = 0.03, RecordFull = 0.01, Hold = 0.1, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
+    public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.0001, Crash = 0.00001, RecordCrash = 0.03, RecordFull = 0.01, Hold = 0.1, MemoryShare = 0.5, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
 
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {

@@ -25,8 +25,9 @@ public class SimulationTests
     [MemberData(nameof(Rules))]
     public void A_safety_rule_switched_off_is_caught(string rule)
     {
-        GateEntry entry = Assert.Single(MutationGate.Entries, e => e.Rule == rule);
-        Assert.True(MutationGate.Find(entry, out _) != 0, $"the simulator does not notice in '{entry.Scenario}' that the rule '{rule}' is off");
+        GateEntry[] entries = [.. MutationGate.Entries.Where(e => e.Rule == rule)];
+        Assert.NotEmpty(entries);
+        Assert.All(entries, entry => Assert.True(MutationGate.Find(entry, out _) != 0, $"the simulator does not notice in '{entry.Scenario}' that the rule '{rule}' is off"));
     }
 
     [Fact]
