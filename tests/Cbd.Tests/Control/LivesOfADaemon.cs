@@ -15,7 +15,11 @@ public abstract class LivesOfADaemon : IDisposable
 
     private protected ILogger Logger { get; }
 
-    public virtual void Dispose() => Files.Dispose();
+    public void Dispose()
+    {
+        Files.Dispose();
+        GC.SuppressFinalize(this);
+    }
 
     /// <summary>The record as the next life of the daemon has it.</summary>
     private protected StateRecord NextRecord(bool restore = true)
