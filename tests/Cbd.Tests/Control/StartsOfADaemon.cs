@@ -318,17 +318,18 @@ public sealed class StartsOnALockedDisk : IDisposable
     public void Of_a_restore_leave_what_they_took_over_as_if_the_daemon_had_died_when_it_is_wanted_no_more()
     {
         Start();
-        var file = new StateFile(_directory.Path);
-        file.Write(_record.Entries);
+        IReadOnlyList<StateEntry> wanted = _record.Entries;
         _daemon.Execute(Operations.StopBackend, new StopRequest());
         int backend = LeaveWithADevice();
-        var record = new StateRecord(file, _log.CreateLogger("cbdd"), file.Read());
+        var record = new StateRecord(new StateFile(_directory.Path), _log.CreateLogger("cbdd"), wanted);
+        bool isStarted = false;
         using var reconciler = new Reconciler(new InterceptedControl(_node.Node, request => request, after: request =>
         {
             if (request is StartBackendOptions)
-                Assert.True(record.Forget(_ => true));
+                isStarted = record.Forget(_ => true);
         }), record, _log.CreateLogger("cbdd"));
         reconciler.Pass(() => false);
+        Assert.True(isStarted);
         Assert.Empty(record.Entries);
         AssertLeft(backend);
     }

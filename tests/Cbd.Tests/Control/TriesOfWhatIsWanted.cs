@@ -84,7 +84,8 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
         reconciler.Start();
         begun.Wait(TestContext.Current.CancellationToken);
         var verb = Task.Run(() => new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }).BackendId, TestContext.Current.CancellationToken);
-        await Task.Delay(50, TestContext.Current.CancellationToken);
+        CbdException late = Assert.Throws<CbdException>(() => new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 1 }));
+        Assert.StartsWith("backend on /dev/sda is being started: ", late.Message, StringComparison.Ordinal);
         Assert.False(verb.IsCompleted);
         goOn.Set();
         int id = await verb;
