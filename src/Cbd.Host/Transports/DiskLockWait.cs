@@ -11,11 +11,14 @@ namespace Cbd.Host.Transports;
 /// <param name="regions">Files that are refused as disks.</param>
 /// <param name="describeHolder">Names who has a disk that is in use, as the rest of a sentence; null if that is not known.</param>
 /// <param name="rights">Whose rights it is opened with; null: those of this process.</param>
-internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder, PathRights? rights = null)
+/// <param name="nowMs">A monotonic clock; null: this process's.</param>
+internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<FileIdentity> regions, Func<string, string?> describeHolder, PathRights? rights = null, Func<long>? nowMs = null)
 {
     private const int TakeOverWaitMs = 10_000;
     private const int StartWaitMs = 1_000;
     private const int PollIntervalMs = 20;
+
+    private readonly Func<long> _nowMs = nowMs ?? (static () => MonotonicClock.Milliseconds);
 
     /// <summary>Opens it, or throws: Busy, with who has it, when it is not free in time.</summary>
     /// <param name="waits">Called while it is in use; throws to give up.</param>
@@ -24,7 +27,7 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
         int waitMs = options.Backend is null ? StartWaitMs : TakeOverWaitMs;
         if (options.Limit is { } given)
             waitMs = given.IsGiven ? given.LeftMs : Math.Min(waitMs, given.LeftMs);
-        long limit = MonotonicClock.Milliseconds + waitMs;
+        long limit = _nowMs() + waitMs;
         while (true)
         {
             options.Limit?.Check($"disk {options.Path} is being opened");
@@ -45,7 +48,7 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
             catch (DiskInUseException e)
             {
                 string holder = describeHolder(options.Path) is { } known ? $": {known}" : "";
-                if (MonotonicClock.Milliseconds >= limit)
+                if (_nowMs() >= limit)
                     throw new CbdException(CbdErrorKind.Busy, holder.Length == 0 ? e.Message : $"disk {options.Path} is already in use{holder}; stop that first", e) { MayPass = !holder.Contains(" of this daemon", StringComparison.Ordinal) };
                 waits($"disk {options.Path} is in use{holder}");
             }

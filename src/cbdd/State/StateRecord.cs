@@ -27,12 +27,12 @@ internal sealed class StateRecord
     private volatile IReadOnlyList<StateEntry> _entriesNow = [];
     private volatile IReadOnlyList<AwayThing> _awayNow = [];
 
-    /// <param name="file">Where it is kept.</param>
+    /// <param name="medium">Where it is kept.</param>
     /// <param name="logger">Says what cannot be kept.</param>
-    /// <param name="loaded">What the file has.</param>
-    public StateRecord(StateFile file, ILogger logger, IReadOnlyList<StateEntry> loaded)
+    /// <param name="loaded">What is there.</param>
+    public StateRecord(IRecordMedium medium, ILogger logger, IReadOnlyList<StateEntry> loaded)
     {
-        _record = new WantedRecord<SafePolicy>(file, loaded);
+        _record = new WantedRecord<SafePolicy>(medium, loaded);
         _logger = logger;
         Publish();
     }

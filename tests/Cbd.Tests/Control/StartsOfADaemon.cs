@@ -1,6 +1,9 @@
 using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Cbd.Control.Verbs;
 using Cbd.Disks;
 using Cbd.Host.Wanted;
+using Cbd.Programs.Daemon;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.State;
 using Cbd.Tests.Host;
@@ -204,7 +207,8 @@ public sealed class StartsOfADaemon : IDisposable
         Task<StopAnswer> stop = Run(() => daemon.Execute(Operations.StopBackend, new StopRequest { Id = backend }));
         stopping.Wait(TestContext.Current.CancellationToken);
         Task<int> start = Run(() => Start());
-        Thread.Sleep(100);
+        CbdException late = Assert.Throws<CbdException>(() => Start(timeout: 1));
+        Assert.StartsWith("backend on /dev/sda is being stopped by another verb: it takes its time: see cbdctrl wait", late.Message, StringComparison.Ordinal);
         Assert.False(start.IsCompleted);
         stopped.Set();
         Assert.Equal(StopAnswer.Gone, Eventually.Result(stop));
@@ -275,19 +279,75 @@ public sealed class StartsOnALockedDisk : IDisposable
         Assert.Empty(_record.Entries);
     }
 
-    [Fact]
-    public void Have_all_of_a_time_that_was_given()
+    /// <summary>A device that waits for the disk, which nobody serves.</summary>
+    private int LeaveWithADevice()
     {
-        Task<int> start;
-        using (Disk.Open(new DiskOptions { Path = FilePath }))
-        {
-            start = Task.Factory.StartNew(() => Start(timeout: 60), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
-            // The usual second is over.
-            Thread.Sleep(1500);
-            Assert.False(start.IsCompleted);
-        }
+        int backend = _node.StartBackend(FilePath);
+        _node.StartDevice(backend);
+        _node.Node.LeaveBackend(0, backend);
+        Eventually.True(() => StateOfDevice() == "waiting");
+        return backend;
+    }
 
-        Assert.Equal(0, Eventually.Result(start));
+    private string StateOfDevice() => Assert.Single(_node.Node.Execute(Operations.ListDevices, new ListRequest())).State;
+
+    private void AssertLeft(int backend)
+    {
+        BackendDescription left = Assert.Single(_node.Node.Execute(Operations.ListBackends, new ListRequest { All = true }));
+        Assert.Equal((backend, "orphaned", false), (left.BackendId, left.State, left.IsStopped));
+        Assert.Equal("waiting", StateOfDevice());
+        Assert.Equal(backend, Start());
+        Eventually.True(() => StateOfDevice() == "running");
+    }
+
+    [Fact]
+    public void Leave_what_they_took_over_as_if_the_daemon_had_died_when_they_are_taken_back()
+    {
+        int backend = LeaveWithADevice();
+        var daemon = new RecordingControl(new InterceptedControl(_node.Node, request => request, after: request =>
+        {
+            if (request is StartBackendOptions start)
+                Assert.True(start.Limit!.TryCancel(new CbdException(CbdErrorKind.TimedOut, "too late")));
+        }), _record);
+        Assert.Equal("too late", Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = FilePath })).Message);
+        Assert.Empty(_record.Entries);
+        AssertLeft(backend);
+    }
+
+    [Fact]
+    public void Of_a_restore_leave_what_they_took_over_as_if_the_daemon_had_died_when_it_is_wanted_no_more()
+    {
+        Start();
+        IReadOnlyList<StateEntry> wanted = _record.Entries;
+        _daemon.Execute(Operations.StopBackend, new StopRequest());
+        int backend = LeaveWithADevice();
+        var record = new StateRecord(new StateFile(_directory.Path), _log.CreateLogger("cbdd"), wanted);
+        bool isStarted = false;
+        using var reconciler = new Reconciler(new InterceptedControl(_node.Node, request => request, after: request =>
+        {
+            if (request is StartBackendOptions)
+                isStarted = record.Forget(_ => true);
+        }), record, _log.CreateLogger("cbdd"));
+        reconciler.Pass(() => false);
+        Assert.True(isStarted);
+        Assert.Empty(record.Entries);
+        AssertLeft(backend);
+    }
+
+    [Fact]
+    public void Of_a_run_line_end_when_the_daemon_is_told_to()
+    {
+        using var stop = new StopSignal();
+        using Disk held = Disk.Open(new DiskOptions { Path = FilePath });
+        var lines = new RunLines(_node.Node, _record, _daemon, stop, _log.CreateLogger("cbdd"));
+        ParsedVerb line = VerbSet.ForDaemon().ParseLine($"backend-start -p {FilePath} --timeout 86400");
+        var start = Task.Factory.StartNew(() => lines.Do(line), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+        Eventually.True(() => _record.Entries.Count == 1 && _record.WaitsOf(_record.Entries[0].Number)?.Contains("in use", StringComparison.Ordinal) == true);
+        stop.Handle(PosixSignal.SIGTERM);
+        Eventually.True(() => start.IsCompleted);
+        Assert.True(start.IsCompletedSuccessfully);
+        Eventually.True(() => _record.Entries.Count == 0);
+        Assert.Empty(_node.Node.Execute(Operations.ListBackends, new ListRequest()));
     }
 
     [Fact]

@@ -53,6 +53,33 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
         Assert.IsType<DiskInUseException>(busy.InnerException);
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Has_all_of_a_time_that_was_given(bool isGiven)
+    {
+        long nowMs = 0;
+        int looks = 0;
+        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Limit = new StartLimit(60_000, isGiven) }, [], _ => null, nowMs: () => nowMs);
+        if (!isGiven)
+        {
+            // The usual second.
+            Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => wait.Open(Look)).Kind);
+            Assert.Equal(1, looks);
+            return;
+        }
+
+        using Disk disk = wait.Open(Look);
+        Assert.Equal(5, looks);
+
+        void Look(string why)
+        {
+            nowMs += 10_000;
+            if (++looks == 5)
+                _held.Dispose();
+        }
+    }
+
     private DiskLockWait Wait(int? backend, Func<string, string?> describeHolder) =>
         new(new StartBackendOptions { Path = FilePath, Backend = backend }, [], describeHolder);
 }
