@@ -21,7 +21,8 @@ internal sealed class Node : INode
     private readonly HashSet<string> _startingNames = [];
     private readonly LogQueue _log;
     private readonly bool _ownsLog;
-    private readonly Timer _watchdog;
+    private readonly ManualResetEvent _ends = new(false);
+    private readonly Thread _watchdog;
     private bool _disposed;
 
     /// <summary>Starts a thread, or throws because none can be had: for tests.</summary>
@@ -39,10 +40,19 @@ internal sealed class Node : INode
         _options = _ownsLog ? options with { Logger = _log.CreateLogger("node") } : options;
         _exports = exports;
         _kernel = kernel;
-        _kernel?.CleanUp(Log);
         _operations = NodeOperations.Of(this);
-        int lookMs = Math.Max(100, options.FenceMs / 4);
-        _watchdog = new Timer(_ => Watch(), null, lookMs, lookMs);
+        try
+        {
+            _watchdog = NeededThread.Start("cbd-watch", Watch);
+        }
+        catch
+        {
+            if (_ownsLog)
+                _log.Dispose();
+            throw;
+        }
+
+        _kernel?.CleanUp(Log);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>
@@ -259,6 +269,8 @@ internal sealed class Node : INode
         Transport[] services;
         lock (_lock)
         {
+            if (_disposed)
+                return;
             _disposed = true;
             services = [.. _transports.Values];
             _transports.Clear();
@@ -266,7 +278,9 @@ internal sealed class Node : INode
 
         foreach (Transport service in services)
             service.Close();
-        _watchdog.Dispose();
+        _ends.Set();
+        _watchdog.Join();
+        _ends.Dispose();
         if (_ownsLog)
             _log.Dispose();
     }
@@ -399,11 +413,15 @@ internal sealed class Node : INode
 
     private void Watch()
     {
-        Transport[] transports;
-        lock (_lock)
-            transports = [.. _transports.Values];
-        foreach (Transport transport in transports)
-            transport.CheckHousekeeping();
+        int lookMs = Math.Max(100, _options.FenceMs / 4);
+        while (!_ends.WaitOne(lookMs))
+        {
+            Transport[] transports;
+            lock (_lock)
+                transports = [.. _transports.Values];
+            foreach (Transport transport in transports)
+                transport.CheckHousekeeping();
+        }
     }
 
     private static FileIdentity Identify(Transport transport) => new(transport.Region.Device, transport.Region.Inode);

@@ -108,7 +108,7 @@ internal sealed class DeviceLink : IDisposable
     }
 
     private static CbdException Taken(string path, string why) =>
-        new(CbdErrorKind.Busy, $"{path} is taken: {why}; remove that, or start the device with --attach none");
+        new(CbdErrorKind.Busy, $"{path} is taken: {why}; start the device with another --name, or with --attach none");
 
     private static void TryWrite(string path, string text)
     {

@@ -156,7 +156,7 @@ public sealed class DeviceLinkTests : IDisposable
     {
         CbdException refusal = Assert.Throws<CbdException>(Take);
         Assert.Equal(CbdErrorKind.Busy, refusal.Kind);
-        Assert.Equal($"{Link} is taken: {why}; remove that, or start the device with --attach none", refusal.Message);
+        Assert.Equal($"{Link} is taken: {why}; start the device with another --name, or with --attach none", refusal.Message);
     }
 
     private DeviceLink Take() => DeviceLink.Take(_places, "cbd0", s_region);
