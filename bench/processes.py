@@ -207,9 +207,12 @@ class Server:
 
 
 def children():
-    """The processes that this one has started and not waited for."""
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return [int(pid) for pid in file.read().split()]
+    """The processes that this one has started and not waited for; none where the kernel does not tell."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        return []
 
 
 def cpu_s(pid):

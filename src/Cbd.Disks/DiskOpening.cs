@@ -213,10 +213,8 @@ internal static class DiskOpening
                 CbdErrorKind.NotFound, $"disk {path} does not exist; {(options.Rights is null ? RemedyForMissing(path) : "create it or correct the path")}"),
             EACCES or EPERM or ELOOP when options.Rights is { } rights => new CbdException(
                 CbdErrorKind.Denied, $"uid {rights.UserId}, who asks for it, may not {(options.ReadOnly ? "read" : "read and write")} disk {path}; {rights.Remedy}"),
-            EMFILE or ENFILE => new CbdException(
-                CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}): no descriptor is left; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n), or stop something"),
-            ENOMEM => new CbdException(
-                CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}): no memory is left for it; raise the limits (MemoryMax= of the unit, ulimit -v)"),
+            _ when Exhaustion.RemedyOf(errno) is { } remedy => new CbdException(
+                CbdErrorKind.Exhausted, $"disk {path} cannot be opened (errno {errno}){remedy}"),
             ENXIO or ENODEV => new CbdException(
                 CbdErrorKind.NotFound, $"disk {path} is a node without a device behind it; attach the device or correct the path"),
             EROFS => new CbdException(

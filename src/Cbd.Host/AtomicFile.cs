@@ -16,7 +16,9 @@ internal static class AtomicFile
     /// Puts a file with these bytes at <paramref name="path"/>, in the place of an older one. It is on the medium when this
     /// returns, so that after a power failure the old bytes or the new ones are there. One writer of a path at a time.
     /// </summary>
-    /// <exception cref="CbdException">It cannot be written, and the older one is still there.</exception>
+    /// <exception cref="CbdException">
+    /// It cannot be written, and the older one is still there; unless the medium failed when all was written, which the message says.
+    /// </exception>
     public static void Write(string path, ReadOnlySpan<byte> bytes)
     {
         byte[] copy = bytes.ToArray();
@@ -35,6 +37,8 @@ internal static class AtomicFile
         string temporary = path + TemporarySuffix;
         try
         {
+            // Before the new file is in its place: for want of a descriptor nothing may fail afterwards.
+            using FileDescriptor? directory = isDurable ? ControlSyscalls.OpenDirectory(Path.GetDirectoryName(path)!) : null;
             File.Delete(temporary);
             try
             {
@@ -61,8 +65,8 @@ internal static class AtomicFile
                 throw;
             }
 
-            if (isDurable)
-                ControlSyscalls.SynchronizeDirectory(Path.GetDirectoryName(path)!);
+            if (directory is not null)
+                ControlSyscalls.SynchronizeDirectory(directory, Path.GetDirectoryName(path)!);
         }
         catch (Exception e) when (IsOfSystem(e))
         {
@@ -73,8 +77,9 @@ internal static class AtomicFile
     /// <summary>What .NET throws where a file cannot be made or written.</summary>
     public static bool IsOfSystem(Exception e) => e is IOException or UnauthorizedAccessException or ArgumentOutOfRangeException;
 
-    /// <summary>Its kind. What .NET has no exception of its own for has the errno as its HResult.</summary>
-    public static CbdErrorKind KindOf(Exception e) => Exhaustion.RemedyOf(e.HResult) is null ? CbdErrorKind.Failed : CbdErrorKind.Exhausted;
+    /// <summary>The kind of such an error. .NET keeps the errno in HResult when it has no exception class for it.</summary>
+    public static CbdErrorKind KindOf(Exception e) =>
+        e is ArgumentOutOfRangeException || Exhaustion.RemedyOf(e.HResult) is not null ? CbdErrorKind.Exhausted : CbdErrorKind.Failed;
 
     /// <summary>Such an error in words, with what to do if something has run out. One of an argument is .NET's word for EFBIG.</summary>
     public static string Describe(Exception e) => e is ArgumentOutOfRangeException

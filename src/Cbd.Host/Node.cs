@@ -43,6 +43,7 @@ internal sealed class Node : INode
         _operations = NodeOperations.Of(this);
         try
         {
+            _kernel?.CleanUp(Log);
             _watchdog = NeededThread.Start("cbd-watch", Watch);
         }
         catch
@@ -51,8 +52,6 @@ internal sealed class Node : INode
                 _log.Dispose();
             throw;
         }
-
-        _kernel?.CleanUp(Log);
     }
 
     /// <summary>Ids that a registration in progress has taken, with the region it works on.</summary>

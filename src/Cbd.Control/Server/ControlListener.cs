@@ -18,9 +18,12 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
     /// <summary>For the client, and for the record that its verb may write.</summary>
     private const int SpareCount = 4;
 
+    /// <summary>For the verb of a client that was let in without them.</summary>
+    private const int LeftCount = 2;
+
     private static readonly TimeSpan s_pause = TimeSpan.FromMilliseconds(200);
 
-    private readonly List<FileDescriptor> _spare = new(2 * SpareCount);
+    private readonly List<FileDescriptor> _spare = new(SpareCount + LeftCount);
     private readonly SocketConnectionContextFactory _connections = new(new SocketConnectionFactoryOptions(), logger);
     private EndPoint? _endPoint;
     private Socket? _socket;
@@ -56,7 +59,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 isShort = true;
                 if (!_shortageIsTold)
-                    logger.LogWarning("a client waits at the control socket: no descriptor, or no memory, is left for it; raise the limit of open files (LimitNOFILE= of the unit, ulimit -n)");
+                    logger.LogWarning("a client waits at the control socket{Remedy}", Exhaustion.RemedyOf(e.NativeErrorCode));
                 _shortageIsTold = true;
                 // Who waits stays in the backlog, and would be tried again at once.
                 if (!GiveSpares())
@@ -107,14 +110,13 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
         }
     }
 
-    /// <summary>False, and none are kept, if no others would be left for the client that was just let in.</summary>
+    /// <summary>Keeps as many as leave some for the client that was just let in; false if these are fewer than <see cref="SpareCount"/>.</summary>
     private bool KeepSpares()
     {
-        while (_spare.Count < 2 * SpareCount && FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor) == 0)
+        while (_spare.Count < SpareCount + LeftCount && FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor) == 0)
             _spare.Add(descriptor!);
-        bool isEnough = _spare.Count == 2 * SpareCount;
-        GiveSpares(isEnough ? SpareCount : 0);
-        return isEnough;
+        GiveSpares(Math.Max(0, _spare.Count - LeftCount));
+        return _spare.Count == SpareCount;
     }
 
     /// <summary>False if there are none.</summary>

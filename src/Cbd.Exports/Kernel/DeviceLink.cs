@@ -48,7 +48,7 @@ internal sealed class DeviceLink : IDisposable
         {
             held.Dispose();
             if (e is IOException or UnauthorizedAccessException)
-                throw new CbdException(CbdErrorKind.Denied, $"cannot take the name '{path}': {e.Message}", e);
+                throw new CbdException(e is UnauthorizedAccessException ? CbdErrorKind.Denied : AtomicFile.KindOf(e), $"cannot take the name '{path}': {AtomicFile.Describe(e)}", e);
             throw;
         }
     }
@@ -67,7 +67,7 @@ internal sealed class DeviceLink : IDisposable
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new CbdException(CbdErrorKind.Failed, $"cannot make the link '{Path}' to {node}: {e.Message}", e);
+            throw new CbdException(AtomicFile.KindOf(e), $"cannot make the link '{Path}' to {node}: {AtomicFile.Describe(e)}", e);
         }
 
         // udev looks at the device again, and finds the name that it has now.

@@ -119,9 +119,8 @@ internal readonly record struct NameRecord(string Process, string Node)
     {
         try
         {
-            // Not by File.OpenHandle, which would want a lock of its own.
-            using SafeFileHandle file = ControlSyscalls.OpenLockFile(path);
-            return Read(file);
+            using FileStream? file = ControlSyscalls.TryOpenOwnFile(path, "the lock file of a name");
+            return file is null ? new NameRecord("", "") : Read(file.SafeFileHandle);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -1,3 +1,4 @@
+using Cbd.Host;
 using Cbd.Memory;
 using Microsoft.Win32.SafeHandles;
 
@@ -32,7 +33,7 @@ internal sealed class NameRegistry(AttachPlaces places)
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new CbdException(CbdErrorKind.Denied, $"cannot use '{places.Registry}', where the names of devices are kept, or '{places.Nodes}': {e.Message}", e);
+            throw new CbdException(e is UnauthorizedAccessException ? CbdErrorKind.Denied : AtomicFile.KindOf(e), $"cannot use '{places.Registry}', where the names of devices are kept, or '{places.Nodes}': {AtomicFile.Describe(e)}", e);
         }
     }
 
@@ -97,7 +98,8 @@ internal sealed class NameRegistry(AttachPlaces places)
         string process = held.Process;
         if (held.Forget())
             log($"the name {held.Link} was left by a killed cbdd (pid {(process.Length > 0 ? process : "unknown")}) and is removed");
-        // The registry is locked, so that nobody has just opened it. Otherwise each name that ever was would stay until a reboot.
+        // Otherwise each name that ever was would stay until a reboot. Whoever locks this file has the registry locked, so nobody can
+        // lock the removed file.
         File.Delete(places.LockOf(name));
     }
 

@@ -8,7 +8,8 @@ namespace Cbd.Exports.Kernel;
 /// <summary>
 /// Names of devices that a daemon wants although it does not run, or has not attached them yet: <c>NAME.wanted</c> in the registry,
 /// with the host uuid and the state directory of that daemon, "UUID DIRECTORY". No other daemon of the machine gets such a name. A state
-/// directory that is not there, as this daemon sees it, wants nothing. Thread-safe.
+/// directory that is not there, as this daemon sees it, wants nothing. Where this daemon may not write to the registry, nothing is reserved;
+/// where something has run out, a start is refused. Thread-safe.
 /// </summary>
 /// <param name="places">Where the registry is.</param>
 /// <param name="owner">Who this daemon is, in that form.</param>
@@ -25,7 +26,7 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
 
     private static string? DirectoryIn(string owner) => owner.IndexOf(' ', StringComparison.Ordinal) is >= 0 and var end ? owner[(end + 1)..] : null;
 
-    /// <summary>Wants a name. Throws Busy if another daemon does. Without a registry to write to, nothing is reserved.</summary>
+    /// <summary>Wants a name. Throws Busy if another daemon does, Exhausted if there is no room or no descriptor for it.</summary>
     public void Reserve(string name)
     {
         Locked(() =>

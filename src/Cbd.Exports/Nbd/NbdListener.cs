@@ -87,7 +87,7 @@ internal sealed class NbdListener : IDisposable
         _giveBack?.Invoke();
     }
 
-    /// <param name="error">Becomes why nobody can tell whether a server answers there.</param>
+    /// <param name="error">Set to the errno of the probe if a resource ran out.</param>
     private static bool RemoveStale(SocketFile name, string path, ref int error)
     {
         int looked = name.TryGetStatus(out FileStatus file);

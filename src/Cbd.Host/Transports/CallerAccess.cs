@@ -56,8 +56,8 @@ internal sealed class CallerAccess(Transport transport)
     {
         OpenFlags flags = (readOnly ? OpenFlags.ReadOnly : OpenFlags.ReadWrite) | OpenFlags.NonBlocking | OpenFlags.NoTerminal;
         int error = rights.TryOpen(path, flags, 0, out FileDescriptor? opened);
-        if (error is -Errno.EMFILE or -Errno.ENFILE or -Errno.ENOMEM)
-            throw new CbdException(CbdErrorKind.Exhausted, $"'{path}' cannot be looked at (errno {-error}): raise the limit of open files (LimitNOFILE= of the unit, ulimit -n), then try again");
+        if (Exhaustion.RemedyOf(-error) is { } remedy)
+            throw new CbdException(CbdErrorKind.Exhausted, $"'{path}' cannot be looked at (errno {-error}){remedy}");
         if (error != 0)
             return false;
         using FileDescriptor file = opened!;

@@ -138,7 +138,7 @@ internal sealed class WantedRecord<TPolicy>
         catch (CbdException e)
         {
             _entries.Remove(entry);
-            throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}{(e.Kind == CbdErrorKind.Exhausted ? "" : ": repair it")}", e);
+            throw new CbdException(e.Kind, $"nothing is started, because it cannot be recorded: {e.Message}{(e.Kind == CbdErrorKind.Exhausted ? "" : ": make the state directory writable, or start cbdd with another --state-dir")}", e);
         }
 
         return entry.Number;

@@ -178,11 +178,21 @@ public static class ControlSyscalls
     /// <summary>Makes a rename or a new name in a directory durable.</summary>
     public static void SynchronizeDirectory(string path)
     {
+        using FileDescriptor opened = OpenDirectory(path);
+        SynchronizeDirectory(opened, path);
+    }
+
+    /// <summary>Opens a directory for <see cref="SynchronizeDirectory(FileDescriptor, string)"/>.</summary>
+    public static FileDescriptor OpenDirectory(string path)
+    {
         var error = FileDescriptor.TryOpen(path, OpenFlags.ReadOnly, 0, out var directory);
-        using var opened = directory;
-        if (opened is null)
-            throw Failure("open", path, -error);
-        while (LibC.FSync(opened) != 0)
+        return directory ?? throw Failure("open", path, -error);
+    }
+
+    /// <summary>As above, of a directory that is open.</summary>
+    public static void SynchronizeDirectory(FileDescriptor directory, string path)
+    {
+        while (LibC.FSync(directory) != 0)
         {
             var errno = LibC.LastErrno;
             if (errno != EINTR)

@@ -25,7 +25,7 @@ public sealed class SystemCallException : CbdException
 
     private static string Describe(string call, int errno, string subject)
     {
-        // What else runs out, callers know more of.
+        // Callers add the remedy for memory and space.
         string? remedy = errno is EMFILE or ENFILE ? Exhaustion.RemedyOf(errno) : null;
         string reason = $"{Marshal.GetPInvokeErrorMessage(errno)} (errno {errno}){remedy}";
         return subject.Length == 0 ? $"{call}: {reason}" : $"{call} '{subject}': {reason}";
@@ -36,7 +36,7 @@ public sealed class SystemCallException : CbdException
         ENOENT or ESRCH => CbdErrorKind.NotFound,
         EPERM or EACCES or EROFS => CbdErrorKind.Denied,
         EAGAIN or EBUSY or EEXIST or ETXTBSY => CbdErrorKind.Busy,
-        ENOMEM or ENFILE or EMFILE or ENOSPC or EDQUOT => CbdErrorKind.Exhausted,
+        _ when Exhaustion.RemedyOf(errno) is not null => CbdErrorKind.Exhausted,
         EINVAL or EISDIR or ENOTDIR or ELOOP => CbdErrorKind.Invalid,
         ENOSYS or EOPNOTSUPP => CbdErrorKind.Unsupported,
         ETIMEDOUT => CbdErrorKind.TimedOut,

@@ -34,9 +34,8 @@ internal sealed class StateFile(string stateDirectory, MachineIdentity? machine 
         {
             AtomicFile.Write(FilePath, bytes);
         }
-        catch (CbdException) when (File.Exists(_reservePath))
+        catch (CbdException e) when (e.InnerException is IOException full && Exhaustion.IsOfSpace(full.HResult) && File.Exists(_reservePath))
         {
-            // The disk may be full.
             Delete(_reservePath);
             AtomicFile.Write(FilePath, bytes);
         }
