@@ -4,7 +4,7 @@ using Cbd.Memory;
 namespace Cbd.Programs.Daemon;
 
 /// <summary>
-/// The threads of .NET's pool. They exist from the start, stay (<c>ThreadsToKeepAlive</c> in the project file), and never become
+/// The threads of .NET's pool, and of its timers. They exist from the start, stay (<c>ThreadsToKeepAlive</c> in the project file), and never become
 /// more: the pool ends the process when it wants another thread and none can be had. So nothing that may hang runs there, but for
 /// two looks at disks: verbs and other work have threads of their own where they can.
 /// </summary>
@@ -27,6 +27,11 @@ internal static class PoolThreads
         var release = new ManualResetEventSlim();
         try
         {
+            // The first timer starts the thread of all timers. Later that may fail, when the socket stops say.
+            using (new Timer(static _ => { }, null, PatienceMs, Timeout.Infinite))
+            {
+            }
+
             for (var i = 0; i < Count; i++)
             {
                 // One after the other: who finds more work queued starts the next thread itself, and ends the process if that fails.

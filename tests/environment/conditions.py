@@ -449,7 +449,7 @@ OUTPUT = [
 LIMITS = [
     Condition("limits", "file-size", "files may not become longer than 512 KiB (RLIMIT_FSIZE), of alpha", who="alpha", wrap='ulimit -f 1024; exec "$@"', started=formatted_by_beta,
               load="errors", verbs={"tp-reg": "refused 2 5 8"}, needs=()),
-    Condition("limits", "file-size-0", "files may not have a byte", wrap='ulimit -f 0; exec "$@"', stderr=unread, start="ended 8", needs=()),
+    Condition("limits", "file-size-0", "files may not have a byte", wrap='ulimit -f 0; exec "$@"', stderr=unread, start="ended 5", needs=()),
     Condition("limits", "file-size-later", "the limit becomes 0 while they run", **limited(resource.RLIMIT_FSIZE, lambda _: 0), load="errors",
               verbs={**NO_RECORD, "stops": "done | warned 8", "backend-resize": "refused 2 5 8"}, stop="done | warned 8", needs=()),
     Condition("limits", "descriptors-64", "the least number of descriptors (RLIMIT_NOFILE)", wrap='ulimit -n 64; exec "$@"', verbs={"starts": "done | refused 5"}, needs=()),
@@ -465,7 +465,7 @@ LIMITS = [
     Condition("limits", "address-space-400M", "little address space (RLIMIT_AS)", wrap='ulimit -v 400000; exec "$@"', start="ended 5", needs=()),
     Condition("limits", "address-space-later", "no more address space while they run", **limited(resource.RLIMIT_AS, address_space), load="done | errors",
               verbs={"starts": "done | refused 5"}, needs=()),
-    Condition("limits", "data-later", "no more private memory while they run (RLIMIT_DATA)", **limited(resource.RLIMIT_DATA, data), load="done | errors",
+    Condition("limits", "data-later", "no more private memory while they run (RLIMIT_DATA)", **limited(resource.RLIMIT_DATA, data), load="done | errors | unserved",
               verbs={"clears": "refused 4 5 8", "*": "done | refused 5 8"}, needs=()),
     Condition("limits", "no-core-no-queues", "no core, no queued signals, no message queues, lowest priority", wrap='exec nice -n 19 prlimit --core=0 --sigpending=0 --msgqueue=0 "$@"', needs=()),
     Condition("limits", "signals-ignored", "all signals are ignored", wrap='exec env --ignore-signal "$@"', needs=()),

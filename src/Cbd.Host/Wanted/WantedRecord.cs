@@ -308,7 +308,7 @@ internal sealed class WantedRecord<TPolicy>
         }
         catch (CbdException e) when (TPolicy.WarnOfKeptStops)
         {
-            throw new CbdException(e.Kind, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
+            throw new CbdException(CbdErrorKind.Failed, $"it is stopped, but that is not recorded: {e.Message}: the next cbdd starts it again, unless another change is recorded first", e);
         }
         catch (CbdException)
         {
