@@ -21,17 +21,14 @@ internal readonly record struct DiskIdentity(string Text, string OldText = "", u
     /// </summary>
     public static bool IsAlike(DiskIdentity record, DiskIdentity disk) => Judge(record, disk).IsAlike;
 
-    /// <summary>The disk is in memory and replaces another one that was: its contents are gone, and its operator knows.</summary>
-    public static bool BeginsAnew(string record, string disk) => KindOf(record) is "memory" or "null" && KindOf(record) == KindOf(disk);
+    /// <summary>It is the disk, or taken for it until an operator says otherwise.</summary>
+    public static bool MayBe(DiskIdentity record, DiskIdentity disk) => Judge(record, disk) is (DiskComparison.Same, _) or (DiskComparison.CannotTell, true);
 
-    /// <summary>
-    /// What all identities of the disk that daemons of this machine make in this boot have in common, whoever they run as; null for a disk
-    /// that no other process can open.
-    /// </summary>
-    public static string? KeyOnMachine(string text) =>
-        FileDiskName.TryParse(text, out FileDiskName? file) ? (file with { Machine = DiskTextPart.Unknown, Medium = DiskTextPart.Unknown }).ToString()
-        : BlockDiskName.TryParse(text, out BlockDiskName? device) ? (device with { Machine = DiskTextPart.Unknown }).ToString()
-        : null;
+    /// <summary>A disk that no other process can open.</summary>
+    public static bool IsInMemory(string text) => KindOf(text) is "memory" or "null";
+
+    /// <summary>The disk is in memory and replaces another one that was: its contents are gone, and its operator knows.</summary>
+    public static bool BeginsAnew(string record, string disk) => IsInMemory(record) && KindOf(record) == KindOf(disk);
 
     private static (DiskComparison Comparison, bool IsAlike) Judge(DiskIdentity record, DiskIdentity disk)
     {

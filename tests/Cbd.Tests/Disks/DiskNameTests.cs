@@ -115,16 +115,6 @@ public sealed class The_identity_of_a_disk : IDisposable
     }
 
     [Fact]
-    public void Has_one_key_on_a_machine_whoever_may_see_its_medium()
-    {
-        string path = MakeFile(_folder.PathOf("disk"));
-        Assert.True(FileDiskName.TryParse(Identify(path).Text, out FileDiskName? name));
-        Assert.Equal(
-            DiskIdentity.KeyOnMachine((name with { Medium = "s01234567" }).ToString()),
-            DiskIdentity.KeyOnMachine((name with { Medium = "n89abcdef", Machine = "-" }).ToString()));
-    }
-
-    [Fact]
     public void Is_another_one_in_a_snapshot()
     {
         TestDisk.RequireLoopDevices();
