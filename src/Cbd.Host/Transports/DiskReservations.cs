@@ -37,12 +37,15 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         DiskIdentity identity = Identify(disk);
         if (ReservationRules<SafePolicy>.FindInTheWay(ReadAll(OwnerOf(disk)), identity, regionId, found => IsOver(found, identity)) is not { } found)
             return;
-        string remedy = $"give it up there with backend-clear -b {found.Backend} --force; if no device there waits for it, remove {found.File}, which says so";
-        throw new CbdException(
-            CbdErrorKind.Busy,
-            ReservationRules<SafePolicy>.IsOf(found, identity)
-                ? $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}, and devices there wait for it: start it there, or {remedy}"
-                : $"nothing tells whether disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}, for which devices there wait; it may be on a copy of its file system: start the disk of that backend there, which leaves this one free if it is another; or, if that disk is lost, {remedy}");
+        string which = $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}";
+        string givesUp = $"give it up there with backend-clear -b {found.Backend} --force; if no device there waits for it, remove {found.File}, which says so";
+        if (ReservationRules<SafePolicy>.IsOf(found, identity))
+            throw new CbdException(CbdErrorKind.Busy, $"{which}, and devices there wait for it: start it there, or {givesUp}");
+        // Who serves another user's region is not looked at.
+        string remedy = found.IsOurs
+            ? $"start the disk of that backend there, which leaves this one free if it is another; or, if that disk is lost, {givesUp}"
+            : $"if it is, start it there; if it is another one, remove {found.File}, start this one, and that backend again, which reserves its disk anew";
+        throw new CbdException(CbdErrorKind.Busy, $"nothing tells whether {which}, for which devices there wait; it may be on a copy of its file system: {remedy}");
     }
 
     /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
