@@ -16,12 +16,9 @@ internal readonly record struct DiskIdentity(string Text, string OldText = "", u
     public static DiskComparison Compare(DiskIdentity record, DiskIdentity disk) => Judge(record, disk).Comparison;
 
     /// <summary>
-    /// Whether names speak for one disk where <see cref="Compare"/> cannot tell: a disk that is started beside such a record is taken
-    /// for its disk until an operator says otherwise. Without it, nothing but a kind says so.
+    /// It is the disk; or <see cref="Compare"/> cannot tell, and names speak for one disk: a disk that is started beside such a record is
+    /// taken for its disk until an operator says otherwise. Without these, nothing but a kind says so.
     /// </summary>
-    public static bool IsAlike(DiskIdentity record, DiskIdentity disk) => Judge(record, disk).IsAlike;
-
-    /// <summary>It is the disk, or taken for it until an operator says otherwise.</summary>
     public static bool MayBe(DiskIdentity record, DiskIdentity disk) => Judge(record, disk) is (DiskComparison.Same, _) or (DiskComparison.CannotTell, true);
 
     /// <summary>A disk that no other process can open.</summary>

@@ -94,6 +94,20 @@ public sealed class A_disk_that_may_be_reserved : IDisposable
         Assert.Equal(0, _other.StartBackend(_copy));
     }
 
+    [Fact]
+    public void Is_refused_with_what_is_right_for_another_users_region_too()
+    {
+        using (BareTransport disks = Serve())
+            _users.StartDevice(0);
+        string file = Assert.Single(Directory.GetFiles(_folder.PathOf("disks")));
+        TestDisk.Run("chown", "54321", file, _copy);
+        RefusesFor(_copy, $"if it is another one, remove {file}, start this one, and that backend again, which reserves its disk anew");
+        File.Delete(file);
+        Assert.Equal(0, _other.StartBackend(_copy));
+        Serve().Dispose();
+        RefusesFor(_disk, "is backend 0 of host 'disks'");
+    }
+
     /// <summary>The disk is backend 0 of the region of the users, until that daemon is gone.</summary>
     private BareTransport Serve()
     {
