@@ -16,22 +16,16 @@ internal readonly record struct DiskIdentity(string Text, string OldText = "", u
     public static DiskComparison Compare(DiskIdentity record, DiskIdentity disk) => Judge(record, disk).Comparison;
 
     /// <summary>
-    /// Whether names speak for one disk where <see cref="Compare"/> cannot tell: a disk that is started beside such a record is taken
-    /// for its disk until an operator says otherwise. Without it, nothing but a kind says so.
+    /// It is the disk; or <see cref="Compare"/> cannot tell, and names speak for one disk: a disk that is started beside such a record is
+    /// taken for its disk until an operator says otherwise. Without these, nothing but a kind says so.
     /// </summary>
-    public static bool IsAlike(DiskIdentity record, DiskIdentity disk) => Judge(record, disk).IsAlike;
+    public static bool MayBe(DiskIdentity record, DiskIdentity disk) => Judge(record, disk) is (DiskComparison.Same, _) or (DiskComparison.CannotTell, true);
+
+    /// <summary>A disk that no other process can open.</summary>
+    public static bool IsInMemory(string text) => KindOf(text) is "memory" or "null";
 
     /// <summary>The disk is in memory and replaces another one that was: its contents are gone, and its operator knows.</summary>
-    public static bool BeginsAnew(string record, string disk) => KindOf(record) is "memory" or "null" && KindOf(record) == KindOf(disk);
-
-    /// <summary>
-    /// What all identities of the disk that daemons of this machine make in this boot have in common, whoever they run as; null for a disk
-    /// that no other process can open.
-    /// </summary>
-    public static string? KeyOnMachine(string text) =>
-        FileDiskName.TryParse(text, out FileDiskName? file) ? (file with { Machine = DiskTextPart.Unknown, Medium = DiskTextPart.Unknown }).ToString()
-        : BlockDiskName.TryParse(text, out BlockDiskName? device) ? (device with { Machine = DiskTextPart.Unknown }).ToString()
-        : null;
+    public static bool BeginsAnew(string record, string disk) => IsInMemory(record) && KindOf(record) == KindOf(disk);
 
     private static (DiskComparison Comparison, bool IsAlike) Judge(DiskIdentity record, DiskIdentity disk)
     {

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.IO.Hashing;
 using System.Text;
 using Cbd.Blocks;
 using Cbd.Memory;
@@ -25,9 +24,11 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
     /// <summary>Root wrote it, or this user.</summary>
     public bool IsOurs { get; private init; } = true;
 
-    /// <summary>Name of the file of a disk.</summary>
-    /// <param name="key">As <see cref="DiskIdentity.KeyOnMachine"/> gives it.</param>
-    public static string NameOf(string key) => Convert.ToHexStringLower(XxHash128.Hash(Encoding.UTF8.GetBytes(key)));
+    /// <summary>The file that it was read from; empty for a new one.</summary>
+    public string File { get; private init; } = "";
+
+    /// <summary>Name of the file of a record. The version before named files by disk: names say nothing to who reads.</summary>
+    public static string NameOf(Guid regionId, int backend) => string.Create(CultureInfo.InvariantCulture, $"{regionId:N}-{backend}");
 
     /// <summary>Puts it into a file, as a whole. Throws if that cannot be.</summary>
     public void Write(string path)
@@ -38,23 +39,34 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
 
     /// <summary>
     /// The reservation in a file; null if there is none, or none that is trusted: of root, of this user, or of the disk's owner. Waits for
-    /// nobody, whatever the file is.
+    /// nobody, whatever the file is. Throws if the machine has nothing left to read it with, or the file cannot be read from its medium.
     /// </summary>
     public static DiskReservation? TryRead(string path, uint? diskOwner)
     {
-        if (FileDescriptor.TryOpen(path, OpenFlags.ReadOnly | OpenFlags.NonBlocking | OpenFlags.NoFollow | OpenFlags.NoTerminal, 0, out FileDescriptor? descriptor) != 0)
+        int error = FileDescriptor.TryOpen(path, OpenFlags.ReadOnly | OpenFlags.NonBlocking | OpenFlags.NoFollow | OpenFlags.NoTerminal, 0, out FileDescriptor? descriptor);
+        ThrowIfUnknown(path, -error);
+        if (error != 0)
             return null;
         using FileDescriptor file = descriptor!;
         FileStatus status = file.GetStatus();
         if (status.Type != FileType.Regular || (status.OwnerId != 0 && status.OwnerId != ControlSyscalls.EffectiveUserId && status.OwnerId != diskOwner))
             return null;
-        byte[] bytes = new byte[MostBytes];
+        Span<byte> bytes = stackalloc byte[MostBytes];
         int length = 0;
-        while (length < bytes.Length && file.Read(bytes.AsSpan(length)) is > 0 and var count)
+        while (length < bytes.Length && file.Read(bytes[length..]) is > 0 and var count)
             length += count;
-        return length < bytes.Length && TryParse(bytes.AsSpan(0, length)) is { } found
-            ? found with { IsOurs = status.OwnerId == 0 || status.OwnerId == ControlSyscalls.EffectiveUserId }
+        return length < bytes.Length && TryParse(bytes[..length]) is { } found
+            ? found with { File = path, IsOurs = status.OwnerId == 0 || status.OwnerId == ControlSyscalls.EffectiveUserId }
             : null;
+    }
+
+    /// <summary>Throws if an errno does not say whether there is a reservation at a path.</summary>
+    public static void ThrowIfUnknown(string path, int errno)
+    {
+        if (Exhaustion.RemedyOf(errno) is { } remedy)
+            throw new CbdException(CbdErrorKind.Exhausted, $"reservations of disks in '{path}' cannot be read (errno {errno}){remedy}");
+        if (errno == Errno.EIO)
+            throw new CbdException(CbdErrorKind.Failed, $"reservations of disks in '{path}' cannot be read (errno {errno}): see the kernel's log; give another directory with --disks-dir");
     }
 
     internal static DiskReservation? TryParse(ReadOnlySpan<byte> bytes)

@@ -3,48 +3,72 @@ using Cbd.Disks;
 using Cbd.Memory;
 using Cbd.Protocol;
 using Cbd.Protocol.Format;
+using Cbd.Protocol.Hosts;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host.Transports;
 
 /// <summary>
-/// Writable disks that are backends on this machine, whatever region they are in: a file for each in one directory. A region keeps a second
-/// backend from a disk that has a record there; these files keep it from a disk that has one in another region. Who reads or writes
-/// the file of a disk has the disk's lock. Thread-safe.
+/// Records of writable disks that are backends on this machine, whatever region they are in: a file for each in one directory. A region keeps
+/// a second backend from a disk that has a record there; these files keep it from a disk that has one in another region. Who has
+/// the claim of a record writes its file; who starts a disk has the disk's lock, and reads them all. Thread-safe.
 /// </summary>
 /// <param name="directory">Where the files are; null: nothing is reserved.</param>
 /// <param name="trust">Whose directory it may be.</param>
 /// <param name="logger">Gets a line when the directory cannot be had.</param>
 internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILogger logger)
 {
+    /// <summary>Most reservations that are read. Files that are none, or are not trusted, do not count.</summary>
+    internal const int Most = 4096;
+
     private const UnixFileMode ForAll =
         UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute |
         UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute | UnixFileMode.StickyBit;
 
     private int _wasReported;
 
-    /// <summary>Throws Busy if a backend in another region has the disk, and blkdevs wait for that.</summary>
+    /// <summary>Throws Busy if a backend in another region has the disk, or may have it, and blkdevs wait for that.</summary>
     /// <param name="disk">The disk, open and locked.</param>
     /// <param name="regionId">Of the region in which it is started.</param>
     public void Check(Disk disk, Guid regionId)
     {
-        if (FileOf(disk) is not { } file || DiskReservation.TryRead(file, OwnerOf(disk)) is not { } found ||
-            !ReservationRules<SafePolicy>.IsInTheWay(found, Identify(disk), regionId) || IsOver(found, disk))
+        if (!IsReserved(disk))
             return;
-        throw new CbdException(
-            CbdErrorKind.Busy,
-            $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}, and devices there wait for it: start it there, or give it up there with backend-clear -b {found.Backend} --force; if no device there waits for it, remove {file}, which says so");
+        DiskIdentity identity = Identify(disk);
+        if (ReservationRules<SafePolicy>.FindInTheWay(ReadAll(OwnerOf(disk)), identity, regionId, found => IsOver(found, identity)) is not { } found)
+            return;
+        string which = $"disk {disk.Path} is backend {found.Backend} of host '{found.Host}' in region {found.Region}";
+        string givesUp = $"give it up there with backend-clear -b {found.Backend} --force; if no device there waits for it, remove {found.File}, which says so";
+        if (ReservationRules<SafePolicy>.IsOf(found, identity))
+            throw new CbdException(CbdErrorKind.Busy, $"{which}, and devices there wait for it: start it there, or {givesUp}");
+        // Who serves another user's region is not looked at.
+        string remedy = found.IsOurs
+            ? $"start the disk of that backend there, which leaves this one free if it is another; or, if that disk is lost, {givesUp}"
+            : $"if it is, start it there; if it is another one, remove {found.File}, start this one, and that backend again, which reserves its disk anew";
+        throw new CbdException(CbdErrorKind.Busy, $"nothing tells whether {which}, for which devices there wait; it may be on a copy of its file system: {remedy}");
     }
 
     /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
     public void Make(Disk disk, DiskReservation reservation)
     {
-        if (FileOf(disk) is not { } file)
+        if (!IsReserved(disk))
             return;
         try
         {
             MakeDirectory();
-            reservation.Write(file);
+            string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend));
+            try
+            {
+                reservation.Write(file);
+            }
+            catch (CbdException)
+            {
+                // Others may have put something in its place: no name is theirs that they cannot guess.
+                file = $"{file}.{Guid.NewGuid():N}";
+                reservation.Write(file);
+            }
+
+            Delete(reservation.RegionId, reservation.Backend, except: file);
         }
         catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
         {
@@ -53,32 +77,84 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         }
     }
 
-    /// <summary>The backend is stopped: the disk may be started in any region.</summary>
+    /// <summary>The backend is stopped: its disk may be started in any region.</summary>
     public void Remove(Disk disk, Guid regionId, int backend)
     {
-        if (FileOf(disk) is not { } file || DiskReservation.TryRead(file, OwnerOf(disk)) is not { } found || found.RegionId != regionId || found.Backend != backend)
-            return;
+        if (IsReserved(disk))
+            Delete(regionId, backend, except: null);
+    }
+
+    private void Delete(Guid regionId, int backend, string? except)
+    {
+        string name = DiskReservation.NameOf(regionId, backend), first = Path.Combine(directory!, name);
         try
         {
-            File.Delete(file);
+            foreach (string file in Directory.GetFiles(directory!, name + "*"))
+            {
+                bool isIts = file == first || (file.StartsWith(first + '.', StringComparison.Ordinal) && Guid.TryParseExact(file[(first.Length + 1)..], "N", out _));
+                if (isIts && file != except && DiskReservation.TryRead(file, null) is not null)
+                    File.Delete(file);
+            }
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (DirectoryNotFoundException)
         {
-            // The record that it names is gone: that makes it void.
-            logger.LogWarning("{File} cannot be removed: {Reason}", file, e.Message);
+            // So are the files.
+        }
+        catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
+        {
+            // Without blkdevs the record that it names makes it void.
+            logger.LogWarning("the reservation of backend {Backend} in {Directory} cannot be removed: {Reason}", backend, directory, e.Message);
         }
     }
 
-    /// <summary>Where the file of a disk is; null if it is not reserved.</summary>
-    private string? FileOf(Disk disk) =>
-        directory is null || disk.Info.ReadOnly || DiskIdentity.KeyOnMachine(disk.Identity) is not { } key ? null : Path.Combine(directory, DiskReservation.NameOf(key));
+    private bool IsReserved(Disk disk) => directory is not null && !disk.Info.ReadOnly && !DiskIdentity.IsInMemory(disk.Identity);
+
+    /// <summary>All reservations that are trusted, whatever their files are called.</summary>
+    private List<DiskReservation> ReadAll(uint? diskOwner)
+    {
+        var all = new List<DiskReservation>();
+        try
+        {
+            foreach (string file in Directory.EnumerateFiles(directory!))
+            {
+                if (file.EndsWith(AtomicFile.TemporarySuffix, StringComparison.Ordinal) || file.Any(char.IsControl) || DiskReservation.TryRead(file, diskOwner) is not { } found)
+                    continue;
+                if (all.Count == Most && all.RemoveAll(TryRemoveVoid) == 0)
+                    throw new CbdException(CbdErrorKind.Exhausted, $"directory '{directory}' has more than {Most} reservations of disks: remove files there whose region is not used any more, or give another directory with --disks-dir");
+                all.Add(found);
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // Without a directory that can be read nothing is reserved.
+            DiskReservation.ThrowIfUnknown(directory!, e.HResult);
+        }
+
+        return all;
+    }
+
+    /// <summary>Removes a reservation whose region is gone.</summary>
+    private static bool TryRemoveVoid(DiskReservation found)
+    {
+        if (!found.IsOurs || FileStatus.TryGet(found.Region, out _) is not (-Errno.ENOENT or -Errno.ENOTDIR))
+            return false;
+        try
+        {
+            File.Delete(found.File);
+            return true;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
 
     private static DiskIdentity Identify(Disk disk) => new(disk.Identity, disk.OldIdentity);
 
     private static uint? OwnerOf(Disk disk) => FileStatus.TryGet(disk.Path, out FileStatus status) == 0 ? status.OwnerId : null;
 
     /// <summary>Nobody waits for the record any more.</summary>
-    private bool IsOver(DiskReservation found, Disk disk)
+    private bool IsOver(DiskReservation found, DiskIdentity disk)
     {
         // What others have written leads this process no further than to whether a name exists.
         if (!found.IsOurs)
@@ -88,13 +164,23 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
             using RegionSource source = RegionSource.Open(found.Region, access: new RegionAccess { Trust = trust });
             using RegionMapping region = source.Map();
             MappedMemory memory = region.Memory;
-            return ReservationRules<SafePolicy>.IsOver(found, Identify(disk), memory, TransportInfo.Read(memory, region.SizeBytes).Geometry);
+            RegionGeometry geometry = TransportInfo.Read(memory, region.SizeBytes).Geometry;
+            return ReservationRules<SafePolicy>.IsOver(found, disk, memory, geometry, word => IsServed(region, geometry, found.Backend, word));
         }
-        catch (CbdException e)
+        catch (CbdException e) when (e.Kind != CbdErrorKind.Exhausted)
         {
             // What cannot be read, for whatever reason, may be there still; unless it is certain that it is not.
             return e.Kind is CbdErrorKind.NotFound or CbdErrorKind.Corrupt or CbdErrorKind.Invalid;
         }
+    }
+
+    /// <summary>The host that has the record's session is a process of this machine, and lives.</summary>
+    private static bool IsServed(RegionMapping region, RegionGeometry geometry, int backend, ClaimWord word)
+    {
+        var observer = new HostIdentity { Name = "observer", BootId = ProcessIdentity.BootId, HostUuid = Guid.NewGuid(), Device = region.Device, Inode = region.Inode, Pid = Environment.ProcessId };
+        var tracker = new LivenessTracker<MappedMemory, SafePolicy>(region.Memory, geometry, observer, new OfdHostLocks(region));
+        tracker.Sample(MonotonicClock.Milliseconds);
+        return HandlerEnds<MappedMemory, SafePolicy>.OfSession(region.Memory, geometry, tracker, backend, word.Epoch) == HandlerEnd.Alive;
     }
 
     private void MakeDirectory()

@@ -10,19 +10,38 @@ namespace Cbd.Host.Transports;
 internal static class ReservationRules<TPolicy>
     where TPolicy : struct, IProtocolPolicy
 {
-    /// <summary>A reservation keeps a disk out of a region, unless <see cref="IsOver"/>.</summary>
-    /// <param name="found">What is reserved.</param>
-    /// <param name="disk">The disk that is there.</param>
+    /// <summary>
+    /// What keeps a disk out of a region: a reservation of it for another one; or one of a disk of which nothing tells whether it is this
+    /// one, unless blkdevs of the region wait for this very disk. Null if nothing does.
+    /// </summary>
+    /// <param name="all">What is reserved.</param>
+    /// <param name="disk">The disk that is there; its lock is held.</param>
     /// <param name="regionId">Of the region in which it is started.</param>
-    public static bool IsInTheWay(DiskReservation found, DiskIdentity disk, Guid regionId) =>
-        TPolicy.KeepDiskInRegion && found.RegionId != regionId && DiskIdentity.Compare(new DiskIdentity(found.Identity), disk) != DiskComparison.Different;
+    /// <param name="isOver">Nobody waits for a reservation's record, as <see cref="IsOver"/> says.</param>
+    public static DiskReservation? FindInTheWay(IReadOnlyList<DiskReservation> all, DiskIdentity disk, Guid regionId, Func<DiskReservation, bool> isOver)
+    {
+        if (!TPolicy.KeepDiskInRegion)
+            return null;
+        DiskReservation? undecided = null;
+        foreach (DiskReservation found in all)
+        {
+            if (found.RegionId == regionId || !DiskIdentity.MayBe(new DiskIdentity(found.Identity), disk) || isOver(found))
+                continue;
+            if (IsOf(found, disk))
+                return found;
+            undecided ??= found;
+        }
 
-    /// <summary>Nobody waits any more for the record that it names. The disk's lock is held, so that nobody serves it.</summary>
+        return undecided is not null && all.Any(found => found.RegionId == regionId && found.IsOurs && IsOf(found, disk) && !isOver(found)) ? null : undecided;
+    }
+
+    /// <summary>Nobody waits any more for the record that it names, or it was stopped, or is of another disk. The disk's lock is held, so that nobody serves it.</summary>
     /// <param name="found">What is reserved.</param>
     /// <param name="disk">The disk that is there.</param>
     /// <param name="memory">The region at the path that it names.</param>
     /// <param name="geometry">Of that region.</param>
-    public static bool IsOver<TMemory>(DiskReservation found, DiskIdentity disk, TMemory memory, RegionGeometry geometry)
+    /// <param name="isServed">A process of this machine serves the record under that claim word: it has the lock of the record's disk.</param>
+    public static bool IsOver<TMemory>(DiskReservation found, DiskIdentity disk, TMemory memory, RegionGeometry geometry, Func<ClaimWord, bool> isServed)
         where TMemory : struct, ISharedMemory
     {
         if (geometry.RegionId != found.RegionId || (uint)found.Backend >= (uint)geometry.BackendCount)
@@ -30,7 +49,16 @@ internal static class ReservationRules<TPolicy>
         ClaimWord word = EntryRegistry<TMemory, TPolicy>.Backends(memory, geometry).Read(found.Backend);
         if (word.State == ClaimState.Free || !References<TMemory, TPolicy>.IsUsed(memory, geometry, found.Backend))
             return true;
-        return EntryBodies<TMemory>.TryReadBackendRecord(memory, geometry, found.Backend, word.Epoch, out BackendBody record, out _, out _) &&
-            DiskIdentity.Compare(record.DiskIdentity, disk) == DiskComparison.Different;
+        if (!EntryBodies<TMemory>.TryReadBackendRecord(memory, geometry, found.Backend, word.Epoch, out BackendBody record, out _, out _))
+            return false;
+        return record.IsStopped || DiskIdentity.Compare(record.DiskIdentity, disk) switch
+        {
+            DiskComparison.Different => true,
+            DiskComparison.CannotTell => word.State == ClaimState.Active && isServed(word),
+            _ => false,
+        };
     }
+
+    /// <summary>It is of this disk, for certain.</summary>
+    public static bool IsOf(DiskReservation found, DiskIdentity disk) => DiskIdentity.Compare(new DiskIdentity(found.Identity), disk) == DiskComparison.Same;
 }

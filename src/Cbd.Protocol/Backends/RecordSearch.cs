@@ -104,7 +104,7 @@ internal sealed class RecordSearch<TMemory, TPolicy>
         if (!EntryBodies<TMemory>.TryReadBackendRecord(_memory, _geometry, backend, word.Epoch, out BackendBody record, out BodyStamp stamp, out _))
             return (null, 0, DiskComparison.Different);
         DiskComparison comparison = DiskIdentity.Compare(record.DiskIdentity, _disk.DiskIdentity);
-        bool isIts = comparison == DiskComparison.Same || (comparison == DiskComparison.CannotTell && DiskIdentity.IsAlike(record.DiskIdentity, _disk.DiskIdentity));
+        bool isIts = DiskIdentity.MayBe(record.DiskIdentity, _disk.DiskIdentity);
         _judged[backend] = (word, isIts ? record : null, stamp.Epoch, comparison);
         return (isIts ? record : null, stamp.Epoch, comparison);
     }

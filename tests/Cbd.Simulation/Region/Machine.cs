@@ -9,7 +9,7 @@ internal sealed class Machine(int number, SimulatedRegion world, Random random)
 {
     private readonly long _offset = random.Next(1, 1_000_000_000);
     private readonly Dictionary<int, object> _locks = [];
-    private readonly Dictionary<string, DiskReservation> _reservations = [];
+    private readonly Dictionary<(Guid Region, int Backend), DiskReservation> _reservations = [];
     private long _lostToSuspension;
     private long _suspendedAt = -1;
 
@@ -80,22 +80,18 @@ internal sealed class Machine(int number, SimulatedRegion world, Random random)
         _reservations.Clear();
     }
 
-    /// <summary>The reservation of a disk, as its file says in this boot; null if there is none.</summary>
-    public DiskReservation? ReservationOf(string identity) => DiskIdentity.KeyOnMachine(identity) is { } key ? _reservations.GetValueOrDefault(key) : null;
+    /// <summary>Reservations of disks, as files say in this boot: one for each record.</summary>
+    public IReadOnlyList<DiskReservation> Reservations => [.. _reservations.Values];
 
     /// <summary>A disk is a backend from now on.</summary>
     public void Reserve(DiskReservation reservation)
     {
-        if (DiskIdentity.KeyOnMachine(reservation.Identity) is { } key)
-            _reservations[key] = reservation;
+        if (!DiskIdentity.IsInMemory(reservation.Identity))
+            _reservations[(reservation.RegionId, reservation.Backend)] = reservation;
     }
 
     /// <summary>The backend is stopped.</summary>
-    public void EndReservation(string identity, Guid regionId, int backend)
-    {
-        if (ReservationOf(identity) is { } found && found.RegionId == regionId && found.Backend == backend)
-            _reservations.Remove(DiskIdentity.KeyOnMachine(identity)!);
-    }
+    public void EndReservation(Guid regionId, int backend) => _reservations.Remove((regionId, backend));
 
     public bool TryLock(int host, object process) => _locks.TryAdd(host, process);
 

@@ -176,7 +176,7 @@ internal sealed class OtherRegion<TPolicy>
             if (Backend is not { Stage: BackendStage.Serving } backend || (!force && _region._blkdev is not null))
                 return;
             backend.BeginStop(force, leaves: false, _region.Machine.NowMs);
-            _region.Machine.EndReservation(_diskIdentity, _region.Geometry.RegionId, backend.Backend);
+            _region.Machine.EndReservation(_region.Geometry.RegionId, backend.Backend);
             Drop(_region.Machine.NowMs);
         }
 

@@ -138,7 +138,7 @@ internal sealed class SimulatedSession<TPolicy> : IGrowingDisk
         else
         {
             Life.BeginStop(force, leaves: false, _process.Machine.NowMs);
-            _process.Machine.EndReservation(Identity, Life.Session.Geometry.RegionId, Backend);
+            _process.Machine.EndReservation(Life.Session.Geometry.RegionId, Backend);
         }
     }
 

@@ -63,12 +63,15 @@ internal sealed partial class World<TPolicy>
     internal void CheckReservation(Machine machine, string identity, Guid regionId)
     {
         var disk = new DiskIdentity(identity);
-        if (machine.ReservationOf(identity) is not { } found || !ReservationRules<TPolicy>.IsInTheWay(found, disk, regionId))
-            return;
-        bool isOver = found.Region != MainRegion ? Other is null || ReservationRules<TPolicy>.IsOver(found, disk, Other.Memory, Other.Geometry)
-            : !IsFormatted || ReservationRules<TPolicy>.IsOver(found, disk, Inspection, Geometry);
-        if (!isOver)
+        if (ReservationRules<TPolicy>.FindInTheWay(machine.Reservations, disk, regionId, IsOver) is { } found)
             throw new CbdException(CbdErrorKind.Busy, $"{identity} is backend {found.Backend} of host '{found.Host}' in region {found.Region}");
+
+        bool IsOver(DiskReservation found) => found.Region != MainRegion
+            ? Other is null || ReservationRules<TPolicy>.IsOver(found, disk, Other.Memory, Other.Geometry, IsServedHere)
+            : !IsFormatted || ReservationRules<TPolicy>.IsOver(found, disk, Inspection, Geometry, IsServedHere);
+
+        // Two disks that one boot names are always told apart here: a record that cannot be is of another machine, or of another boot.
+        static bool IsServedHere(ClaimWord word) => false;
     }
 
     private void TurnOther()

@@ -157,6 +157,6 @@ public sealed class A_comparison_of_disk_identities
     private static void Check(DiskIdentity record, DiskIdentity disk, string expected)
     {
         DiskComparison comparison = DiskIdentity.Compare(record, disk);
-        Assert.Equal(expected, comparison == DiskComparison.CannotTell && DiskIdentity.IsAlike(record, disk) ? $"{comparison}, alike" : comparison.ToString());
+        Assert.Equal(expected, comparison == DiskComparison.CannotTell && DiskIdentity.MayBe(record, disk) ? $"{comparison}, alike" : comparison.ToString());
     }
 }

@@ -67,15 +67,18 @@ public sealed class A_disk_that_is_reserved : IDisposable
         Assert.Equal(0, other.StartBackend(_disk));
     }
 
-    [Fact]
-    public void Is_free_when_its_region_is_gone_or_another_one()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Is_free_when_its_region_is_gone_or_another_one(bool isAnother)
     {
         LeaveADeviceWaiting();
         _users.Dispose();
         File.Move(_folder.PathOf("region"), _folder.PathOf("away"));
+        using BareTransport? next = isAnother ? new BareTransport(_folder.PathOf("region"), "next", format: true) : null;
         using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
         Assert.Equal(0, other.StartBackend(_disk));
-        Assert.Contains($"\n{_folder.PathOf("other")}\n", File.ReadAllText(Assert.Single(Directory.GetFiles(Reservations))), StringComparison.Ordinal);
+        Assert.Contains(Directory.GetFiles(Reservations), file => File.ReadAllText(file).Contains($"\n{_folder.PathOf("other")}\n", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -174,6 +177,77 @@ public sealed class A_disk_that_is_reserved : IDisposable
 
     [Fact]
     public void Is_not_read_from_what_is_no_text() => Assert.Null(DiskReservation.TryParse([0xff, 0xfe, 0x00]));
+
+    [Fact]
+    public void Has_a_file_of_its_record_by_whichever_name()
+    {
+        LeaveADeviceWaiting();
+        string file = Assert.Single(Directory.GetFiles(Reservations));
+        Assert.Equal($"{_users.Transport.Geometry.RegionId:N}-0", Path.GetFileName(file));
+        File.Move(file, Path.Combine(Reservations, "0123456789abcdef0123456789abcdef"));
+        using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
+        Assert.Throws<CbdException>(() => other.StartBackend(_disk));
+        // What a write that was interrupted has left is not.
+        File.Move(Directory.GetFiles(Reservations).Single(), file + ".new");
+        Assert.Equal(0, other.StartBackend(_disk));
+    }
+
+    [Fact]
+    public void Is_free_when_its_backend_was_stopped_whatever_an_older_file_says()
+    {
+        using var disks = new BareTransport(_folder.PathOf("region"), "disks");
+        disks.StartBackend(_disk);
+        _users.StartDevice(0);
+        File.Copy(Assert.Single(Directory.GetFiles(Reservations)), Path.Combine(Reservations, "0123456789abcdef0123456789abcdef"));
+        disks.Transport.Backends.Stop(0, force: true, leaves: false);
+        Assert.Single(Directory.GetFiles(Reservations));
+        using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
+        Assert.Equal(0, other.StartBackend(_disk));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData(".new")]
+    public void Is_reserved_beside_what_is_in_the_place_of_its_file(string suffix)
+    {
+        string inTheWay = Path.Combine(Reservations, $"{_users.Transport.Geometry.RegionId:N}-0{suffix}");
+        Directory.CreateDirectory(Path.Combine(inTheWay, "folder"));
+        LeaveADeviceWaiting();
+        using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
+        Assert.Throws<CbdException>(() => other.StartBackend(_disk));
+        using (var again = new BareTransport(_folder.PathOf("region"), "again"))
+        {
+            Assert.Equal(0, again.StartBackend(_disk));
+            Assert.Single(Directory.GetFiles(Reservations));
+            again.Transport.Backends.Stop(0, force: true, leaves: false);
+        }
+
+        Assert.Empty(Directory.GetFiles(Reservations));
+        Assert.Equal(0, other.StartBackend(_disk));
+    }
+
+    [Fact]
+    public void Is_looked_for_among_so_many_files_and_no_more()
+    {
+        LeaveADeviceWaiting();
+        string file = Assert.Single(Directory.GetFiles(Reservations));
+        string text = File.ReadAllText(file);
+        string gone = text.Replace($"\n{_folder.PathOf("region")}\n", "\n/is/gone\n", StringComparison.Ordinal);
+        for (int i = 0; i < DiskReservations.Most + 1; i++)
+            File.WriteAllText(Path.Combine(Reservations, $"{i}"), gone);
+        // What is of regions that are gone is removed, and what is none does not count.
+        using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
+        Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => other.StartBackend(_disk)).Kind);
+        Assert.True(Directory.GetFiles(Reservations).Length < DiskReservations.Most);
+        string stands = text.Replace("\nfile:", "\nother:", StringComparison.Ordinal);
+        for (int i = 0; i < DiskReservations.Most + 1; i++)
+            File.WriteAllText(Path.Combine(Reservations, $"{i}"), i % 2 == 0 ? stands : "");
+        Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => other.StartBackend(_disk)).Kind);
+        for (int i = 0; i < DiskReservations.Most + 1; i++)
+            File.WriteAllText(Path.Combine(Reservations, $"{i}"), stands);
+        CbdException many = Assert.Throws<CbdException>(() => other.StartBackend(_disk));
+        Assert.Equal((CbdErrorKind.Exhausted, true), (many.Kind, many.Message.Contains(Reservations, StringComparison.Ordinal)));
+    }
 
     /// <summary>Backend 0 of host "disks", which has left while a device is on it.</summary>
     private void LeaveADeviceWaiting()

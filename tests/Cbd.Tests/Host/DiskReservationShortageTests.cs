@@ -1,0 +1,100 @@
+using System.Diagnostics;
+using System.Globalization;
+using Cbd.Disks;
+using Cbd.Host.Transports;
+using Cbd.Memory;
+using Cbd.Tests.Memory;
+using Microsoft.Extensions.Logging.Abstractions;
+using Xunit;
+
+namespace Cbd.Tests.Host;
+
+/// <summary>Tests that take something away from this whole process.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Alone
+{
+    public const string Name = "alone";
+}
+
+/// <summary>Whether a disk is reserved, when this process has no descriptors left to find that out.</summary>
+[Collection(Alone.Name)]
+public sealed class A_reservation_that_cannot_be_read : IDisposable
+{
+    private readonly TemporaryDirectory _folder = new(onDisk: true);
+
+    public void Dispose() => _folder.Dispose();
+
+    [Fact]
+    public void Is_not_taken_for_none()
+    {
+        string path = _folder.PathOf("disk");
+        using (var file = new FileStream(path, FileMode.CreateNew))
+            file.SetLength(1 << 20);
+        using var users = new BareTransport(_folder.PathOf("region"), "users", format: true);
+        using (var disks = new BareTransport(_folder.PathOf("region"), "disks"))
+        {
+            disks.StartBackend(path);
+            users.StartDevice(0);
+        }
+
+        using Disk disk = Disk.Open(new DiskOptions { Path = path });
+        var reservations = new DiskReservations(_folder.PathOf("disks"), OwnerTrust.Default, NullLogger.Instance);
+        // What is loaded at first needs descriptors, too.
+        Assert.Equal(CbdErrorKind.Busy, Check().Kind);
+        Assert.Equal(CbdErrorKind.Exhausted, WithDescriptors(0, Check).Kind);
+        for (int left = 0; left < 10; left++)
+        {
+            CbdException refused = WithDescriptors(left, Check);
+            if (refused.Kind == CbdErrorKind.Busy && left > 1)
+                return;
+            Assert.Equal(CbdErrorKind.Exhausted, refused.Kind);
+            Assert.Contains("no descriptor is left", refused.Message, StringComparison.Ordinal);
+        }
+
+        Assert.Fail("ten descriptors are not enough to read a reservation");
+
+        CbdException Check() => Assert.Throws<CbdException>(() => reservations.Check(disk, Guid.NewGuid()));
+    }
+
+    /// <summary>Does something while this process can open so many files and no more.</summary>
+    private static T WithDescriptors<T>(int left, Func<T> action)
+    {
+        string before = Limit("prlimit --pid $PPID --nofile --output SOFT --noheadings");
+        // To begin a program, and to wait for it, needs descriptors: it waits for us instead.
+        using Process limiter = Start($"read n; prlimit --pid $PPID --nofile=$n: && echo; read n; prlimit --pid $PPID --nofile={before}: && echo");
+        HashSet<int> open =
+        [
+            .. Directory.GetFileSystemEntries("/proc/self/fd")
+                .Where(file => new FileInfo(file).LinkTarget is not null)
+                .Select(file => int.Parse(Path.GetFileName(file), CultureInfo.InvariantCulture)),
+        ];
+        int limit = 0;
+        for (int free = 0; free < left || open.Contains(limit); limit++)
+            free += open.Contains(limit) ? 0 : 1;
+        Tell(limit.ToString(CultureInfo.InvariantCulture));
+        try
+        {
+            return action();
+        }
+        finally
+        {
+            Tell("");
+            limiter.WaitForExit();
+        }
+
+        void Tell(string line)
+        {
+            limiter.StandardInput.WriteLine(line);
+            limiter.StandardInput.Flush();
+            Assert.NotNull(limiter.StandardOutput.ReadLine());
+        }
+    }
+
+    private static string Limit(string script)
+    {
+        using Process process = Start(script);
+        return process.StandardOutput.ReadToEnd().Trim();
+    }
+
+    private static Process Start(string script) => Process.Start(new ProcessStartInfo("sh", ["-c", script]) { RedirectStandardInput = true, RedirectStandardOutput = true })!;
+}
