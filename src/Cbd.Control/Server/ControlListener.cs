@@ -59,7 +59,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             {
                 isShort = true;
                 if (!_shortageIsTold)
-                    logger.LogWarning("a client waits at the control socket{Remedy}", Exhaustion.RemedyOf(e.NativeErrorCode));
+                    logger.LogWarning("a client waits at the control socket{Remedy}", Exhaustion.RemedyOf(e.SocketErrorCode == SocketError.NoBufferSpaceAvailable ? Errno.ENOBUFS : MissingDescriptor()));
                 _shortageIsTold = true;
                 // Who waits stays in the backlog, and would be tried again at once.
                 if (!GiveSpares())
@@ -108,6 +108,14 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             client.Dispose();
             return null;
         }
+    }
+
+    /// <summary>EMFILE or ENFILE: the socket's exception does not tell which.</summary>
+    private static int MissingDescriptor()
+    {
+        int error = FileDescriptor.TryOpen("/", OpenFlags.ReadOnly, 0, out FileDescriptor? descriptor);
+        descriptor?.Dispose();
+        return error == -Errno.ENFILE ? Errno.ENFILE : Errno.EMFILE;
     }
 
     /// <summary>Keeps as many as leave some for the client that was just let in; false if these are fewer than <see cref="SpareCount"/>.</summary>

@@ -110,6 +110,10 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         {
             action();
         }
+        catch (IOException e) when (Exhaustion.RemedyOf(e.HResult) is { } remedy)
+        {
+            throw new CbdException(CbdErrorKind.Exhausted, $"names of devices cannot be reserved: {e.Message}{remedy}", e);
+        }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException || (e is CbdException { Kind: CbdErrorKind.Denied or CbdErrorKind.Failed }))
         {
             // A daemon that may not write there attaches nothing either.

@@ -125,9 +125,9 @@ internal sealed class BackendVerbs(Transport transport)
             server.Life.BeginStop(force, leaves, MonotonicClock.Milliseconds);
         }
 
-        // While the disk is locked: what another daemon writes there afterwards is its own. Blkdevs wait for a host that leaves.
+        // Blkdevs wait for a host that leaves.
         if (!leaves || server.Life.Claim!.Blkdevs.Count == 0)
-            _reservations.Remove(server.Disk, transport.Geometry.RegionId, backend);
+            _reservations.Remove(server.Disk, transport.Geometry.RegionId, backend, server.Life.Claim!.Session);
         return FinishStop(server, force);
     }
 
@@ -301,7 +301,7 @@ internal sealed class BackendVerbs(Transport transport)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);
             AwaitClaim(life, options.Limit);
             // Before any blkdev can write to it, and wait for it.
-            _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name));
+            _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name), life.Claim!.Session);
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
             {

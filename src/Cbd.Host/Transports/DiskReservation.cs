@@ -27,8 +27,23 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
     /// <summary>The file that it was read from; empty for a new one.</summary>
     public string File { get; private init; } = "";
 
-    /// <summary>Name of the file of a record. The version before named files by disk: names say nothing to who reads.</summary>
-    public static string NameOf(Guid regionId, int backend) => string.Create(CultureInfo.InvariantCulture, $"{regionId:N}-{backend}");
+    /// <summary>
+    /// Name of the file of a session of a record; without a session, what all of the record's begin with. The version before named files by
+    /// disk: names say nothing to who reads.
+    /// </summary>
+    public static string NameOf(Guid regionId, int backend, ulong? session) => string.Create(CultureInfo.InvariantCulture, $"{regionId:N}-{backend}-{session}");
+
+    /// <summary>The session whose file has that name, or that name with a dot and a random id; null if it is no file of that record.</summary>
+    public static ulong? SessionIn(string name, Guid regionId, int backend)
+    {
+        string first = NameOf(regionId, backend, null);
+        if (!name.StartsWith(first, StringComparison.Ordinal))
+            return null;
+        string[] rest = name[first.Length..].Split('.');
+        return rest.Length <= 2 && ulong.TryParse(rest[0], NumberStyles.None, CultureInfo.InvariantCulture, out ulong session) && (rest.Length == 1 || Guid.TryParseExact(rest[1], "N", out _))
+            ? session
+            : null;
+    }
 
     /// <summary>Puts it into a file, as a whole. Throws if that cannot be.</summary>
     public void Write(string path)

@@ -10,8 +10,9 @@ namespace Cbd.Host.Transports;
 
 /// <summary>
 /// Records of writable disks that are backends on this machine, whatever region they are in: a file for each in one directory. A region keeps
-/// a second backend from a disk that has a record there; these files keep it from a disk that has one in another region. Who has
-/// the claim of a record writes its file; who starts a disk has the disk's lock, and reads them all. Thread-safe.
+/// a second backend from a disk that has a record there; these files keep it from a disk that has one in another region. Each session of
+/// a record has a file of its own, which nobody else writes, so that a process that lost its claim harms no later one; who starts a disk
+/// has the disk's lock, and reads them all. Thread-safe.
 /// </summary>
 /// <param name="directory">Where the files are; null: nothing is reserved.</param>
 /// <param name="trust">Whose directory it may be.</param>
@@ -49,14 +50,17 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     }
 
     /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
-    public void Make(Disk disk, DiskReservation reservation)
+    /// <param name="disk">The disk.</param>
+    /// <param name="reservation">What is reserved.</param>
+    /// <param name="session">Epoch of the claim. Files of earlier ones are removed.</param>
+    public void Make(Disk disk, DiskReservation reservation, ulong session)
     {
         if (!IsReserved(disk))
             return;
         try
         {
             MakeDirectory();
-            string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend));
+            string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend, session));
             try
             {
                 reservation.Write(file);
@@ -68,7 +72,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
                 reservation.Write(file);
             }
 
-            Delete(reservation.RegionId, reservation.Backend, except: file);
+            Delete(reservation.RegionId, reservation.Backend, found => found < session, $"of an earlier session of backend {reservation.Backend}");
         }
         catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
         {
@@ -78,34 +82,48 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     }
 
     /// <summary>The backend is stopped: its disk may be started in any region.</summary>
-    public void Remove(Disk disk, Guid regionId, int backend)
+    public void Remove(Disk disk, Guid regionId, int backend, ulong session)
     {
         if (IsReserved(disk))
-            Delete(regionId, backend, except: null);
+            Delete(regionId, backend, found => found == session, $"of backend {backend}");
     }
 
-    private void Delete(Guid regionId, int backend, string? except)
+    private void Delete(Guid regionId, int backend, Predicate<ulong> isMeant, string which)
     {
-        string name = DiskReservation.NameOf(regionId, backend), first = Path.Combine(directory!, name);
         try
         {
-            foreach (string file in Directory.GetFiles(directory!, name + "*"))
+            foreach (string file in Directory.GetFileSystemEntries(directory!, DiskReservation.NameOf(regionId, backend, null) + "*"))
             {
-                bool isIts = file == first || (file.StartsWith(first + '.', StringComparison.Ordinal) && Guid.TryParseExact(file[(first.Length + 1)..], "N", out _));
-                if (isIts && file != except && DiskReservation.TryRead(file, null) is not null)
-                    File.Delete(file);
+                if (DiskReservation.SessionIn(Path.GetFileName(file), regionId, backend) is { } session && isMeant(session))
+                    Delete(file, which);
             }
         }
         catch (DirectoryNotFoundException)
         {
             // So are the files.
         }
-        catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            // Without blkdevs the record that it names makes it void.
-            logger.LogWarning("the reservation of backend {Backend} in {Directory} cannot be removed: {Reason}", backend, directory, e.Message);
+            WarnThatItStays(directory!, which, e);
         }
     }
+
+    private void Delete(string file, string which)
+    {
+        try
+        {
+            if (DiskReservation.TryRead(file, null) is not null)
+                File.Delete(file);
+        }
+        catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
+        {
+            WarnThatItStays(file, which, e);
+        }
+    }
+
+    /// <summary>Without blkdevs the record that it names makes it void.</summary>
+    private void WarnThatItStays(string path, string which, Exception e) =>
+        logger.LogWarning("the reservation {Which} in {Path} cannot be removed: {Reason}", which, path, e.Message);
 
     private bool IsReserved(Disk disk) => directory is not null && !disk.Info.ReadOnly && !DiskIdentity.IsInMemory(disk.Identity);
 
@@ -115,11 +133,12 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         var all = new List<DiskReservation>();
         try
         {
-            foreach (string file in Directory.EnumerateFiles(directory!))
+            // Not EnumerateFiles, which would look at what links lead to.
+            foreach (string file in Directory.EnumerateFileSystemEntries(directory!))
             {
                 if (file.EndsWith(AtomicFile.TemporarySuffix, StringComparison.Ordinal) || file.Any(char.IsControl) || DiskReservation.TryRead(file, diskOwner) is not { } found)
                     continue;
-                if (all.Count == Most && all.RemoveAll(TryRemoveVoid) == 0)
+                if (all.Count == Most && RemoveVoid(all) == 0)
                     throw new CbdException(CbdErrorKind.Exhausted, $"directory '{directory}' has more than {Most} reservations of disks: remove files there whose region is not used any more, or give another directory with --disks-dir");
                 all.Add(found);
             }
@@ -133,19 +152,51 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         return all;
     }
 
-    /// <summary>Removes a reservation whose region is gone.</summary>
-    private static bool TryRemoveVoid(DiskReservation found)
+    /// <summary>Removes reservations whose region is gone, and their files, if this user may.</summary>
+    /// <returns>How many.</returns>
+    private int RemoveVoid(List<DiskReservation> all)
     {
-        if (!found.IsOurs || FileStatus.TryGet(found.Region, out _) is not (-Errno.ENOENT or -Errno.ENOTDIR))
+        var there = new Dictionary<string, Guid?>();
+        return all.RemoveAll(found =>
+        {
+            if (!IsRegionGone(found, there))
+                return false;
+            try
+            {
+                File.Delete(found.File);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // Another user's. It reserves nothing all the same.
+            }
+
+            return true;
+        });
+    }
+
+    private bool IsRegionGone(DiskReservation found, Dictionary<string, Guid?> there)
+    {
+        if (FileStatus.TryGet(found.Region, out _) is -Errno.ENOENT or -Errno.ENOTDIR)
+            return true;
+        if (!found.IsOurs)
             return false;
+        if (!there.TryGetValue(found.Region, out Guid? id))
+            there[found.Region] = id = RegionAt(found.Region);
+        return id is { } now && now != found.RegionId;
+    }
+
+    /// <summary>The id of the region at a path; null if it cannot be read.</summary>
+    private Guid? RegionAt(string path)
+    {
         try
         {
-            File.Delete(found.File);
-            return true;
+            using RegionSource source = RegionSource.Open(path, access: new RegionAccess { Trust = trust });
+            using RegionMapping region = source.Map();
+            return TransportInfo.Read(region.Memory, region.SizeBytes).Geometry.RegionId;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (CbdException)
         {
-            return false;
+            return null;
         }
     }
 

@@ -46,10 +46,10 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         await _server.DisposeAsync();
         _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new InterceptedControl(_node, request =>
         {
-            Thread.Sleep(1_000);
+            Thread.Sleep(3_500);
             return request;
         }));
-        Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, patienceMs: 200).Status);
+        Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, patienceMs: 3_000).Status);
     }
 
     [Fact]

@@ -295,7 +295,7 @@ public sealed class StartsOnALockedDisk : IDisposable
     {
         BackendDescription left = Assert.Single(_node.Node.Execute(Operations.ListBackends, new ListRequest { All = true }));
         Assert.Equal((backend, "orphaned", false), (left.BackendId, left.State, left.IsStopped));
-        Assert.Equal("waiting", StateOfDevice());
+        Eventually.True(() => StateOfDevice() == "waiting");
         Assert.Equal(backend, Start());
         Eventually.True(() => StateOfDevice() == "running");
     }

@@ -53,7 +53,7 @@ public sealed class A_disk_that_may_be_reserved : IDisposable
             _users.StartDevice(0);
         }
 
-        RefusesFor(_disk, "is backend 0 of host 'disks'");
+        RefusesFor(_disk, $"disk {_disk} is backend 0 of host 'disks'");
     }
 
     [Fact]
@@ -65,7 +65,7 @@ public sealed class A_disk_that_may_be_reserved : IDisposable
             _users.StartDevice(0);
         }
 
-        RefusesFor(_disk, "is backend 0 of host 'disks'");
+        RefusesFor(_disk, $"disk {_disk} is backend 0 of host 'disks'");
     }
 
     [Fact]
@@ -105,7 +105,7 @@ public sealed class A_disk_that_may_be_reserved : IDisposable
         File.Delete(file);
         Assert.Equal(0, _other.StartBackend(_copy));
         Serve().Dispose();
-        RefusesFor(_disk, "is backend 0 of host 'disks'");
+        RefusesFor(_disk, $"disk {_disk} is backend 0 of host 'disks'");
     }
 
     /// <summary>The disk is backend 0 of the region of the users, until that daemon is gone.</summary>

@@ -3,6 +3,7 @@ using Cbd.Host.Transports;
 using Cbd.Memory;
 using Cbd.Tests.Disks;
 using Cbd.Tests.Memory;
+using Microsoft.Extensions.Logging.Abstractions;
 using Xunit;
 
 namespace Cbd.Tests.Host;
@@ -183,7 +184,7 @@ public sealed class A_disk_that_is_reserved : IDisposable
     {
         LeaveADeviceWaiting();
         string file = Assert.Single(Directory.GetFiles(Reservations));
-        Assert.Equal($"{_users.Transport.Geometry.RegionId:N}-0", Path.GetFileName(file));
+        Assert.NotNull(DiskReservation.SessionIn(Path.GetFileName(file), _users.Transport.Geometry.RegionId, 0));
         File.Move(file, Path.Combine(Reservations, "0123456789abcdef0123456789abcdef"));
         using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
         Assert.Throws<CbdException>(() => other.StartBackend(_disk));
@@ -210,8 +211,8 @@ public sealed class A_disk_that_is_reserved : IDisposable
     [InlineData(".new")]
     public void Is_reserved_beside_what_is_in_the_place_of_its_file(string suffix)
     {
-        string inTheWay = Path.Combine(Reservations, $"{_users.Transport.Geometry.RegionId:N}-0{suffix}");
-        Directory.CreateDirectory(Path.Combine(inTheWay, "folder"));
+        for (ulong session = 0; session < 8; session++)
+            Directory.CreateDirectory(Path.Combine(Reservations, DiskReservation.NameOf(_users.Transport.Geometry.RegionId, 0, session) + suffix, "folder"));
         LeaveADeviceWaiting();
         using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
         Assert.Throws<CbdException>(() => other.StartBackend(_disk));
@@ -224,6 +225,27 @@ public sealed class A_disk_that_is_reserved : IDisposable
 
         Assert.Empty(Directory.GetFiles(Reservations));
         Assert.Equal(0, other.StartBackend(_disk));
+    }
+
+    [Fact]
+    public void Is_not_touched_by_a_session_that_was_over_before_it()
+    {
+        using Disk disk = Disk.Open(new DiskOptions { Path = _disk });
+        var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
+        Guid region = Guid.NewGuid();
+        var reservation = new DiskReservation(disk.Identity, "/region", region, 1, "host");
+        reservations.Make(disk, reservation, session: 5);
+        reservations.Make(disk, reservation with { Backend = 10 }, session: 5);
+        reservations.Make(disk, reservation, session: 7);
+        Assert.Equal(["1-7", "10-5"], Left());
+        // A process that stood still meanwhile.
+        reservations.Make(disk, reservation with { Identity = "file:another" }, session: 5);
+        reservations.Remove(disk, region, 1, session: 5);
+        Assert.Equal(["1-7", "10-5"], Left());
+        reservations.Remove(disk, region, 1, session: 7);
+        Assert.Equal(["10-5"], Left());
+
+        string[] Left() => [.. Directory.GetFiles(Reservations).Select(file => Path.GetFileName(file)[33..]).Order(StringComparer.Ordinal)];
     }
 
     [Fact]
