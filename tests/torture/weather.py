@@ -177,8 +177,8 @@ class Weather:
         alpha, other = self.scene.alpha, os.path.join(self.shm, "other")
         more = ("tp-reg", "-H", "alpha", "-p", other, "--format", "--size", "4M")
         self.endure(filled(self.shm), during=lambda: self.verb({5}, alpha, *more))
-        if os.path.exists(other) and os.path.getsize(other):
-            raise Wrong(f"{other} has {os.path.getsize(other)} bytes after it could not be formatted")
+        if os.path.lexists(other):
+            raise Wrong(f"{other} is there after it could not be formatted")
         self.verb({0}, alpha, *more)
         self.verb({0}, alpha, "tp-unreg", "-t", other)
         os.unlink(other)
