@@ -42,7 +42,7 @@ internal static class PoolThreads
                     ArrayPool<byte>.Shared.Return(ArrayPool<byte>.Shared.Rent(1));
                     ArrayPool<char>.Shared.Return(ArrayPool<char>.Shared.Rent(1));
                     running.Release();
-                    release.Wait(PatienceMs);
+                    release.Wait();
                 }, null);
                 if (!running.Wait(PatienceMs))
                     throw Exhausted(new TimeoutException($"no thread within {PatienceMs} ms"));

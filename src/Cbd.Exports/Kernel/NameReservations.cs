@@ -48,7 +48,7 @@ internal sealed class NameReservations(AttachPlaces places, string owner)
         }
         catch (CbdException)
         {
-            // Somebody keeps the registry locked; the next verb does this again.
+            // Somebody keeps the registry locked, or something has run out; the next verb does this again.
         }
     }
 

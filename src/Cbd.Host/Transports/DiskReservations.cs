@@ -85,7 +85,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     public void Remove(Disk disk, Guid regionId, int backend, ulong session)
     {
         if (IsReserved(disk))
-            Delete(regionId, backend, found => found == session, $"of backend {backend}");
+            Delete(regionId, backend, found => found <= session, $"of backend {backend}");
     }
 
     private void Delete(Guid regionId, int backend, Predicate<ulong> isMeant, string which)
