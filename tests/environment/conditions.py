@@ -441,7 +441,7 @@ OUTPUT = [
               verbs={**NO_RECORD, "stops": "warned 8"}, start="empty", needs=()),
     Condition("output", "run-read-only", "the run directories are mounted read-only", when="moments", prepare=mounted("alpha/run", "beta/run", size="1M"),
               **read_only_over("alpha/run", "beta/run"), verbs={"dev-start": "refused 6 8", "dev-stop": "done | warned 8"}, stop="done | warned 8", start="ended 6 8"),
-    Condition("output", "disks-full", "the directory where disks are reserved is full", when="moments", prepare=mounted("disks", size="64K"), **filled("disks")),
+    Condition("output", "disks-full", "the directory where disks are reserved is full", when="moments", prepare=mounted("disks", size="64K"), **filled("disks"), verbs={"backend-start": "refused 5", "adm": "refused 5"}, start="waits"),
     Condition("output", "disks-read-only", "it is mounted read-only", when="moments", prepare=mounted("disks", size="64K"), **read_only_over("disks")),
     Condition("output", "region-full", "the regions' tmpfs is full", when="moments", prepare=mounted("shm", size="30M"), **filled("shm"), verbs={"tp-reg": "refused 5"}),
 ]

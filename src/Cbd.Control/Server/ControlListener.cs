@@ -48,11 +48,7 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
             try
             {
                 Socket client = await socket.AcceptAsync(cancellationToken);
-                // What was given up for this client is for its verb, too.
-                if (!isShort && KeepSpares())
-                    _shortageIsTold = false;
-
-                if (Create(client) is { } connection)
+                if (Create(client, isShort) is { } connection)
                     return connection;
             }
             catch (SocketException e) when (e.SocketErrorCode is SocketError.TooManyOpenSockets or SocketError.NoBufferSpaceAvailable)
@@ -97,10 +93,13 @@ internal sealed class ControlListener(Func<EndPoint, Socket> bind, ILogger logge
     }
 
     /// <summary>Null if there is no memory for it: the next one may have more luck.</summary>
-    private ConnectionContext? Create(Socket client)
+    private ConnectionContext? Create(Socket client, bool isShort)
     {
         try
         {
+            // What was given up for this client is for its verb, too.
+            if (!isShort && KeepSpares())
+                _shortageIsTold = false;
             return _connections.Create(client);
         }
         catch (Exception e) when (e is OutOfMemoryException or SocketException or ObjectDisposedException)

@@ -316,6 +316,8 @@ internal sealed class BackendVerbs(Transport transport)
             // Threads that were started have attached no channel yet.
             server?.BeginEnd();
             server?.TryEndKeepingDisk(Timeout.Infinite, out _);
+            if (life.Claim is { Blkdevs.Count: 0 } claim)
+                _reservations.Remove(disk, transport.Geometry.RegionId, claim.Backend, claim.Session);
             disk.Dispose();
             Drop(life);
             throw;

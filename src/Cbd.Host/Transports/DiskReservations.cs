@@ -49,7 +49,10 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         throw new CbdException(CbdErrorKind.Busy, $"nothing tells whether {which}, for which devices there wait; it may be on a copy of its file system: {remedy}");
     }
 
-    /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
+    /// <summary>
+    /// Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process. Throws Exhausted if there is
+    /// no room, no descriptor or no memory for that; where nothing can be reserved at all, that is said once.
+    /// </summary>
     /// <param name="disk">The disk.</param>
     /// <param name="reservation">What is reserved.</param>
     /// <param name="session">Epoch of the claim. Files of earlier ones are removed.</param>
@@ -65,7 +68,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
             {
                 reservation.Write(file);
             }
-            catch (CbdException)
+            catch (CbdException e) when (e.Kind != CbdErrorKind.Exhausted)
             {
                 // Others may have put something in its place: no name is theirs that they cannot guess.
                 file = $"{file}.{Guid.NewGuid():N}";
@@ -74,6 +77,12 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
 
             Delete(reservation.RegionId, reservation.Backend, found => found < session, $"of an earlier session of backend {reservation.Backend}");
         }
+        catch (Exception e) when (IsShortage(e))
+        {
+            // What a session before this one left says the same.
+            if (!ReadAll(null).Exists(found => found.IsOurs && found.Region == reservation.Region && found.RegionId == reservation.RegionId && found.Backend == reservation.Backend && found.Identity == reservation.Identity))
+                throw e as CbdException ?? new CbdException(CbdErrorKind.Exhausted, $"disk {disk.Path} cannot be reserved in '{directory}': {AtomicFile.Describe(e)}", e);
+        }
         catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
         {
             if (Interlocked.Exchange(ref _wasReported, 1) == 0)
@@ -81,10 +90,13 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         }
     }
 
-    /// <summary>The backend is stopped: its disk may be started in any region.</summary>
+    private static bool IsShortage(Exception e) =>
+        e is CbdException { Kind: CbdErrorKind.Exhausted } || (AtomicFile.IsOfSystem(e) && AtomicFile.KindOf(e) == CbdErrorKind.Exhausted);
+
+    /// <summary>The backend is stopped: its disk may be started in any region. An earlier session may have reserved it where this one only reads.</summary>
     public void Remove(Disk disk, Guid regionId, int backend, ulong session)
     {
-        if (IsReserved(disk))
+        if (directory is not null && !DiskIdentity.IsInMemory(disk.Identity))
             Delete(regionId, backend, found => found <= session, $"of backend {backend}");
     }
 

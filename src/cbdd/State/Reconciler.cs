@@ -171,7 +171,7 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             if (record.Confirm(entry.Number, started))
                 logger.LogInformation("restored {What}", what);
             else
-                TakeBack(what, takeBack);
+                record.TakeBack(what, takeBack);
         }
         catch (Exception e)
         {
@@ -212,19 +212,6 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
             record.EndRestore(entry.Number);
             if (record.SetReason(entry.Number, e.Message))
                 logger.LogError(e is CbdException ? null : e, "{What} was being stopped when the daemon died, and is not stopped yet: {Reason}", entry, e.Message);
-        }
-    }
-
-    /// <summary>It is wanted no more, and was just started.</summary>
-    private void TakeBack(string what, Action takeBack)
-    {
-        try
-        {
-            takeBack();
-        }
-        catch (CbdException e)
-        {
-            logger.LogError("{What} is not wanted any more, and cannot be stopped: {Reason}", what, e.Message);
         }
     }
 

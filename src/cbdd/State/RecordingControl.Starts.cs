@@ -300,28 +300,21 @@ internal sealed partial class RecordingControl
             : null;
     }
 
+    /// <summary>The error that led here is the one to answer; one of the stop is said.</summary>
     private void TakeBack(ControlRequest request, object answer)
     {
-        try
+        switch (request, answer)
         {
-            switch (request, answer)
-            {
-                case (_, TransportStarted started):
-                    inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId });
-                    break;
-                case (StartBackendOptions options, BackendStarted started):
-                    // As if this daemon had died: blkdevs that it was taken over for go on to wait.
-                    inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId, Leaves = true });
-                    break;
-                case (StartDeviceOptions options, StartedDevice started):
-                    inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Name = started.Name, Force = true });
-                    break;
-            }
-        }
-        catch (CbdException e)
-        {
-            // The error that led here is the one to answer.
-            record.SayLeft(answer, e);
+            case (RegisterTransportOptions options, TransportStarted started):
+                record.TakeBack($"transport {started.TransportId} on {options.Path}", () => inner.Execute(Operations.UnregisterTransport, new TransportTarget { Transport = started.TransportId }));
+                break;
+            case (StartBackendOptions options, BackendStarted started):
+                // As if this daemon had died: blkdevs that it was taken over for go on to wait.
+                record.TakeBack($"backend {started.BackendId} on {options.Path}", () => inner.Execute(Operations.StopBackend, new StopRequest { Transport = options.Transport, Id = started.BackendId, Leaves = true }));
+                break;
+            case (StartDeviceOptions options, StartedDevice started):
+                record.TakeBack($"device {started.Node}", () => inner.Execute(Operations.StopDevice, new StopRequest { Transport = options.Transport, Id = started.Device, Name = started.Name, Force = true }));
+                break;
         }
     }
 

@@ -155,8 +155,20 @@ internal sealed class StateRecord
         }
     }
 
-    /// <summary>What could not be stopped though nobody wants it is said.</summary>
-    public void SayLeft(object what, Exception why) => _logger.LogError("{What} is not wanted any more, and cannot be stopped: {Reason}", what, why.Message);
+    /// <summary>Stops what was started and is not wanted any more; if it cannot be, that is said.</summary>
+    /// <param name="what">It, in words.</param>
+    /// <param name="stop">Stops it.</param>
+    public void TakeBack(string what, Action stop)
+    {
+        try
+        {
+            stop();
+        }
+        catch (CbdException e)
+        {
+            _logger.LogError("{What} is not wanted any more, and cannot be stopped: {Reason}", what, e.Message);
+        }
+    }
 
     /// <summary>Tells those who are starting such things to give up.</summary>
     /// <returns>Numbers of the entries that verbs are starting.</returns>

@@ -16,10 +16,12 @@ public sealed class Alone
     public const string Name = "alone";
 }
 
-/// <summary>Whether a disk is reserved, when this process has no descriptors left to find that out.</summary>
+/// <summary>Whether a disk is reserved, when this process has no descriptors left to find that out, or to reserve it.</summary>
 [Collection(Alone.Name)]
-public sealed class A_reservation_that_cannot_be_read : IDisposable
+public sealed class A_reservation_for_want_of_descriptors : IDisposable
 {
+    private static readonly Lazy<string> s_limit = new(() => Limit("prlimit --pid $PPID --nofile --output SOFT --noheadings"));
+
     private readonly TemporaryDirectory _folder = new(onDisk: true);
 
     public void Dispose() => _folder.Dispose();
@@ -27,9 +29,7 @@ public sealed class A_reservation_that_cannot_be_read : IDisposable
     [Fact]
     public void Is_not_taken_for_none()
     {
-        string path = _folder.PathOf("disk");
-        using (var file = new FileStream(path, FileMode.CreateNew))
-            file.SetLength(1 << 20);
+        string path = MakeDisk();
         using var users = new BareTransport(_folder.PathOf("region"), "users", format: true);
         using (var disks = new BareTransport(_folder.PathOf("region"), "disks"))
         {
@@ -43,7 +43,7 @@ public sealed class A_reservation_that_cannot_be_read : IDisposable
         Assert.Equal(CbdErrorKind.Busy, Check().Kind);
         bool wasShort = false;
         // Other threads of this process may close some meanwhile: what was read is right, too.
-        for (int left = 0; left < 10; left++)
+        for (int left = 0; left < 6; left++)
         {
             CbdException refused = WithDescriptors(left, Check);
             wasShort |= refused.Kind == CbdErrorKind.Exhausted;
@@ -55,12 +55,61 @@ public sealed class A_reservation_that_cannot_be_read : IDisposable
         CbdException Check() => Assert.Throws<CbdException>(() => reservations.Check(disk, Guid.NewGuid()));
     }
 
+    [Fact]
+    public void Is_not_left_out_when_a_disk_is_reserved()
+    {
+        using Disk disk = Disk.Open(new DiskOptions { Path = MakeDisk() });
+        string directory = _folder.PathOf("disks");
+        var reservations = new DiskReservations(directory, OwnerTrust.Default, NullLogger.Instance);
+        bool wasShort = false;
+        // The first one makes the directory, and loads what needs descriptors, too.
+        for (int left = 6; left >= 0; left--)
+        {
+            var reservation = new DiskReservation(disk.Identity, _folder.PathOf("region"), Guid.NewGuid(), 0, "disks");
+            CbdException? refused = WithDescriptors(left, () => Record.Exception(() => reservations.Make(disk, reservation, 1)) as CbdException);
+            Assert.Equal(refused is null, File.Exists(Path.Combine(directory, DiskReservation.NameOf(reservation.RegionId, 0, 1))));
+            if (refused is null)
+                continue;
+            wasShort = true;
+            Assert.Equal(CbdErrorKind.Exhausted, refused.Kind);
+            Assert.Contains("no descriptor is left", refused.Message, StringComparison.Ordinal);
+        }
+
+        Assert.True(wasShort, "no limit was too low to make a reservation");
+    }
+
+    [Fact]
+    public void Is_not_left_by_a_start_that_is_refused()
+    {
+        string path = MakeDisk();
+        using var disks = new BareTransport(_folder.PathOf("region"), "disks", format: true);
+        bool wasReserved = false;
+        for (int left = 6; left >= 0; left--)
+        {
+            CbdException? refused = WithDescriptors(left, () => Record.Exception(() => disks.StartBackend(path)) as CbdException);
+            Assert.Equal(refused is null ? 1 : 0, Directory.GetFiles(_folder.PathOf("disks")).Length);
+            // Threads of the backend come after the reservation.
+            wasReserved |= refused is not null && refused.Message.Contains("(cbd-be0", StringComparison.Ordinal);
+            if (refused is null)
+                disks.Transport.Backends.Stop(0, force: false, leaves: false);
+        }
+
+        Assert.True(wasReserved, "no start was refused after its disk was reserved");
+    }
+
+    private string MakeDisk()
+    {
+        string path = _folder.PathOf("disk");
+        using var file = new FileStream(path, FileMode.CreateNew);
+        file.SetLength(1 << 20);
+        return path;
+    }
+
     /// <summary>Does something while this process can open so many files and no more.</summary>
     private static T WithDescriptors<T>(int left, Func<T> action)
     {
-        string before = Limit("prlimit --pid $PPID --nofile --output SOFT --noheadings");
         // To begin a program, and to wait for it, needs descriptors: it waits for us instead.
-        using Process limiter = Start($"read n; prlimit --pid $PPID --nofile=$n: && echo; read n; prlimit --pid $PPID --nofile={before}: && echo");
+        using Process limiter = Start($"read n; prlimit --pid $PPID --nofile=$n: && echo; read n; prlimit --pid $PPID --nofile={s_limit.Value}: && echo");
         HashSet<int> open =
         [
             .. Directory.GetFileSystemEntries("/proc/self/fd")

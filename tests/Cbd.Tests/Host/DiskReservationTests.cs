@@ -68,6 +68,19 @@ public sealed class A_disk_that_is_reserved : IDisposable
         Assert.Equal(0, other.StartBackend(_disk));
     }
 
+    [Fact]
+    public void Is_free_when_a_later_session_only_read_it_and_was_stopped()
+    {
+        var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
+        var region = Guid.NewGuid();
+        using (Disk disk = Disk.Open(new DiskOptions { Path = _disk }))
+            reservations.Make(disk, new DiskReservation(disk.Identity, _folder.PathOf("region"), region, 0, "disks"), 1);
+        Assert.Single(Directory.GetFiles(Reservations));
+        using Disk read = Disk.Open(new DiskOptions { Path = _disk, ReadOnly = true });
+        reservations.Remove(read, region, 0, 2);
+        Assert.Empty(Directory.GetFiles(Reservations));
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
