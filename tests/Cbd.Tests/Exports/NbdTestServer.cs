@@ -37,9 +37,9 @@ internal sealed class NbdTestServer : IDisposable
 
     internal NbdTestClient Connect() => NbdTestClient.Go(Path);
 
-    /// <summary>Waits until something that the server does by itself has happened.</summary>
+    /// <summary>Waits until something that the server does by itself has happened. The limit is for a test that would hang.</summary>
     internal static void Until(Func<bool> condition, string what) =>
-        Assert.True(SpinWait.SpinUntil(condition, TimeSpan.FromSeconds(30)), $"never happened: {what}");
+        Assert.True(SpinWait.SpinUntil(condition, TimeSpan.FromSeconds(180)), $"never happened: {what}");
 
     public void Dispose()
     {
