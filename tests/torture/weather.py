@@ -138,8 +138,10 @@ class Weather:
             raise Wrong(f"the state directory of {host.name} has room again, and {reserve} is not there")
 
     def use_up_descriptors(self):
-        host = self.either()
-        self.endure(no_descriptor(host), {0, 5}, self.greet)
+        host, refused, greeted = self.either(), self.refused, []
+        self.endure(no_descriptor(host), {0, 5}, lambda: greeted.append(self.greet()))
+        if self.refused == refused and all(greeted):
+            raise Wrong(f"{host.name} had a descriptor for each start and a new NBD client although it could have none")
         await_(30, "that a new NBD client is served", self.greet)
 
     def greet(self):
