@@ -8,10 +8,14 @@ import os
 import re
 import resource
 import socket
+import sys
 import time
 
 from hosts import Wrong, await_
-from switches import Clock, filled, no_control_group, no_descriptor, no_thread
+from switches import Clock, no_descriptor
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from surroundings import filled, no_control_group, no_thread  # noqa: E402
 
 # A bound of every verb; it is no measure. cbdctrl itself gives up after 30 s without an answer.
 VERB_S = 60
@@ -157,7 +161,7 @@ class Weather:
 
     def use_up_threads(self):
         host, refused = self.either(), self.refused
-        self.endure(no_thread(host.process.pid, f"{os.path.basename(self.world.work)}-{host.name}"), {0, 5})
+        self.endure(no_thread([host.process.pid], f"{os.path.basename(self.world.work)}-{host.name}"), {0, 5})
         if self.refused == refused:
             raise Wrong(f"{host.name} had a thread for a start although it could have none")
 
