@@ -1,6 +1,6 @@
 """The conditions of the matrix, by kind. Each states only what differs from 'done'."""
 
-import errno
+import contextlib
 import functools
 import os
 import pty
@@ -13,6 +13,7 @@ import threading
 import time
 
 from cells import Condition
+from surroundings import fill, filled, no_control_group, no_thread
 from world import MIB, Skip, Wrong
 
 KINDS = {
@@ -76,7 +77,7 @@ def mounted(*names, size):
 
     def prepare(world):
         for name in names:
-            path = world.shm if name == "shm" else world.path(name)
+            path = place(world, name)
             os.makedirs(path, exist_ok=True)
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode={755 if name == 'shm' else 1777 if name == 'disks' else 700}", "none", path], check=True)
             world.closers.append(lambda path=path: subprocess.run(["umount", "-l", path]))
@@ -84,30 +85,26 @@ def mounted(*names, size):
     return prepare
 
 
-def filled(*names):
-    """Functions that fill the file systems of these directories, and make room again."""
-
-    def places(world):
-        return [os.path.join(world.shm if name == "shm" else world.path(name), "fill") for name in names]
+def lasting(contexts):
+    """Functions that enter the contexts of a world, and leave them."""
+    entered = {}
 
     def on(world):
-        for path in places(world):
-            # To the last page: a longer write fails as a whole.
-            with open(path, "wb", buffering=0) as file:
-                for part in (64 << 10, 4 << 10):
-                    try:
-                        while True:
-                            file.write(bytes(part))
-                    except OSError as e:
-                        if e.errno != errno.ENOSPC:
-                            raise
+        with contextlib.ExitStack() as stack:
+            for context in contexts(world):
+                stack.enter_context(context)
+            entered[world] = stack.pop_all()
 
-    def off(world):
-        for path in places(world):
-            if os.path.exists(path):
-                os.unlink(path)
+    return {"on": on, "off": lambda world: entered.pop(world).close()}
 
-    return {"on": on, "off": off}
+
+def place(world, name):
+    return world.shm if name == "shm" else world.path(name)
+
+
+def full_places(*names):
+    """Functions that fill the file systems of these directories, and make room again."""
+    return lasting(lambda world: [filled(place(world, name)) for name in names])
 
 
 def read_only_over(*names):
@@ -307,37 +304,14 @@ def data(daemon):
         return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmData:"))
 
 
-def cgroup(world):
-    """A control group of processes for the world's daemons."""
-    base = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
-    world.group = os.path.join(base, os.path.basename(os.path.dirname(world.home)))
-    try:
-        os.mkdir(world.group)
-    except OSError as e:
-        raise Skip(f"no control group can be made: {e.strerror}") from e
-    world.closers.append(lambda: os.rmdir(world.group))
-    if not os.path.exists(os.path.join(world.group, "pids.max")):
-        raise Skip("control groups have no limit of processes here")
+def needs_cgroup(_):
+    if reason := no_control_group():
+        raise Skip(reason)
 
 
-def join_cgroup(world):
-    for daemon in world.daemons:
-        if daemon.alive():
-            with open(os.path.join(world.group, "cgroup.procs"), "w") as file:
-                file.write(str(daemon.pid))
-
-
-def pids_on(world):
-    join_cgroup(world)
-    with open(os.path.join(world.group, "pids.current")) as file:
-        current = file.read()
-    with open(os.path.join(world.group, "pids.max"), "w") as file:
-        file.write(current)
-
-
-def pids_off(world):
-    with open(os.path.join(world.group, "pids.max"), "w") as file:
-        file.write("max")
+def no_more_threads():
+    """Functions that let the daemons that live have no thread more, and again as many as they want."""
+    return lasting(lambda world: [no_thread([daemon.pid for daemon in world.daemons if daemon.alive()], os.path.basename(os.path.dirname(world.home)))])
 
 
 # Others.
@@ -432,8 +406,8 @@ OUTPUT = [
     Condition("output", "stderr-full", "its stderr is on a full disk", who="ctl", ctl_stderr=full, needs=()),
     Condition("output", "stderr-closed", "its stderr is closed", who="ctl", ctl_wrap='exec "$@" 2>&-', needs=()),
     Condition("output", "state-full", "the state directories' file system is full", when="moments", prepare=mounted("alpha/state", "beta/state", size="2M"),
-              **filled("alpha/state", "beta/state"), verbs=RESERVED, start="done | ended 5"),
-    Condition("output", "state-full-first", "the same at the first start", prepare=lambda world: (mounted("alpha/state", "beta/state", size="64K")(world), filled("alpha/state", "beta/state")["on"](world)),
+              **full_places("alpha/state", "beta/state"), verbs=RESERVED, start="done | ended 5"),
+    Condition("output", "state-full-first", "the same at the first start", prepare=lambda world: (mounted("alpha/state", "beta/state", size="64K")(world), [fill(daemon.state) for daemon in world.daemons]),
               start="ended 5"),
     Condition("output", "state-read-only", "it is mounted read-only", when="moments", prepare=mounted("alpha/state", "beta/state", size="2M"),
               **read_only_over("alpha/state", "beta/state"), verbs={**NO_RECORD, "stops": "warned 8"}, start="ended 6 8"),
@@ -441,9 +415,9 @@ OUTPUT = [
               verbs={**NO_RECORD, "stops": "warned 8"}, start="empty", needs=()),
     Condition("output", "run-read-only", "the run directories are mounted read-only", when="moments", prepare=mounted("alpha/run", "beta/run", size="1M"),
               **read_only_over("alpha/run", "beta/run"), verbs={"dev-start": "refused 6 8", "dev-stop": "done | warned 8"}, stop="done | warned 8", start="ended 6 8"),
-    Condition("output", "disks-full", "the directory where disks are reserved is full", when="moments", prepare=mounted("disks", size="64K"), **filled("disks"), verbs={"backend-start": "refused 5", "adm": "refused 5"}, start="waits"),
+    Condition("output", "disks-full", "the directory where disks are reserved is full", when="moments", prepare=mounted("disks", size="64K"), **full_places("disks"), verbs={"backend-start": "refused 5", "adm": "refused 5"}, start="waits"),
     Condition("output", "disks-read-only", "it is mounted read-only", when="moments", prepare=mounted("disks", size="64K"), **read_only_over("disks")),
-    Condition("output", "region-full", "the regions' tmpfs is full", when="moments", prepare=mounted("shm", size="30M"), **filled("shm"), verbs={"tp-reg": "refused 5"}),
+    Condition("output", "region-full", "the regions' tmpfs is full", when="moments", prepare=mounted("shm", size="30M"), **full_places("shm"), verbs={"tp-reg": "refused 5"}),
 ]
 
 LIMITS = [
@@ -456,7 +430,7 @@ LIMITS = [
     Condition("limits", "descriptors-63", "one less", wrap='ulimit -n 63; exec "$@"', start="ended 5", needs=()),
     Condition("limits", "descriptors-used-up", "clients of the device have all descriptors that they can get", wrap='ulimit -n 96; exec "$@"', when="moments", on=crowd_on, off=crowd_off,
               load="done | unserved", needs=()),
-    Condition("limits", "threads", "no thread can be had (pids control group)", when="moments", prepare=cgroup, on=pids_on, off=pids_off, verbs={"starts": "refused 5"}),
+    Condition("limits", "threads", "no thread can be had (pids control group)", when="moments", prepare=needs_cgroup, **no_more_threads(), verbs={"starts": "refused 5"}),
     Condition("limits", "processes", "the same for another user (RLIMIT_NPROC)", prepare=as_user, verbs={"starts": "refused 5"},
               wrap='user=$(stat -c %u {home}); exec setpriv --reuid "$user" --clear-groups "$@"', **limited(resource.RLIMIT_NPROC, threads)),
     Condition("limits", "stack-128K", "the main thread has a stack of 128 KiB (RLIMIT_STACK)", wrap='ulimit -s 128; exec "$@"', needs=()),

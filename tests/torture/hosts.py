@@ -15,9 +15,6 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 CBDD = os.environ.get("CBDD", os.path.join(ROOT, "out/cbdd"))
 CBDCTRL = os.environ.get("CBDCTRL", os.path.join(ROOT, "out/cbdctrl"))
 
-# The file that takes all space of a small file system.
-FILL = "fill"
-
 
 class Wrong(Exception):
     """What must never happen did: the run ends, its directory is kept."""
@@ -208,7 +205,7 @@ class World:
     def keep_small(self):
         for where in self.small:
             with contextlib.suppress(OSError, shutil.Error):
-                shutil.copytree(where, where + ".kept", ignore=lambda place, names: [name for name in names if name == FILL or stat.S_ISSOCK(os.lstat(os.path.join(place, name)).st_mode)])
+                shutil.copytree(where, where + ".kept", ignore=lambda place, names: [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(place, name)).st_mode)])
 
     def unmount(self, where):
         command("umount", where)

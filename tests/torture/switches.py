@@ -1,35 +1,13 @@
-"""Switches of what surrounds a daemon, each a context: bad while it lasts, good again after it; and a clock that can be set."""
+"""More of what surrounds a daemon than surroundings.py has: no descriptor, while the context lasts; and a clock that can be set."""
 
 import contextlib
-import errno
-import functools
 import os
 import resource
 import shutil
 import socket
 import struct
 
-from hosts import FILL, await_, command
-
-PIDS = "/sys/fs/cgroup/pids" if os.path.exists("/sys/fs/cgroup/pids/cgroup.procs") else "/sys/fs/cgroup"
-
-
-@contextlib.contextmanager
-def filled(where):
-    """The file system is full, to its last page."""
-    path = os.path.join(where, FILL)
-    try:
-        with open(path, "wb", buffering=0) as file:
-            for part in (256 << 10, 4 << 10):
-                try:
-                    while True:
-                        file.write(bytes(part))
-                except OSError as e:
-                    if e.errno != errno.ENOSPC:
-                        raise
-        yield
-    finally:
-        os.unlink(path)
+from hosts import await_, command
 
 
 @contextlib.contextmanager
@@ -57,43 +35,6 @@ def no_descriptor(host):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
         for client in clients:
             client.close()
-
-
-@contextlib.contextmanager
-def no_thread(pid, name):
-    """The process has a control group of its own, with no thread more than it has."""
-    group = os.path.join(PIDS, name)
-
-    def put(where, file, text):
-        with open(os.path.join(where, file), "w", encoding="utf-8") as control:
-            control.write(text)
-
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-        home = next(path for _, kinds, path in (line.rstrip("\n").split(":", 2) for line in file) if "pids" in kinds.split(",") or PIDS == "/sys/fs/cgroup" and not kinds)
-    os.mkdir(group)
-    try:
-        put(group, "cgroup.procs", str(pid))
-        with open(os.path.join(group, "pids.current"), encoding="utf-8") as file:
-            put(group, "pids.max", file.read())
-        yield
-    finally:
-        put(group, "pids.max", "max")
-        put(PIDS + home, "cgroup.procs", str(pid))
-        os.rmdir(group)
-
-
-@functools.cache
-def no_control_group():
-    """Why there can be none; None if there can."""
-    group = os.path.join(PIDS, f"cbd-torture-{os.getpid()}")
-    try:
-        os.mkdir(group)
-    except OSError as e:
-        return f"no control group can be made in {PIDS}: {e.strerror}"
-    try:
-        return None if os.path.exists(os.path.join(group, "pids.max")) else f"control groups in {PIDS} have no limit of processes"
-    finally:
-        os.rmdir(group)
 
 
 class Clock:

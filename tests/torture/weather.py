@@ -8,10 +8,14 @@ import os
 import re
 import resource
 import socket
+import sys
 import time
 
 from hosts import Wrong, await_
-from switches import Clock, filled, no_control_group, no_descriptor, no_thread
+from switches import Clock, no_descriptor
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from surroundings import filled, no_control_group, no_thread  # noqa: E402
 
 # A bound of every verb; it is no measure. cbdctrl itself gives up after 30 s without an answer.
 VERB_S = 60
@@ -138,8 +142,10 @@ class Weather:
             raise Wrong(f"the state directory of {host.name} has room again, and {reserve} is not there")
 
     def use_up_descriptors(self):
-        host = self.either()
-        self.endure(no_descriptor(host), {0, 5}, self.greet)
+        host, refused, greeted = self.either(), self.refused, []
+        self.endure(no_descriptor(host), {0, 5}, lambda: greeted.append(self.greet()))
+        if self.refused == refused and all(greeted):
+            raise Wrong(f"{host.name} had a descriptor for each start and a new NBD client although it could have none")
         await_(30, "that a new NBD client is served", self.greet)
 
     def greet(self):
@@ -155,7 +161,7 @@ class Weather:
 
     def use_up_threads(self):
         host, refused = self.either(), self.refused
-        self.endure(no_thread(host.process.pid, f"{os.path.basename(self.world.work)}-{host.name}"), {0, 5})
+        self.endure(no_thread([host.process.pid], f"{os.path.basename(self.world.work)}-{host.name}"), {0, 5})
         if self.refused == refused:
             raise Wrong(f"{host.name} had a thread for a start although it could have none")
 

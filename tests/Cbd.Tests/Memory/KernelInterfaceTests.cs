@@ -11,7 +11,7 @@ namespace Cbd.Tests.Memory;
 
 /// <summary>
 /// Compiles every number and structure of the kernel's interface as static assertions against the installed headers.
-/// What each is in C stands in <see cref="KernelInterfaceInC"/>.
+/// What each is in C stands in a list of its area, from <see cref="FileInterfaceInC"/> to <see cref="AttachInterfaceInC"/>.
 /// </summary>
 public sealed class KernelInterfaceTests
 {
@@ -71,10 +71,12 @@ public sealed class KernelInterfaceTests
             .Where(type => type.IsValueType && !type.Name.Contains('<', StringComparison.Ordinal)), .. AttachInterfaceInC.StructureTypes];
 
     private static readonly Dictionary<string, string> s_constantsInC =
-        new(KernelInterfaceInC.Constants.Concat(AttachInterfaceInC.Constants));
+        new([.. FileInterfaceInC.Constants, .. ProcessInterfaceInC.Constants, .. WaitingInterfaceInC.Constants, .. SocketInterfaceInC.Constants,
+            .. IoUringInterfaceInC.Constants, .. FuseInterfaceInC.Constants, .. AttachInterfaceInC.Constants]);
 
     private static readonly Dictionary<string, (string Structure, Dictionary<string, string> Fields)> s_structuresInC =
-        new(KernelInterfaceInC.Structures.Concat(AttachInterfaceInC.Structures));
+        new([.. FileInterfaceInC.Structures, .. ProcessInterfaceInC.Structures, .. WaitingInterfaceInC.Structures, .. SocketInterfaceInC.Structures,
+            .. IoUringInterfaceInC.Structures, .. FuseInterfaceInC.Structures, .. AttachInterfaceInC.Structures]);
 
     [Fact]
     public void Numbers_and_layouts_are_those_of_the_headers_of_this_machine()

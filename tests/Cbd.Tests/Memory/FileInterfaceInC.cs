@@ -1,0 +1,165 @@
+namespace Cbd.Tests.Memory;
+
+/// <summary>What the constants and structures of files, mounts, loop devices and file systems are called in the headers of Linux and its C library.</summary>
+internal static class FileInterfaceInC
+{
+    internal static readonly Dictionary<string, string> Constants = new()
+    {
+        ["KernelConstants.AtFdCwd"] = "AT_FDCWD",
+        ["KernelConstants.AtEmptyPath"] = "AT_EMPTY_PATH",
+        ["KernelConstants.AtSymlinkNoFollow"] = "AT_SYMLINK_NOFOLLOW",
+        ["KernelConstants.ResolveNoMagicLinks"] = "RESOLVE_NO_MAGICLINKS",
+        ["KernelConstants.ResolveNoSymlinks"] = "RESOLVE_NO_SYMLINKS",
+        ["KernelConstants.StatxBasicStats"] = "STATX_BASIC_STATS",
+        ["KernelConstants.StatxBirthTime"] = "STATX_BTIME",
+        ["KernelConstants.StatxDirectAlignment"] = "STATX_DIOALIGN",
+        ["KernelConstants.StatxSubvolume"] = "STATX_SUBVOL",
+        ["KernelConstants.StatxAttributeDax"] = "STATX_ATTR_DAX",
+        ["KernelConstants.FcntlSetDescriptorFlags"] = "F_SETFD",
+        ["KernelConstants.DescriptorCloseOnExec"] = "FD_CLOEXEC",
+        ["KernelConstants.FcntlGetFlags"] = "F_GETFL",
+        ["KernelConstants.FcntlSetFlags"] = "F_SETFL",
+        ["KernelConstants.FcntlDuplicateCloseOnExec"] = "F_DUPFD_CLOEXEC",
+        ["KernelConstants.FcntlOfdGetLock"] = "F_OFD_GETLK",
+        ["KernelConstants.FcntlOfdSetLock"] = "F_OFD_SETLK",
+        ["KernelConstants.LockRead"] = "F_RDLCK",
+        ["KernelConstants.LockWrite"] = "F_WRLCK",
+        ["KernelConstants.LockNone"] = "F_UNLCK",
+        ["KernelConstants.FlockExclusive"] = "LOCK_EX",
+        ["KernelConstants.FlockNonBlocking"] = "LOCK_NB",
+        ["KernelConstants.SeekData"] = "SEEK_DATA",
+        ["KernelConstants.SeekHole"] = "SEEK_HOLE",
+        ["KernelConstants.WriteDataSync"] = "RWF_DSYNC",
+        ["KernelConstants.FileAdviseWillNeed"] = "POSIX_FADV_WILLNEED",
+        ["KernelConstants.IoctlBlockReadOnly"] = "BLKROGET",
+        ["KernelConstants.IoctlLogicalBlock"] = "BLKSSZGET",
+        ["KernelConstants.IoctlPhysicalBlock"] = "BLKPBSZGET",
+        ["KernelConstants.IoctlDiscard"] = "BLKDISCARD",
+        ["KernelConstants.IoctlZeroOut"] = "BLKZEROOUT",
+        ["KernelConstants.IoctlSizeBytes"] = "BLKGETSIZE64",
+        ["KernelConstants.IoctlDiskSequence"] = "BLKGETDISKSEQ",
+        ["KernelConstants.IoctlGeneration"] = "FS_IOC_GETVERSION",
+        ["KernelConstants.IoctlFileSystemUuid"] = "FS_IOC_GETFSUUID",
+        // In no installed header: ext4 has its own in the kernel's tree, and a structure of two 32-bit numbers with the bytes behind it.
+        ["KernelConstants.IoctlExt4Uuid"] = "_IOR('f', 44, uint64_t)",
+        ["KernelConstants.IoctlBtrfsInfo"] = "BTRFS_IOC_FS_INFO",
+        ["KernelConstants.IoctlBtrfsLookUp"] = "BTRFS_IOC_INO_LOOKUP",
+        ["KernelConstants.BtrfsFirstFreeObject"] = "BTRFS_FIRST_FREE_OBJECTID",
+        ["KernelConstants.FsOpenCloseOnExec"] = "FSOPEN_CLOEXEC",
+        ["KernelConstants.FsConfigSetString"] = "FSCONFIG_SET_STRING",
+        ["KernelConstants.FsConfigCreate"] = "FSCONFIG_CMD_CREATE",
+        ["KernelConstants.FsMountCloseOnExec"] = "FSMOUNT_CLOEXEC",
+        ["KernelConstants.IoctlLoopConfigure"] = "LOOP_CONFIGURE",
+        ["KernelConstants.IoctlLoopClear"] = "LOOP_CLR_FD",
+        ["KernelConstants.IoctlLoopSetCapacity"] = "LOOP_SET_CAPACITY",
+        ["KernelConstants.IoctlLoopGetFree"] = "LOOP_CTL_GET_FREE",
+        ["KernelConstants.IoctlLoopGetStatus"] = "LOOP_GET_STATUS64",
+        ["KernelConstants.LoopReadOnly"] = "LO_FLAGS_READ_ONLY",
+        ["KernelConstants.LoopPartitions"] = "LO_FLAGS_PARTSCAN",
+        ["KernelConstants.LoopDirectIo"] = "LO_FLAGS_DIRECT_IO",
+        ["KernelConstants.TmpFsMagic"] = "TMPFS_MAGIC",
+        ["KernelConstants.RamFsMagic"] = "RAMFS_MAGIC",
+        ["KernelConstants.HugeTlbFsMagic"] = "HUGETLBFS_MAGIC",
+        ["KernelConstants.ProcFsMagic"] = "PROC_SUPER_MAGIC",
+        ["KernelConstants.SysFsMagic"] = "SYSFS_MAGIC",
+        ["KernelConstants.SyscallFsOpen"] = "SYS_fsopen",
+        ["KernelConstants.SyscallFsConfig"] = "SYS_fsconfig",
+        ["KernelConstants.SyscallFsMount"] = "SYS_fsmount",
+        ["KernelConstants.SyscallOpenAt2"] = "SYS_openat2",
+        ["AllocateMode.Reserve"] = "0",
+        ["AllocateMode.PunchHole"] = "FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE",
+        ["AllocateMode.ZeroRange"] = "FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE",
+        ["FileType.Fifo"] = "S_IFIFO >> 12",
+        ["FileType.CharacterDevice"] = "S_IFCHR >> 12",
+        ["FileType.Directory"] = "S_IFDIR >> 12",
+        ["FileType.BlockDevice"] = "S_IFBLK >> 12",
+        ["FileType.Regular"] = "S_IFREG >> 12",
+        ["FileType.SymbolicLink"] = "S_IFLNK >> 12",
+        ["FileType.Socket"] = "S_IFSOCK >> 12",
+        ["OpenFlags.ReadOnly"] = "O_RDONLY",
+        ["OpenFlags.ReadWrite"] = "O_RDWR",
+        ["OpenFlags.Create"] = "O_CREAT",
+        ["OpenFlags.Exclusive"] = "O_EXCL",
+        ["OpenFlags.NoTerminal"] = "O_NOCTTY",
+        ["OpenFlags.NonBlocking"] = "O_NONBLOCK",
+        ["OpenFlags.Direct"] = "O_DIRECT",
+        ["OpenFlags.Directory"] = "O_DIRECTORY",
+        ["OpenFlags.NoFollow"] = "O_NOFOLLOW",
+        ["OpenFlags.CloseOnExec"] = "O_CLOEXEC",
+        ["OpenFlags.Path"] = "O_PATH",
+    };
+
+    internal static readonly Dictionary<string, (string Structure, Dictionary<string, string> Fields)> Structures = new()
+    {
+        ["OpenHow"] = ("struct open_how", new()
+        {
+            ["Flags"] = "flags",
+            ["Mode"] = "mode",
+            ["Resolve"] = "resolve",
+        }),
+        ["StatxResult"] = ("struct statx", new()
+        {
+            ["Mask"] = "stx_mask",
+            ["BlockSize"] = "stx_blksize",
+            ["Attributes"] = "stx_attributes",
+            ["LinkCount"] = "stx_nlink",
+            ["OwnerId"] = "stx_uid",
+            ["GroupId"] = "stx_gid",
+            ["ModifiedSeconds"] = "stx_mtime.tv_sec",
+            ["ModifiedNanoseconds"] = "stx_mtime.tv_nsec",
+            ["Mode"] = "stx_mode",
+            ["Inode"] = "stx_ino",
+            ["Size"] = "stx_size",
+            ["Blocks"] = "stx_blocks",
+            ["BirthSeconds"] = "stx_btime.tv_sec",
+            ["BirthNanoseconds"] = "stx_btime.tv_nsec",
+            ["NodeMajor"] = "stx_rdev_major",
+            ["NodeMinor"] = "stx_rdev_minor",
+            ["DeviceMajor"] = "stx_dev_major",
+            ["DeviceMinor"] = "stx_dev_minor",
+            ["DirectMemoryAlignment"] = "stx_dio_mem_align",
+            ["DirectOffsetAlignment"] = "stx_dio_offset_align",
+            ["Subvolume"] = "stx_subvol",
+        }),
+        ["FileLock"] = ("struct flock", new()
+        {
+            ["Type"] = "l_type",
+            ["Whence"] = "l_whence",
+            ["Start"] = "l_start",
+            ["Length"] = "l_len",
+            ["ProcessId"] = "l_pid",
+        }),
+        ["IoVector"] = ("struct iovec", new()
+        {
+            ["Start"] = "iov_base",
+            ["Length"] = "iov_len",
+        }),
+        ["LoopStatus"] = ("struct loop_info64", new()
+        {
+            ["Device"] = "lo_device",
+            ["Inode"] = "lo_inode",
+            ["Offset"] = "lo_offset",
+            ["SizeLimit"] = "lo_sizelimit",
+        }),
+        ["FileSystemUuid"] = ("struct fsuuid2", new()
+        {
+            ["Length"] = "len",
+            ["Bytes"] = "uuid",
+        }),
+        ["BtrfsInfo"] = ("struct btrfs_ioctl_fs_info_args", new()
+        {
+            ["Uuid"] = "fsid",
+        }),
+        ["BtrfsLookUp"] = ("struct btrfs_ioctl_ino_lookup_args", new()
+        {
+            ["Tree"] = "treeid",
+            ["Object"] = "objectid",
+        }),
+        ["LoopConfiguration"] = ("struct loop_config", new()
+        {
+            ["Descriptor"] = "fd",
+            ["BlockBytes"] = "block_size",
+            ["Flags"] = "info.lo_flags",
+        }),
+    };
+}
