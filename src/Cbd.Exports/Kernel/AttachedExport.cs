@@ -92,8 +92,10 @@ internal sealed class AttachedExport : IExport
         // Users of the number are another's.
         if (_attachment.FindTrouble() is not null)
             return null;
+        long limit = Environment.TickCount64 + UseWaitMs;
         string? users = NodeUsers.Describe(_attachment.Node);
-        for (int waited = 0; users is not null && !users.StartsWith("mounted", StringComparison.Ordinal) && waited < UseWaitMs; waited += UsePollMs)
+        // A look takes its time where there are many processes.
+        while (users is not null && !users.StartsWith("mounted", StringComparison.Ordinal) && Environment.TickCount64 < limit)
         {
             Thread.Sleep(UsePollMs);
             users = NodeUsers.Describe(_attachment.Node);

@@ -18,6 +18,9 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
     private const int StartWaitMs = 1_000;
     private const int PollIntervalMs = 20;
 
+    /// <summary>To find who has it, the descriptors of all processes are looked at.</summary>
+    private const int HolderIntervalMs = 1_000;
+
     private readonly Func<long> _nowMs = nowMs ?? (static () => MonotonicClock.Milliseconds);
 
     /// <summary>Opens it, or throws: Busy, with who has it, when it is not free in time.</summary>
@@ -28,6 +31,8 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
         if (options.Limit is { } given)
             waitMs = given.IsGiven ? given.LeftMs : Math.Min(waitMs, given.LeftMs);
         long limit = _nowMs() + waitMs;
+        long nextHolder = long.MinValue;
+        string holder = "";
         while (true)
         {
             options.Limit?.Check($"disk {options.Path} is being opened");
@@ -47,8 +52,14 @@ internal sealed class DiskLockWait(StartBackendOptions options, IReadOnlyList<Fi
             }
             catch (DiskInUseException e)
             {
-                string holder = describeHolder(options.Path) is { } known ? $": {known}" : "";
-                if (_nowMs() >= limit)
+                bool isOver = _nowMs() >= limit;
+                if (isOver || _nowMs() >= nextHolder)
+                {
+                    holder = describeHolder(options.Path) is { } known ? $": {known}" : "";
+                    nextHolder = _nowMs() + HolderIntervalMs;
+                }
+
+                if (isOver)
                     throw new CbdException(CbdErrorKind.Busy, holder.Length == 0 ? e.Message : $"disk {options.Path} is already in use{holder}; stop that first", e) { MayPass = !holder.Contains(" of this daemon", StringComparison.Ordinal) };
                 waits($"disk {options.Path} is in use{holder}");
             }

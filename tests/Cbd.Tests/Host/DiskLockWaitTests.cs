@@ -80,6 +80,30 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
         }
     }
 
+    [Fact]
+    public void Looks_for_the_holder_at_first_once_a_second_and_at_its_end()
+    {
+        long nowMs = 0;
+        List<long> looks = [], waits = [];
+        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Backend = 3 }, [], LookAt, nowMs: () => nowMs);
+        Assert.EndsWith("holder 10; stop that first", Assert.Throws<CbdException>(() => wait.Open(Wait)).Message, StringComparison.Ordinal);
+        Assert.Equal([.. Enumerable.Range(0, 11).Select(second => second * 1_000L)], looks);
+        Assert.Equal(20, waits.Count);
+
+        string LookAt(string path)
+        {
+            looks.Add(nowMs);
+            return $"holder {looks.Count - 1}";
+        }
+
+        void Wait(string why)
+        {
+            Assert.EndsWith($"holder {nowMs / 1_000}", why, StringComparison.Ordinal);
+            waits.Add(nowMs);
+            nowMs += 500;
+        }
+    }
+
     private DiskLockWait Wait(int? backend, Func<string, string?> describeHolder) =>
         new(new StartBackendOptions { Path = FilePath, Backend = backend }, [], describeHolder);
 }
