@@ -1,3 +1,4 @@
+using Cbd.Host.Sessions;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host;
@@ -30,6 +31,13 @@ internal sealed record NodeOptions
 
     /// <summary>A host that could not beat this long stops serving; more than a beat, less than the dead-time.</summary>
     public int FenceMs { get; init; } = DefaultFenceMs;
+
+    /// <summary>How long this host waits for others; by default what goes with its beat and dead-time.</summary>
+    public HostTimes Times
+    {
+        get => field ?? new HostTimes(BeatMs, DeadMs);
+        init;
+    }
 
     /// <summary>A disk that does not finish its requests in this time is left to the end of this process.</summary>
     public int DiskWaitMs { get; init; } = DefaultDiskWaitMs;

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Host;
+using Cbd.Host.Sessions;
 using Cbd.Memory;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -38,6 +39,7 @@ public sealed class LocalHost : IDisposable
                 BeatMs = options.BeatMs,
                 DeadMs = options.DeadMs,
                 FenceMs = options.FenceMs,
+                Times = options.Times ?? new HostTimes(options.BeatMs, options.DeadMs),
             },
             _exports);
         string name = options.Name ?? $"{Process.GetCurrentProcess().ProcessName}-{Environment.ProcessId}";
@@ -160,4 +162,7 @@ public sealed record LocalHostOptions
     /// beat, less than the dead-time.
     /// </summary>
     public int FenceMs { get; init; } = NodeOptions.DefaultFenceMs;
+
+    /// <inheritdoc cref="NodeOptions.Times"/>
+    internal HostTimes? Times { get; init; }
 }

@@ -88,7 +88,13 @@ internal sealed class OwnedDirectory : IDisposable
         }
     }
 
-    public void Dispose() => _lock.Dispose();
+    public void Dispose()
+    {
+        if (_lock.IsClosed)
+            return;
+        ControlSyscalls.Unlock(_lock);
+        _lock.Dispose();
+    }
 
     private static void Make(string path, string what, string option)
     {

@@ -10,6 +10,7 @@ namespace Cbd.Host.Devices;
 internal sealed partial class DeviceLife<TMemory, TPolicy>
 {
     private bool _isBackendSilent;
+    private int _sizeNews;
 
     /// <summary>
     /// One look at the backend: a new session or size is taken over, a loss noted, and requests are failed where the device
@@ -45,8 +46,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     /// <summary>The claim word of the backend at the last look.</summary>
     public ClaimWord BackendWord => _watch?.Word ?? default;
 
-    /// <summary>The backend said that it has another size since this was last false.</summary>
-    public bool IsSizeNews { get; set; }
+    /// <summary>How often the backend has said its size. Counted before <see cref="State"/> has that size. Any thread.</summary>
+    public int SizeNews => Volatile.Read(ref _sizeNews);
 
     /// <summary>Requests are answered with EIO until the backend is back.</summary>
     public bool IsFailing => _state?.IsFailing ?? false;
@@ -63,6 +64,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     private void Adopt(BackendSession session)
     {
         BlkdevState state = _state!;
+        Volatile.Write(ref _sizeNews, _sizeNews + 1);
         string identity = _watch!.Body!.Identity;
         bool beginsAnew = DiskIdentity.BeginsAnew(Identity, identity);
         if ((beginsAnew ? TPolicy.RefuseMemoryAnew : TPolicy.RefuseOtherDisk) && IsOtherDisk(identity))
@@ -75,7 +77,6 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
             state.Fail($"backend {Backend} has {session.Info.SizeBytes} bytes in blocks of {session.Info.LogicalBlockBytes} now, and had {state.Info.SizeBytes} in blocks of {state.Info.LogicalBlockBytes}: it must not become smaller; stop the device");
         else
             state.Adopt(session with { Info = session.Info with { ReadOnly = _claim!.Body.ReadOnly } });
-        IsSizeNews = true;
     }
 
     /// <summary>Where nothing tells, an operator has told the backend's host that it is the same disk.</summary>

@@ -24,12 +24,12 @@ internal sealed class DeviceServer
     private bool _wasFailing;
     private volatile string _note = "";
     private long _shownBytes;
+    private volatile int _shownNews;
     private int _isShowing;
     private int _isLooking;
     private string? _trouble;
     private int _isFinishTaken;
     private bool _isDisposed;
-    private volatile bool _isAskedAgain;
 
     /// <param name="life">Its life; active.</param>
     /// <param name="name">What users call it.</param>
@@ -184,19 +184,10 @@ internal sealed class DeviceServer
     /// The device has a size that the users of the export were not told of, or could not be told of before the backend
     /// said it again. False while it is not served.
     /// </summary>
-    public bool HasNewSize
-    {
-        get
-        {
-            if (Life.IsSizeNews)
-            {
-                Life.IsSizeNews = false;
-                _isAskedAgain = _note.Length > 0;
-            }
+    public bool HasNewSize => IsNew(Info.SizeBytes, Life.SizeNews);
 
-            return Volatile.Read(ref _shownBytes) is > 0 and var shown && (shown != Info.SizeBytes || _isAskedAgain);
-        }
-    }
+    private bool IsNew(long size, int news) =>
+        Volatile.Read(ref _shownBytes) is > 0 and var shown && (shown != size || (_note.Length > 0 && _shownNews != news));
 
     /// <summary>
     /// Tells the users of the export which size the device has now. Where that cannot be done they keep the old one, and
@@ -206,10 +197,12 @@ internal sealed class DeviceServer
     {
         lock (_exportLock)
         {
-            if (Volatile.Read(ref _shownBytes) == 0 || !HasNewSize)
-                return;
-            _isAskedAgain = false;
+            // In this order: with a size comes its news. What is said from here on is shown once more.
             long size = Info.SizeBytes;
+            int news = Life.SizeNews;
+            if (!IsNew(size, news))
+                return;
+            _shownNews = news;
             try
             {
                 _export.Resize();

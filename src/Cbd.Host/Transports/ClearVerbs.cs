@@ -14,8 +14,6 @@ internal sealed class ClearVerbs(Transport transport)
 
     private ILogger Logger => transport.Logger;
 
-    private long WaitMs => 2L * transport.Node.DeadMs + 5000;
-
     /// <param name="force">A host of this machine is killed; without proof of death what it had is quarantined.</param>
     /// <param name="fenced">An operator vouches for its death.</param>
     public void ClearHost(int host, bool force, bool fenced)
@@ -109,7 +107,7 @@ internal sealed class ClearVerbs(Transport transport)
     /// <summary>Steps under the lock until done.</summary>
     private void Drive(Func<long, bool> step, string otherwise)
     {
-        long limit = MonotonicClock.Milliseconds + WaitMs;
+        long limit = MonotonicClock.Milliseconds + transport.Node.Times.ClearVerbMs;
         while (true)
         {
             lock (transport.StateLock)

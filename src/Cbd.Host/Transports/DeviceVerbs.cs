@@ -11,7 +11,6 @@ namespace Cbd.Host.Transports;
 /// <summary>Starts and stops devices on one transport. Thread-safe.</summary>
 internal sealed class DeviceVerbs(Transport transport)
 {
-    private const int StopWaitMs = 10_000;
     private const int PollIntervalMs = 1;
 
     /// <summary>
@@ -21,6 +20,9 @@ internal sealed class DeviceVerbs(Transport transport)
     private const int PieceBytes = 128 << 10;
 
     private ILogger Logger => transport.Logger;
+
+    /// <summary>A little longer than the channels have, so that the answer of a stop says what they wait for.</summary>
+    private long StopWaitMs => transport.Node.Times.CloseMs + 1000;
 
     /// <param name="options">What is to be started.</param>
     /// <param name="nameOf">What the device with an id is called.</param>
@@ -95,8 +97,7 @@ internal sealed class DeviceVerbs(Transport transport)
         if (!force && server.Life.Stage == DeviceStage.Serving && server.DescribeUse() is { } use)
             throw new CbdException(CbdErrorKind.Busy, $"device {device} is in use {use}, or stop it with --force");
         Step(() => server.Life.BeginStop(force, MonotonicClock.Milliseconds));
-        // A little longer than the channels have, so that the answer says what they wait for.
-        long limit = MonotonicClock.Milliseconds + StopWaitMs + 1000;
+        long limit = MonotonicClock.Milliseconds + StopWaitMs;
         while (!TryFinishStop(server, force))
         {
             if (transport.Verbs.IsEnding || MonotonicClock.Milliseconds > limit)
@@ -259,7 +260,7 @@ internal sealed class DeviceVerbs(Transport transport)
             return;
         }
 
-        long limit = MonotonicClock.Milliseconds + StopWaitMs + 1000;
+        long limit = MonotonicClock.Milliseconds + StopWaitMs;
         while (!TryFinishStop(server) && MonotonicClock.Milliseconds < limit && !transport.Verbs.IsEnding)
             Thread.Sleep(PollIntervalMs);
     }

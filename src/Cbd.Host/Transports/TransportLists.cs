@@ -265,7 +265,8 @@ internal sealed class TransportLists(Transport transport)
 
     private static DateTime ClockZero()
     {
-        DateTime zero = DateTime.UtcNow.AddMilliseconds(-MonotonicClock.Milliseconds);
+        // The exact clock, read second: what is now, by the coarse one, is never in the future.
+        DateTime zero = DateTime.UtcNow.AddMicroseconds(-MonotonicClock.Microseconds);
         return new DateTime(zero.Ticks / TimeSpan.TicksPerMillisecond * TimeSpan.TicksPerMillisecond, DateTimeKind.Utc);
     }
 }

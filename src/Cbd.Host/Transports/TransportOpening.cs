@@ -163,7 +163,7 @@ internal static class TransportOpening
         if (read.Geometry.PageBytes % region.PageBytes != 0)
             throw new CbdException(CbdErrorKind.Unsupported, $"transport info: page_bytes is {read.Geometry.PageBytes}, and this mapping has pages of {region.PageBytes}: format the region where its pages are largest");
         var membership = new Membership<MappedMemory, SafePolicy>(
-            $"transport {id}", memory, read.Geometry, identity, locks, new HostTimes(node.BeatMs, node.DeadMs), () => new BeatCondition(node.FenceMs), MonotonicClock.Milliseconds);
+            $"transport {id}", memory, read.Geometry, identity, locks, node.Times, () => new BeatCondition(node.FenceMs), MonotonicClock.Milliseconds);
         try
         {
             Drive(membership.StepRegister, node, options, "registered on");
@@ -208,7 +208,7 @@ internal static class TransportOpening
     /// <summary>Steps until done; an undecided neighbour is decided after a dead-time or two.</summary>
     private static void Drive(Func<long, StepResult> step, NodeOptions node, RegisterTransportOptions options, string what)
     {
-        long waitMs = 3L * node.DeadMs + 5000;
+        long waitMs = node.Times.RegisterMs;
         if (options.Limit is { } given)
             waitMs = given.IsGiven ? given.LeftMs : Math.Min(waitMs, given.LeftMs);
         long limit = MonotonicClock.Milliseconds + waitMs;

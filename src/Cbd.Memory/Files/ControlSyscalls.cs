@@ -175,6 +175,12 @@ public static class ControlSyscalls
         return true;
     }
 
+    /// <summary>
+    /// Gives an exclusive lock back before the file is closed: a process that is just being started has the descriptor, too, until it
+    /// runs its program.
+    /// </summary>
+    public static void Unlock(SafeFileHandle file) => _ = LibC.FLock(file, FlockUnlock);
+
     /// <summary>Makes a rename or a new name in a directory durable.</summary>
     public static void SynchronizeDirectory(string path)
     {

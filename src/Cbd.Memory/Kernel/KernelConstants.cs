@@ -31,6 +31,7 @@ internal static class KernelConstants
     internal const short LockNone = 2;
     internal const int FlockExclusive = 2;
     internal const int FlockNonBlocking = 4;
+    internal const int FlockUnlock = 8;
     internal const int SeekData = 3;
     internal const int SeekHole = 4;
     internal const int WriteDataSync = 2;

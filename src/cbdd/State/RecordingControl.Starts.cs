@@ -11,10 +11,13 @@ internal sealed partial class RecordingControl
 {
     private const int StartTimeoutSeconds = 10;
 
-    /// <summary>What gives up by itself at the end of its time has so long to say why; then it is cancelled, and has it again.</summary>
-    private const int GraceMs = 300;
-
     private const int EndLookMs = 100;
+
+    /// <summary>A start that gives up by itself at the end of its time has so long to say why, ms; then it is cancelled.</summary>
+    public int GiveUpGraceMs { get; init; } = 300;
+
+    /// <summary>A start that was cancelled has so long to end before its verb answers, ms.</summary>
+    public int CancelGraceMs { get; init; } = 300;
 
     /// <summary>
     /// A start in a thread of its own: what hangs in the system does not keep the verb beyond its time, and is taken back when it
@@ -28,7 +31,7 @@ internal sealed partial class RecordingControl
         int? seconds = given ?? (request is RegisterTransportOptions ? null : StartTimeoutSeconds);
         var limit = new StartLimit(1000 * seconds, isGiven: given is not null);
         var start = new StartThread<TAnswer>(() => StartAndTell(operation, WithLimit(request, limit), region, wanted, limit));
-        if (!IsOver(start, (int)Math.Min((long)limit.LeftMs + GraceMs, int.MaxValue), limit) && limit.TryCancel(TooLate(wanted, seconds, limit)) && !start.Wait(GraceMs))
+        if (!IsOver(start, (int)Math.Min((long)limit.LeftMs + GiveUpGraceMs, int.MaxValue), limit) && limit.TryCancel(TooLate(wanted, seconds, limit)) && !start.Wait(CancelGraceMs))
             limit.Check();
         return start.Result;
     }

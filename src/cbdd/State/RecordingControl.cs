@@ -11,9 +11,6 @@ namespace Cbd.Programs.Daemon.State;
 /// </remarks>
 internal sealed partial class RecordingControl(IControl inner, StateRecord record, bool isRun = false) : IControl
 {
-    /// <summary>A stop waits so long for the start that it cancels.</summary>
-    private const int CancelWaitMs = 10_000;
-
     private const int ConfirmWaitMs = 2_000;
 
     private readonly WantedList _wanted = new(inner, record);
@@ -43,6 +40,9 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
 
     /// <summary>Called after each verb that changed something.</summary>
     public Action? Moved { get; init; }
+
+    /// <summary>A stop waits so long for the start that it cancels, ms.</summary>
+    public int CancelWaitMs { get; init; } = 10_000;
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest

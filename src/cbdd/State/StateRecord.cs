@@ -22,6 +22,7 @@ internal sealed class StateRecord
     /// <summary>Since when entries are not there, and in which state.</summary>
     private readonly Dictionary<int, (string State, DateTime Since)> _away = [];
     private string? _trouble;
+    private int _waiterCount;
 
     // What lists show: they do not wait for the disk of the record.
     private volatile IReadOnlyList<StateEntry> _entriesNow = [];
@@ -39,6 +40,9 @@ internal sealed class StateRecord
 
     /// <summary>As they were after the last change that is over.</summary>
     public IReadOnlyList<StateEntry> Entries => _entriesNow;
+
+    /// <summary>Verbs that wait for another one now. Any thread.</summary>
+    public int WaiterCount => Volatile.Read(ref _waiterCount);
 
     /// <summary>A change is not on the medium yet.</summary>
     public bool IsDirty => Read(r => r.IsDirty);
@@ -197,7 +201,9 @@ internal sealed class StateRecord
         if (left <= 0)
             return false;
         // Who is cancelled is not told.
+        _waiterCount++;
         Monitor.Wait(_gate, (int)Math.Min(left, CancelLookMs));
+        _waiterCount--;
         return true;
     }
 

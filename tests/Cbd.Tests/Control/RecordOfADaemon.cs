@@ -296,6 +296,21 @@ public sealed class RecordOfADaemon : IDisposable
     }
 
     [Fact]
+    public void A_directory_that_was_given_back_is_free_whoever_has_a_descriptor_of_its_lock()
+    {
+        var path = _directory.File("run");
+        var first = OwnedDirectory.Take(path, "run directory", "--run-dir");
+        var descriptor = Directory.GetFileSystemEntries("/proc/self/fd").Single(fd => new FileInfo(fd).LinkTarget == System.IO.Path.Combine(path, "lock"));
+        using var own = FileDescriptor.Borrow(int.Parse(System.IO.Path.GetFileName(descriptor), System.Globalization.CultureInfo.InvariantCulture), path);
+        // As a process has it that another thread is just starting.
+        using var others = FileDescriptor.Own(LibC.FCntl(own, KernelConstants.FcntlDuplicateCloseOnExec, 3), path);
+        Assert.False(others.IsInvalid);
+        first.Dispose();
+        first.Dispose();
+        OwnedDirectory.Take(path, "run directory", "--run-dir").Dispose();
+    }
+
+    [Fact]
     public void What_is_no_file_is_no_lock_and_no_link_is_followed()
     {
         var target = _directory.File("target");

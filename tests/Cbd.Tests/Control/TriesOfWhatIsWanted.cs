@@ -83,9 +83,11 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
             }), record, Logger);
         reconciler.Start();
         begun.Wait(TestContext.Current.CancellationToken);
-        var verb = Task.Run(() => new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }).BackendId, TestContext.Current.CancellationToken);
-        CbdException late = Assert.Throws<CbdException>(() => new RecordingControl(node, record).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 1 }));
+        var daemon = new RecordingControl(node, record) { GiveUpGraceMs = 600_000 };
+        var verb = Task.Run(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 600 }).BackendId, TestContext.Current.CancellationToken);
+        CbdException late = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 1 }));
         Assert.StartsWith("backend on /dev/sda is being started: ", late.Message, StringComparison.Ordinal);
+        Cbd.Tests.Host.Eventually.True(() => record.WaiterCount == 1);
         Assert.False(verb.IsCompleted);
         goOn.Set();
         int id = await verb;

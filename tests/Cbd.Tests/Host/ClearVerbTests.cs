@@ -97,8 +97,9 @@ public sealed class What_another_host_left : IDisposable
             blkdev.Activate([], "dead");
             opened.Region.Dispose();
             opened.Source.Dispose();
-            Assert.Equal("dead", _host.Transport.Lists.ListHosts().Single(h => h.HostId == dead).Alive);
-            Assert.Equal("dead", Assert.Single(_host.Transport.Lists.ListDevices(all: true)).Alive);
+            // A process that another test has just forked holds the lock until it runs its program.
+            Eventually.True(() => _host.Transport.Lists.ListHosts().Single(h => h.HostId == dead).Alive == "dead");
+            Eventually.True(() => Assert.Single(_host.Transport.Lists.ListDevices(all: true)).Alive == "dead");
             Clears.ClearDevice(blkdev.Blkdev, force: false, fenced: false);
         }
 

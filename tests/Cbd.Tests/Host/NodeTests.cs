@@ -88,14 +88,16 @@ public sealed class A_host : IDisposable
         string file = _directory.PathOf("disk");
         File.WriteAllBytes(file, new byte[1 << 20]);
         int holder = _disks.StartBackend(file);
-        Task<CbdException> waiting = Task.Run(() => Assert.Throws<CbdException>(() => _disks.StartBackend(file)), TestContext.Current.CancellationToken);
-        Eventually.True(() => Assert.Throws<CbdException>(() => _disks.Node.UnregisterTransport(0)).Message.Contains("(being started)", StringComparison.Ordinal));
+        var limit = new StartLimit(null, isGiven: true);
+        Task<CbdException> waiting = Task.Run(() => Assert.Throws<CbdException>(() => _disks.StartBackend(file, limit: limit)), TestContext.Current.CancellationToken);
+        Eventually.True(() => limit.Waits?.Contains($"backend {holder} of this daemon has it", StringComparison.Ordinal) == true);
+        Assert.Contains("(being started)", Assert.Throws<CbdException>(() => _disks.Node.UnregisterTransport(0)).Message, StringComparison.Ordinal);
         int other = _disks.StartBackend("memory:1M");
         Assert.False(waiting.IsCompleted, "the start that waits was over before the other one: they were done in turn");
         _disks.Node.StopBackend(0, other, force: false);
-#pragma warning disable xUnit1031 // A verb is synchronous.
-        CbdException refused = waiting.GetAwaiter().GetResult();
-#pragma warning restore xUnit1031
+        Assert.True(limit.TryCancel(new CbdException(CbdErrorKind.Failed, "given up")));
+        Assert.Equal("given up", Eventually.Result(waiting).Message);
+        CbdException refused = Assert.Throws<CbdException>(() => _disks.StartBackend(file));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
         Assert.Contains($"backend {holder} of this daemon has it", refused.Message, StringComparison.Ordinal);
     }

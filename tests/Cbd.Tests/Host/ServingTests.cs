@@ -1,7 +1,9 @@
 using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Host;
+using Cbd.Host.Sessions;
 using Cbd.Host.Threads;
+using Cbd.Host.Transports;
 using Cbd.Memory;
 using Cbd.Tests.Memory;
 using Xunit;
@@ -61,6 +63,14 @@ public sealed class A_host_that_serves_itself : IDisposable
         Assert.False(_host.DeviceServer(device).HasNewSize);
         _host.DeviceServer(device).ShowSize();
         Assert.Equal(2, export.ResizeCount);
+    }
+
+    [Fact]
+    public void Lists_no_time_that_is_still_to_come()
+    {
+        // Some turns of the coarse clock, with looks right after each.
+        for (long end = MonotonicClock.Milliseconds + 50; MonotonicClock.Milliseconds < end;)
+            Assert.InRange(TransportLists.SinceOf(new LifeStatus(LifeState.Running, "", MonotonicClock.Milliseconds))!.Value, DateTime.MinValue, DateTime.UtcNow);
     }
 
     [Fact]

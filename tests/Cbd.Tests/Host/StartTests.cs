@@ -23,6 +23,9 @@ public sealed class A_start : IDisposable
 
     private string FilePath => _directory.PathOf("disk");
 
+    /// <summary>A start waits as long as it takes.</summary>
+    private static StartLimit NoLimit => new(null, isGiven: true);
+
     public void Dispose()
     {
         _node.Dispose();
@@ -34,7 +37,7 @@ public sealed class A_start : IDisposable
     {
         int backend = LeaveARecord();
         using Disk held = Disk.Open(new DiskOptions { Path = FilePath });
-        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _node.StartBackend(FilePath, backend)));
+        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _node.StartBackend(FilePath, backend, limit: NoLimit)));
         Eventually.True(() => StopOf(backend).Contains("is being started", StringComparison.Ordinal));
         Assert.Contains($"backend {backend} and device", WhyNotUnregistered(), StringComparison.Ordinal);
         Assert.False(start.IsCompleted);
@@ -53,7 +56,7 @@ public sealed class A_start : IDisposable
         Task<int> start;
         using (Disk.Open(new DiskOptions { Path = FilePath }))
         {
-            start = Run(() => _node.StartBackend(FilePath));
+            start = Run(() => _node.StartBackend(FilePath, limit: NoLimit));
             Eventually.True(() => WhyNotUnregistered().Contains($"backend (being started), {other} of this host", StringComparison.Ordinal));
         }
 
@@ -65,7 +68,7 @@ public sealed class A_start : IDisposable
     {
         int backend = LeaveARecord();
         using Disk held = Disk.Open(new DiskOptions { Path = FilePath });
-        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _node.StartBackend(FilePath, backend)));
+        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _node.StartBackend(FilePath, backend, limit: NoLimit)));
         Eventually.True(() => StopOf(backend).Contains("is being started", StringComparison.Ordinal));
         using (var view = new RegionView(Region))
             view.TakeForDead(_node.Node.GetTransport(0).HostId);

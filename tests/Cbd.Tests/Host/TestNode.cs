@@ -1,6 +1,7 @@
 using Cbd.Control.Api;
 using Cbd.Blocks;
 using Cbd.Host;
+using Cbd.Host.Sessions;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -11,6 +12,8 @@ internal sealed class TestNode : IDisposable
 {
     public const int BeatMs = 50;
     public const int DeadMs = 400;
+
+    private const int LongMs = 600_000;
 
     public TestNode(string directory, string name, Action<Thread>? startThread = null, ILogger? logger = null, int fenceMs = 300)
     {
@@ -33,6 +36,18 @@ internal sealed class TestNode : IDisposable
         BeatMs = BeatMs,
         DeadMs = DeadMs,
         FenceMs = fenceMs,
+        Times = LongTimes(BeatMs, DeadMs),
+    };
+
+    /// <summary>Nothing is given up because a thread had no turn.</summary>
+    public static HostTimes LongTimes(int beatMs, int deadMs) => new(beatMs, deadMs)
+    {
+        RegisterMs = LongMs,
+        AttachMs = LongMs,
+        CloseMs = LongMs,
+        ClearingMs = LongMs,
+        ClearVerbMs = LongMs,
+        TakeOverMs = LongMs,
     };
 
     public string Name { get; }
@@ -49,8 +64,8 @@ internal sealed class TestNode : IDisposable
         SizeBytes = format ? 16 << 20 : null,
     });
 
-    public int StartBackend(string path, int? backend = null, IReadOnlyList<string>? faults = null) =>
-        Node.StartBackend(new StartBackendOptions { Path = path, Backend = backend, Faults = faults });
+    public int StartBackend(string path, int? backend = null, IReadOnlyList<string>? faults = null, StartLimit? limit = null) =>
+        Node.StartBackend(new StartBackendOptions { Path = path, Backend = backend, Faults = faults, Limit = limit });
 
     public StartedDevice StartDevice(int backend, int queues = 1, OnBackendLoss onLoss = default) =>
         Node.StartDevice(new StartDeviceOptions { Backend = backend, Queues = queues, Nbd = "handed-over", OnBackendLoss = onLoss });

@@ -1,4 +1,5 @@
 using Cbd.Host;
+using Cbd.Tests.Host;
 using Microsoft.Extensions.Logging.Abstractions;
 using Xunit;
 
@@ -44,7 +45,7 @@ internal sealed class LocalRegion : IDisposable
 
     public LocalHost Join()
     {
-        var host = LocalHost.Join(Path, new LocalHostOptions { Name = $"library-{_hosts.Count}", BeatMs = BeatMs, FenceMs = FenceMs, DeadMs = DeadMs });
+        var host = LocalHost.Join(Path, new LocalHostOptions { Name = $"library-{_hosts.Count}", BeatMs = BeatMs, FenceMs = FenceMs, DeadMs = DeadMs, Times = TestNode.LongTimes(BeatMs, DeadMs) });
         _hosts.Add(host);
         return host;
     }
@@ -73,6 +74,7 @@ internal sealed class LocalRegion : IDisposable
             BeatMs = BeatMs,
             FenceMs = FenceMs,
             DeadMs = DeadMs,
+            Times = TestNode.LongTimes(BeatMs, DeadMs),
         },
         new LocalExports());
 

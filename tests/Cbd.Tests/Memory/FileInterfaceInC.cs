@@ -27,6 +27,7 @@ internal static class FileInterfaceInC
         ["KernelConstants.LockNone"] = "F_UNLCK",
         ["KernelConstants.FlockExclusive"] = "LOCK_EX",
         ["KernelConstants.FlockNonBlocking"] = "LOCK_NB",
+        ["KernelConstants.FlockUnlock"] = "LOCK_UN",
         ["KernelConstants.SeekData"] = "SEEK_DATA",
         ["KernelConstants.SeekHole"] = "SEEK_HOLE",
         ["KernelConstants.WriteDataSync"] = "RWF_DSYNC",
