@@ -15,7 +15,6 @@ namespace Cbd;
 /// </remarks>
 internal sealed class LocalQueue(LocalExport export, BlkdevQueue queue, int depth) : IBlockQueue, IWakeCount
 {
-    private const int DrainLimitMs = 10_000;
     private const int DrainWaitMicroseconds = 10_000;
 
     private const int Open = 0, Closing = 1, Ended = 2;
@@ -25,6 +24,9 @@ internal sealed class LocalQueue(LocalExport export, BlkdevQueue queue, int dept
     private int _state = Open;
     private bool _isInside;
     private bool _isDisposed;
+
+    /// <summary>How long <see cref="Dispose"/> waits for a backend that is there.</summary>
+    internal int DrainLimitMs { get; set; } = 10_000;
 
     public int Outstanding => Volatile.Read(ref _state) == Open ? queue.Outstanding : _last.Count;
 

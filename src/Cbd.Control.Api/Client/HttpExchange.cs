@@ -21,7 +21,14 @@ internal static class HttpExchange
     internal const int DefaultPatienceMs = 15_000;
 
     /// <summary>Sends one request with a JSON body, or none; returns the status and the body of the answer.</summary>
-    public static (int Status, byte[] Body) Send(string socketPath, string method, string target, byte[]? body, int patienceMs = DefaultPatienceMs)
+    /// <param name="socketPath">Where the daemon is.</param>
+    /// <param name="method">What HTTP calls the method.</param>
+    /// <param name="target">What HTTP calls the target.</param>
+    /// <param name="body">The JSON; null for none.</param>
+    /// <param name="silenceMs">How long the daemon may say nothing before it is asked.</param>
+    /// <param name="patienceMs">How long it may take to accept a connection, to answer when it is asked, and to go on with an answer.</param>
+    public static (int Status, byte[] Body) Send(
+        string socketPath, string method, string target, byte[]? body, int silenceMs = DefaultPatienceMs, int patienceMs = DefaultPatienceMs)
     {
         using var socket = Connect(socketPath, patienceMs);
         try
@@ -34,7 +41,7 @@ internal static class HttpExchange
             byte[] request = [.. Encoding.ASCII.GetBytes(head.ToString()), .. body ?? []];
             for (var sent = 0; sent < request.Length;)
                 sent += socket.Send(request.AsSpan(sent));
-            for (var isEnding = false; !socket.Poll(TimeSpan.FromMilliseconds(patienceMs), SelectMode.SelectRead);)
+            for (var isEnding = false; !socket.Poll(TimeSpan.FromMilliseconds(silenceMs), SelectMode.SelectRead);)
             {
                 if (isEnding)
                     throw NoAnswer(socketPath, patienceMs);

@@ -123,7 +123,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             for (int queue = 0; queue < queues; queue++)
             {
                 int number = queue;
-                pumps.Add(new NbdPump(device, queue, mode, MaxConnectionsPerPump, _log, () => ConnectionLost(number)));
+                pumps.Add(new NbdPump(device, queue, mode, MaxConnectionsPerPump, ClientPatience.Default, _log, () => ConnectionLost(number)));
             }
         }
         finally

@@ -6,7 +6,7 @@ namespace Cbd.Exports.Nbd;
 /// </summary>
 internal struct MinimumRate
 {
-    /// <summary>Looks after which it is judged what was moved between them.</summary>
+    /// <summary>Looks after which it is judged what was moved between them, unless told otherwise.</summary>
     internal const int Looks = 10;
 
     /// <summary>How long a client may take for what it holds.</summary>
@@ -19,7 +19,7 @@ internal struct MinimumRate
     private long _movedAtStart;
 
     /// <summary>What has to be moved between two judgements.</summary>
-    internal static long BytesWanted(long heldBytes) => Math.Max(heldBytes * Looks / SecondsForAll, LeastBytes);
+    internal static long BytesWanted(long heldBytes, int looks = Looks) => Math.Max(heldBytes * looks / SecondsForAll, LeastBytes);
 
     /// <summary>
     /// One look at a client that holds something which others wait for, and that has to send or to read before it can be given
@@ -27,14 +27,15 @@ internal struct MinimumRate
     /// </summary>
     /// <param name="heldBytes">Shared memory that it holds.</param>
     /// <param name="movedBytes">All that it has sent and read so far.</param>
-    internal bool IsTooSlow(long heldBytes, long movedBytes)
+    /// <param name="looks">Looks after which it is judged.</param>
+    internal bool IsTooSlow(long heldBytes, long movedBytes, int looks = Looks)
     {
         if (_looks == 0)
             _movedAtStart = movedBytes;
-        _looks = Math.Min(_looks + 1, Looks + 1);
-        if (_looks <= Looks)
+        _looks = Math.Min(_looks + 1, looks + 1);
+        if (_looks <= looks)
             return false;
-        if (movedBytes - _movedAtStart < BytesWanted(heldBytes))
+        if (movedBytes - _movedAtStart < BytesWanted(heldBytes, looks))
             return true;
         _looks = 0;
         return false;

@@ -15,6 +15,7 @@ internal sealed class NbdExport : IExport
     private readonly Lock _lock = new();
     private readonly NbdListener _listener;
     private readonly SocketOptions _options;
+    private readonly ClientPatience _patience;
     private readonly TlsRelays? _tls;
     private readonly Action<string> _log;
     private NbdPump[] _pumps = [];
@@ -25,17 +26,19 @@ internal sealed class NbdExport : IExport
 
     /// <param name="listener">Where clients come from; the export owns it.</param>
     /// <param name="options">Limits, and whether it is with TLS.</param>
+    /// <param name="patience">How long clients may keep others, and the end, waiting.</param>
     /// <param name="tls">The TLS that the options ask for.</param>
     /// <param name="log">Where messages go.</param>
-    internal NbdExport(NbdListener listener, SocketOptions options, TlsServer? tls, Action<string> log)
+    internal NbdExport(NbdListener listener, SocketOptions options, ClientPatience patience, TlsServer? tls, Action<string> log)
     {
         _listener = listener;
         _options = options;
+        _patience = patience;
         _log = message => log($"{listener.Uri}: {message}");
         if (tls is null)
             return;
         // Those that only take their last replies have given their place back: as many again may come meanwhile.
-        _tls = new TlsRelays(tls, 2 * options.Connections, _log);
+        _tls = new TlsRelays(tls, 2 * options.Connections, patience.TlsLingerMs, _log);
         Note = tls.Note;
         if (Note.Length != 0)
             _log(Note);
@@ -75,7 +78,7 @@ internal sealed class NbdExport : IExport
             try
             {
                 for (int number = 0; number < queues; number++)
-                    pumps.Add(new NbdPump(device, number, mode, _options.Connections, _log, ClientGone));
+                    pumps.Add(new NbdPump(device, number, mode, _options.Connections, _patience, _log, ClientGone));
             }
             catch
             {

@@ -14,6 +14,9 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
     private readonly Action<string> _log = log ?? (static _ => { });
     private readonly GivenSockets _given = given ?? GivenSockets.None;
 
+    /// <summary>How long clients of the servers may keep others, and the end, waiting.</summary>
+    internal ClientPatience Patience { get; init; } = ClientPatience.Default;
+
     /// <inheritdoc/>
     /// <exception cref="CbdException">
     /// The address is wrong, in use or off loopback, or a TLS file is wrong; nothing is bound then.
@@ -38,6 +41,6 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
         NbdListener listener = isGiven
             ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
             : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options);
-        return new NbdExport(listener, options, tls, _log);
+        return new NbdExport(listener, options, Patience, tls, _log);
     }
 }

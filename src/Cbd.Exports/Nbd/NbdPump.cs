@@ -22,17 +22,13 @@ internal sealed partial class NbdPump : IDisposable
     /// <summary>Depth of the queue.</summary>
     private const int QueueDepth = ClientShares.SlotCount;
 
-    /// <summary>How long a client that sends nothing more may read none of its last replies.</summary>
-    private const int LastRepliesSeconds = 30;
-
-    private const int StopSeconds = 10;
-
     /// <summary>Looks around, one a second, between two of which unneeded memory is given back.</summary>
     private const int GiveBackLooks = 15;
 
     private readonly IBlockDevice _device;
     private readonly IBlockQueue _queue;
     private readonly int _clientLimit;
+    private readonly ClientPatience _patience;
     private readonly Action<string> _log;
     private readonly Action _clientGone;
     private readonly ClientShares _shares;
@@ -80,14 +76,16 @@ internal sealed partial class NbdPump : IDisposable
     /// <param name="number">Number of this pump, for its name.</param>
     /// <param name="mode">How its thread waits.</param>
     /// <param name="clientLimit">Most clients of the export.</param>
+    /// <param name="patience">How long clients may keep others, and the end, waiting.</param>
     /// <param name="log">Where messages go.</param>
     /// <param name="clientGone">Called when a connection was closed.</param>
-    internal NbdPump(IBlockDevice device, int number, PollMode mode, int clientLimit, Action<string> log, Action clientGone)
+    internal NbdPump(IBlockDevice device, int number, PollMode mode, int clientLimit, ClientPatience patience, Action<string> log, Action clientGone)
     {
         _device = device;
         _info = device.Info;
         _exportInfo = NbdExportInfo.Describe(_info);
         _clientLimit = clientLimit;
+        _patience = patience;
         _log = log;
         _clientGone = clientGone;
         _connections = new NbdConnection?[clientLimit];
@@ -274,7 +272,7 @@ internal sealed partial class NbdPump : IDisposable
     private void BeginStop()
     {
         _stopping = true;
-        _stopDeadline = _now + (StopSeconds * Stopwatch.Frequency);
+        _stopDeadline = _now + (_patience.StopSeconds * Stopwatch.Frequency);
         foreach (NbdConnection? connection in _connections)
         {
             if (connection is not null)
@@ -299,15 +297,15 @@ internal sealed partial class NbdPump : IDisposable
                 continue;
             if (IsTooSlow(connection) && (slowest is null || connection.Hold.SharedBytes > slowest.Hold.SharedBytes))
                 slowest = connection;
-            if (connection is { Ending: true, OutputBlocked: true } && _now - connection.LastMoved > LastRepliesSeconds * Stopwatch.Frequency)
-                Break(connection, $"it sends nothing more, and has read nothing for {LastRepliesSeconds} s");
+            if (connection is { Ending: true, OutputBlocked: true } && _now - connection.LastMoved > _patience.LastRepliesSeconds * Stopwatch.Frequency)
+                Break(connection, $"it sends nothing more, and has read nothing for {_patience.LastRepliesSeconds} s");
         }
 
         // One at a time: what it gives back may be enough for all who wait.
         if (slowest is { Broken: false })
         {
             Break(slowest, $"it held {slowest.Hold.Slots} requests and {slowest.Hold.SharedBytes} bytes that others waited for, " +
-                $"and moved less than {MinimumRate.BytesWanted(slowest.Hold.SharedBytes)} bytes in {MinimumRate.Looks} s");
+                $"and moved less than {MinimumRate.BytesWanted(slowest.Hold.SharedBytes, _patience.RateLooks)} bytes in {_patience.RateLooks} s");
         }
 
         _shortage = ShortageNow(_stalled);
@@ -326,7 +324,7 @@ internal sealed partial class NbdPump : IDisposable
         bool isWaitedFor = connection.Hold.LargePages != 0 && _shortageOfLarge.IsOfOthersThan(connection);
         if (connection.Hold.OrdinaryPages != 0 || connection.Hold.LargePages == 0)
             isWaitedFor |= _shortage.IsOfOthersThan(connection);
-        return isItsTurn && isWaitedFor && connection.Rate.IsTooSlow(connection.Hold.SharedBytes, connection.MovedBytes);
+        return isItsTurn && isWaitedFor && connection.Rate.IsTooSlow(connection.Hold.SharedBytes, connection.MovedBytes, _patience.RateLooks);
     }
 
     private static Shortage ShortageNow(LinkedList<NbdConnection> stalled)
@@ -386,8 +384,9 @@ internal sealed partial class NbdPump : IDisposable
     {
         _connections[connection.Index] = null;
         connection.Dispose();
-        Interlocked.Decrement(ref _clientCount);
+        // Before the count says it: there is a place for the next client then.
         _clientGone();
+        Interlocked.Decrement(ref _clientCount);
     }
 
     private void Release(int index)

@@ -30,7 +30,8 @@ internal sealed class FlightFiles : IDisposable
     private readonly string _directory;
     private readonly ILogger _logger;
     private readonly Lock _lock = new();
-    private long _lastFailureMs = -FailureGapMs;
+    private readonly int _failureGapMs;
+    private long _lastFailureMs;
 
     static FlightFiles() => AppDomain.CurrentDomain.UnhandledException += static (_, e) => OnCrash($"unhandled exception: {e.ExceptionObject}");
 
@@ -38,8 +39,11 @@ internal sealed class FlightFiles : IDisposable
     /// <param name="node">Whose recorders.</param>
     /// <param name="directory">Where the files go; it exists.</param>
     /// <param name="logger">Says where they are.</param>
-    public FlightFiles(INode node, string directory, ILogger logger)
+    /// <param name="failureGapMs">Failures within it are one event.</param>
+    public FlightFiles(INode node, string directory, ILogger logger, int failureGapMs = FailureGapMs)
     {
+        _failureGapMs = failureGapMs;
+        _lastFailureMs = -failureGapMs;
         _node = node;
         _directory = directory;
         _logger = logger;
@@ -85,19 +89,21 @@ internal sealed class FlightFiles : IDisposable
         foreach (FlightFiles files in Volatile.Read(ref s_all))
         {
             long last = Volatile.Read(ref files._lastFailureMs);
-            if (now - last >= FailureGapMs && Interlocked.CompareExchange(ref files._lastFailureMs, now, last) == last)
+            if (now - last >= files._failureGapMs && Interlocked.CompareExchange(ref files._lastFailureMs, now, last) == last)
                 PoolWork.Queue(() => files.TryWrite(reason));
         }
     }
 
     /// <summary>The process is about to end by a bug of our own: writes a file if that can be done in a few seconds.</summary>
-    internal static void OnCrash(string reason)
+    /// <param name="reason">What the bug is.</param>
+    /// <param name="patienceMs">How long it may take.</param>
+    internal static void OnCrash(string reason, int patienceMs = CrashPatienceMs)
     {
         foreach (FlightFiles files in Volatile.Read(ref s_all))
         {
             var writer = new Thread(() => files.TryWrite(reason)) { IsBackground = true };
             if (NeededThread.TryBegin(writer))
-                writer.Join(CrashPatienceMs);
+                writer.Join(patienceMs);
         }
     }
 

@@ -23,6 +23,8 @@ internal sealed class LogQueue : ILoggerProvider
 
     private readonly Action<LogEvent> _write;
     private readonly Predicate<LogLevel> _isEnabled;
+    private readonly int _stillMs;
+    private readonly Func<long> _clockMs;
     private readonly object _gate = new();
     private readonly Queue<LogEvent> _lines = new();
     private readonly RepeatLimit _limit = new();
@@ -34,17 +36,21 @@ internal sealed class LogQueue : ILoggerProvider
 
     /// <param name="write">Writes one line; it may wait and throw.</param>
     /// <param name="isEnabled">Levels that are written; null: from Information on.</param>
+    /// <param name="stillMs">How long the end waits for a log that takes nothing.</param>
+    /// <param name="clockMs">The time that repeated lines are limited by, in milliseconds; null: the monotonic clock's.</param>
     /// <exception cref="CbdException">No thread can be had.</exception>
-    public LogQueue(Action<LogEvent> write, Predicate<LogLevel>? isEnabled = null)
+    public LogQueue(Action<LogEvent> write, Predicate<LogLevel>? isEnabled = null, int stillMs = StillMs, Func<long>? clockMs = null)
     {
         _write = write;
+        _stillMs = stillMs;
+        _clockMs = clockMs ?? (static () => MonotonicClock.Milliseconds);
         _isEnabled = isEnabled ?? (static level => level is >= LogLevel.Information and < LogLevel.None);
         _thread = NeededThread.Start("cbd-log", Run);
     }
 
     /// <summary>In front of another logger.</summary>
-    public LogQueue(ILogger inner)
-        : this(line => inner.Log(line.Level, default, line.Values ?? [], line.Exception, (_, _) => line.Message), inner.IsEnabled)
+    public LogQueue(ILogger inner, int stillMs = StillMs, Func<long>? clockMs = null)
+        : this(line => inner.Log(line.Level, default, line.Values ?? [], line.Exception, (_, _) => line.Message), inner.IsEnabled, stillMs, clockMs)
     {
     }
 
@@ -66,7 +72,7 @@ internal sealed class LogQueue : ILoggerProvider
             {
                 if (!_isEnding && _lines.Count < Capacity)
                 {
-                    if (!_limit.Admits(line, MonotonicClock.Milliseconds))
+                    if (!_limit.Admits(line, _clockMs()))
                         return;
                     _lines.Enqueue(line);
                     Monitor.Pulse(_gate);
@@ -95,10 +101,10 @@ internal sealed class LogQueue : ILoggerProvider
         }
 
         long written = -1;
-        for (int waited = 0; waited < SlowMs && written != Volatile.Read(ref _written); waited += StillMs)
+        for (int waited = 0; waited < SlowMs && written != Volatile.Read(ref _written); waited += _stillMs)
         {
             written = Volatile.Read(ref _written);
-            if (_thread.Join(StillMs))
+            if (_thread.Join(_stillMs))
                 return;
         }
     }
@@ -132,7 +138,7 @@ internal sealed class LogQueue : ILoggerProvider
             line = null;
             if (_lines.Count == 0 && !_isEnding)
                 Monitor.Wait(_gate, Lost != _reportedLost || _limit.HasLeftOut ? LookMs : Timeout.Infinite);
-            foreach (LogEvent summary in _limit.TakeSummaries(MonotonicClock.Milliseconds, _isEnding))
+            foreach (LogEvent summary in _limit.TakeSummaries(_clockMs(), _isEnding))
                 _lines.Enqueue(summary);
             return _lines.TryDequeue(out line) || !_isEnding;
         }

@@ -46,10 +46,10 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         await _server.DisposeAsync();
         _server = await StartAsync(new PeerAccess(ControlSyscalls.EffectiveUserId), new InterceptedControl(_node, request =>
         {
-            Thread.Sleep(3_500);
+            Thread.Sleep(1_500);
             return request;
         }));
-        Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, patienceMs: 3_000).Status);
+        Assert.Equal(200, HttpExchange.Send(SocketPath, "GET", "/v1/transports", null, silenceMs: 500, patienceMs: 600_000).Status);
     }
 
     [Fact]
@@ -121,7 +121,7 @@ public sealed class ControlOverTheSocket : IAsyncLifetime
         // The second finds the queue full, and cannot even connect.
         for (var i = 0; i < 2; i++)
         {
-            var error = Assert.Throws<CbdException>(() => HttpExchange.Send(path, "GET", "/v1/transports", null, patienceMs: 100));
+            var error = Assert.Throws<CbdException>(() => HttpExchange.Send(path, "GET", "/v1/transports", null, silenceMs: 100, patienceMs: 100));
             Assert.Equal(CbdErrorKind.TimedOut, error.Kind);
             Assert.Contains($"the daemon on '{path}' is there and does not answer within 0.2 s", error.Message);
         }

@@ -1,12 +1,18 @@
 using Cbd.Memory;
 using Cbd.Host;
+using Cbd.Tests.Host;
 using Microsoft.Extensions.Logging.Abstractions;
 using Xunit;
 
 namespace Cbd.Tests.Control;
 
+/// <summary>Failures and crashes anywhere in this process are written to each directory: no other test may have one meanwhile.</summary>
+[Collection(Alone.Name)]
 public sealed class FlightRecorderFiles : IDisposable
 {
+    /// <summary>No test is about time: a busy machine must not matter.</summary>
+    private const int PatienceMs = 600_000;
+
     private readonly TemporaryDirectory _directory = new();
     private readonly ListedNode _node = new();
 
@@ -41,25 +47,25 @@ public sealed class FlightRecorderFiles : IDisposable
     public void Are_written_before_a_crash_even_if_that_is_all_that_works()
     {
         using var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance);
-        FlightFiles.OnCrash("handler thread failed");
+        FlightFiles.OnCrash("handler thread failed", PatienceMs);
         Assert.Contains("handler thread failed", File.ReadLines(Assert.Single(Files)).First(), StringComparison.Ordinal);
         _node.Failure = null;
         _node.Execute(Operations.UnregisterTransport, new TransportTarget());
-        FlightFiles.OnCrash("the node has nothing");
+        FlightFiles.OnCrash("the node has nothing", PatienceMs);
         Assert.Equal(2, Files.Length);
     }
 
     [Fact]
     public void Of_failures_that_follow_each_other_closely_there_is_one()
     {
-        using (var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance))
+        using (var files = new FlightFiles(_node, _directory.Path, NullLogger.Instance, failureGapMs: PatienceMs))
         {
             for (int i = 0; i < 100; i++)
                 FlightFiles.OnFailure($"failure {i}");
-            Assert.True(SpinWait.SpinUntil(() => Files is [var path] && new FileInfo(path).Length > 0, TimeSpan.FromMinutes(1)));
+            Assert.True(SpinWait.SpinUntil(() => Files is [var path] && new FileInfo(path).Length > 0, TimeSpan.FromMinutes(3)));
         }
 
-        FlightFiles.OnCrash("nobody listens any more");
+        FlightFiles.OnCrash("nobody listens any more", PatienceMs);
         Assert.Contains("failure 0", File.ReadLines(Assert.Single(Files)).First(), StringComparison.Ordinal);
     }
 
@@ -86,7 +92,7 @@ public sealed class FlightRecorderFiles : IDisposable
         Assert.Contains("No space left", Assert.Throws<CbdException>(() => files.Write("asked")).Message, StringComparison.Ordinal);
         Assert.Empty(Directory.GetFileSystemEntries(_directory.Path));
         _node.OnReadFlights = () => throw new NotSupportedException("a bug");
-        FlightFiles.OnCrash("nothing is thrown");
+        FlightFiles.OnCrash("nothing is thrown", PatienceMs);
         Assert.Empty(Directory.GetFileSystemEntries(_directory.Path));
     }
 
@@ -98,7 +104,7 @@ public sealed class FlightRecorderFiles : IDisposable
         files.Write("asked");
         Assert.Equal(Files, Directory.GetFileSystemEntries(_directory.Path));
         Directory.Delete(_directory.Path, recursive: true);
-        FlightFiles.OnCrash("its directory is gone");
+        FlightFiles.OnCrash("its directory is gone", PatienceMs);
         Directory.CreateDirectory(_directory.Path);
     }
 
@@ -108,6 +114,6 @@ public sealed class FlightRecorderFiles : IDisposable
         using var files = new FlightFiles(_node, Path.Combine(_directory.Path, "none"), NullLogger.Instance);
         CbdException error = Assert.Throws<CbdException>(() => files.Write("asked"));
         Assert.Contains($"{_directory.Path}/none", error.Message, StringComparison.Ordinal);
-        FlightFiles.OnCrash("nothing is thrown");
+        FlightFiles.OnCrash("nothing is thrown", PatienceMs);
     }
 }

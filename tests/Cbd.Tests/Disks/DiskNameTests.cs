@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Memory;
@@ -13,6 +14,7 @@ public sealed class The_identity_of_a_disk : IDisposable
 
     private readonly TemporaryDirectory _folder = new(onDisk: true);
     private readonly Stack<Action> _cleanUp = [];
+    private int _triesOfNumbers = 100;
 
     public void Dispose()
     {
@@ -82,9 +84,7 @@ public sealed class The_identity_of_a_disk : IDisposable
         Assert.True(FileDiskName.TryParse(disk.Text, out FileDiskName? name));
         Assert.Equal(TestDisk.Run("blkid", "-p", "-s", "UUID", "-o", "value", first).Replace("-", "", StringComparison.Ordinal), name.FileSystem);
         Undo();
-        Undo();
-        // Takes the number of the first.
-        Attach(MakeFile(_folder.PathOf("other")));
+        // While the first has its number, so that it is another one.
         string second = Attach(image);
         Assert.NotEqual(first, second);
         Mount(second, mount);
@@ -141,12 +141,17 @@ public sealed class The_identity_of_a_disk : IDisposable
     {
         TestDisk.RequireLoopDevices();
         string file = MakeFile(_folder.PathOf("file")), other = MakeFile(_folder.PathOf("other"));
-        string first = Attach(file);
-        DiskIdentity disk = Identify(first);
-        Assert.StartsWith("block:loop=", disk.Text, StringComparison.Ordinal);
-        Assert.StartsWith("block:7:", disk.OldText, StringComparison.Ordinal);
-        Undo();
-        Attach(other);
+        string first;
+        DiskIdentity disk;
+        do
+        {
+            first = Attach(file);
+            disk = Identify(first);
+            Assert.StartsWith("block:loop=", disk.Text, StringComparison.Ordinal);
+            Assert.StartsWith("block:7:", disk.OldText, StringComparison.Ordinal);
+            Undo();
+        }
+        while (!TryAttachTo(first, other));
         Assert.Equal(DiskComparison.Different, DiskIdentity.Compare(disk, Identify(first)));
         string second = Attach(file);
         Assert.NotEqual(first, second);
@@ -232,6 +237,22 @@ public sealed class The_identity_of_a_disk : IDisposable
         string loop = TestDisk.Run("losetup", ["--find", "--show", .. options, file]);
         _cleanUp.Push(() => TestDisk.Run("losetup", "-d", loop));
         return loop;
+    }
+
+    /// <summary>False if another process, or somebody who still looks at it, has the loop device.</summary>
+    private bool TryAttachTo(string loop, string file)
+    {
+        using var losetup = Process.Start("losetup", [loop, file]);
+        losetup.WaitForExit();
+        if (losetup.ExitCode != 0)
+        {
+            // Also where it never works: then its own message says why.
+            Assert.True(--_triesOfNumbers > 0, $"{loop} could not be attached to {file}");
+            return false;
+        }
+
+        _cleanUp.Push(() => TestDisk.Run("losetup", "-d", loop));
+        return true;
     }
 
     private void Mount(string device, string folder)

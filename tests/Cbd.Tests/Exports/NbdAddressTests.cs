@@ -130,7 +130,7 @@ public sealed class NbdAddressTests : IDisposable
     public void Clients_wait_until_it_serves()
     {
         using var device = TestDevice.OfSize(1 << 20);
-        using IExport export = new NbdExportFactory().Open("unix:" + SocketPath, insecure: false);
+        using IExport export = new NbdExportFactory().Open("unix:" + SocketPath, new SocketOptions { HandshakeSeconds = 300 });
         using var client = new NbdTestClient(SocketPath);
         export.Serve(device, 1, PollMode.Adaptive);
         client.Greet();

@@ -13,7 +13,7 @@ public sealed class NbdClientDeviceTests
     {
         using Disk disk = Disk.Open(new DiskOptions { Path = "memory:16M" });
         using var server = new NbdTestServer(disk);
-        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri);
+        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri, timeoutMs: 180_000);
         using var buffer = new NativeBuffer(4 << 20);
         using IBlockQueue queue = device.OpenQueue(8, buffer);
         Assert.Equal(16 << 20, device.Info.SizeBytes);
@@ -35,7 +35,7 @@ public sealed class NbdClientDeviceTests
     {
         using Disk disk = Disk.Open(new DiskOptions { Path = "memory:16M" });
         using var server = new NbdTestServer(disk);
-        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri);
+        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri, timeoutMs: 180_000);
         const int depth = 64;
         const int block = 64 << 10;
         using var buffer = new NativeBuffer(depth * block);
@@ -69,7 +69,7 @@ public sealed class NbdClientDeviceTests
     {
         using Disk disk = Disk.Open(new DiskOptions { Path = "memory:1M" });
         using var server = new NbdTestServer(disk);
-        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri);
+        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri, timeoutMs: 180_000);
         using var buffer = new NativeBuffer(4096);
         using IBlockQueue queue = device.OpenQueue(2, buffer);
         var data = new BufferSlice(buffer, 0, 4096);
@@ -82,7 +82,7 @@ public sealed class NbdClientDeviceTests
     {
         using Disk disk = Disk.Open(new DiskOptions { Path = "memory:1M" });
         var server = new NbdTestServer(disk);
-        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri);
+        using NbdClientDevice device = NbdClientDevice.Connect(server.Export.Uri, timeoutMs: 180_000);
         using var buffer = new NativeBuffer(4096);
         using IBlockQueue queue = device.OpenQueue(2, buffer);
         var data = new BufferSlice(buffer, 0, 4096);

@@ -10,7 +10,7 @@ public sealed class NbdSlowClientTests
     public void A_client_that_holds_memory_which_others_wait_for_and_sends_too_little_is_ended()
     {
         using var device = TestDevice.OfSize(32 << 20);
-        using var server = new NbdTestServer(device);
+        using var server = new NbdTestServer(device, patience: ClientPatience.Default);
         using NbdTestClient alone = server.Connect();
         alone.SendRequest(NbdCommand.Write, 1, 0, 32 << 20, payload: new byte[NbdConnection.InputBytes]);
         NbdTestServer.Until(() => server.Export.GetStatistics()[0].Requests == 1, "it holds the memory of long requests");
@@ -24,7 +24,7 @@ public sealed class NbdSlowClientTests
     public void A_client_that_ended_its_sending_and_reads_nothing_is_ended()
     {
         using var device = TestDevice.OfSize(32 << 20);
-        using var server = new NbdTestServer(device);
+        using var server = new NbdTestServer(device, patience: ClientPatience.Default);
         using NbdTestClient half = server.Connect();
         for (ulong handle = 0; handle < 8; handle++)
             half.SendRequest(NbdCommand.Read, handle, 0, 4 << 20);

@@ -13,8 +13,8 @@ internal sealed class NbdTestClient : IDisposable
 
     internal NbdTestClient(string path)
     {
-        _socket.ReceiveTimeout = 20_000;
-        _socket.SendTimeout = 20_000;
+        _socket.ReceiveTimeout = 180_000;
+        _socket.SendTimeout = 180_000;
         _socket.Connect(new UnixDomainSocketEndPoint(path));
     }
 

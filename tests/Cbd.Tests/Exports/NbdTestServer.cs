@@ -5,20 +5,25 @@ using Xunit;
 
 namespace Cbd.Tests.Exports;
 
-/// <summary>An export on a Unix socket in a directory of its own.</summary>
+/// <summary>An export on a Unix socket in a directory of its own. Where time is not what a test is about, a busy machine must not matter.</summary>
 internal sealed class NbdTestServer : IDisposable
 {
     private readonly string _directory = Directory.CreateTempSubdirectory("cbd-nbd-").FullName;
     private readonly List<string> _log = [];
 
-    internal NbdTestServer(IBlockDevice device, int queues = 1)
+    internal static readonly ClientPatience Endless = new() { RateLooks = 600, LastRepliesSeconds = 600, TlsLingerMs = 120_000, StopSeconds = 120 };
+
+    internal NbdTestServer(IBlockDevice device, int queues = 1, int handshakeSeconds = 300, ClientPatience? patience = null)
     {
         Path = System.IO.Path.Combine(_directory, "s");
         Export = new NbdExportFactory(message =>
         {
             lock (_log)
                 _log.Add(message);
-        }).OpenNbd("unix:" + Path, insecure: false);
+        })
+        {
+            Patience = patience ?? Endless,
+        }.OpenNbd("unix:" + Path, new SocketOptions { HandshakeSeconds = handshakeSeconds });
         Export.Serve(device, queues, PollMode.Adaptive);
     }
 

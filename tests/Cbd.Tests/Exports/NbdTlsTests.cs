@@ -91,7 +91,7 @@ public sealed class NbdTlsTests : IDisposable
     [Fact]
     public void Stop_waits_for_ever_neither_for_one_that_reads_nothing_nor_for_one_that_never_begins_TLS()
     {
-        Serve(new SocketOptions { Tls = _files.Options() });
+        Serve(new SocketOptions { Tls = _files.Options() }, ClientPatience.Default);
         using SslStream greedy = Go(null);
         for (ulong handle = 0; handle < 8; handle++)
             Send(greedy, NbdCommand.Read, handle, 0, 1 << 20);
@@ -190,7 +190,7 @@ public sealed class NbdTlsTests : IDisposable
     }
 
     /// <summary>Time is what one test is about; to the others a busy machine must not matter.</summary>
-    private void Serve(SocketOptions options)
+    private void Serve(SocketOptions options, ClientPatience? patience = null)
     {
         if (options.HandshakeSeconds == SocketOptions.DefaultHandshakeSeconds)
             options = options with { HandshakeSeconds = 300 };
@@ -198,7 +198,10 @@ public sealed class NbdTlsTests : IDisposable
         {
             lock (_log)
                 _log.Add(message);
-        }).OpenNbd("unix:" + SocketPath, options);
+        })
+        {
+            Patience = patience ?? NbdTestServer.Endless,
+        }.OpenNbd("unix:" + SocketPath, options);
         _export.Serve(_device, 1, PollMode.Adaptive);
     }
 

@@ -8,17 +8,22 @@ namespace Cbd.Tests.Library;
 /// <summary>A region in /dev/shm with a host of this process that serves disks on it, and hosts of the library.</summary>
 internal sealed class LocalRegion : IDisposable
 {
-    private const int BeatMs = 50, FenceMs = 2000, DeadMs = 4000;
+    private const int BeatMs = 50;
 
     private readonly List<LocalHost> _hosts = [];
     private readonly Node _server;
     private readonly int _transport;
+    private readonly int _deadMs;
 
-    public LocalRegion()
+    /// <param name="deadMs">
+    /// After how long without a beat a host is dead. A host whose threads were stopped for long on a busy machine is still alive.
+    /// </param>
+    public LocalRegion(int deadMs = 120_000)
     {
+        _deadMs = deadMs;
         if (!Directory.Exists("/dev/shm"))
             Assert.Skip("this machine has no /dev/shm");
-        _server = Serve();
+        _server = Serve(deadMs);
         try
         {
             _transport = Register();
@@ -45,7 +50,7 @@ internal sealed class LocalRegion : IDisposable
 
     public LocalHost Join()
     {
-        var host = LocalHost.Join(Path, new LocalHostOptions { Name = $"library-{_hosts.Count}", BeatMs = BeatMs, FenceMs = FenceMs, DeadMs = DeadMs, Times = TestNode.LongTimes(BeatMs, DeadMs) });
+        var host = LocalHost.Join(Path, new LocalHostOptions { Name = $"library-{_hosts.Count}", BeatMs = BeatMs, FenceMs = _deadMs / 2, DeadMs = _deadMs, Times = TestNode.LongTimes(BeatMs, _deadMs) });
         _hosts.Add(host);
         return host;
     }
@@ -64,7 +69,7 @@ internal sealed class LocalRegion : IDisposable
     public void Leave() => _server.UnregisterTransport(_transport);
 
     /// <summary>Another daemon, as it were.</summary>
-    public static Node Serve() => new(
+    public static Node Serve(int deadMs) => new(
         new NodeOptions
         {
             RunDirectory = "/",
@@ -72,9 +77,9 @@ internal sealed class LocalRegion : IDisposable
             HostUuid = Guid.NewGuid(),
             Logger = NullLogger.Instance,
             BeatMs = BeatMs,
-            FenceMs = FenceMs,
-            DeadMs = DeadMs,
-            Times = TestNode.LongTimes(BeatMs, DeadMs),
+            FenceMs = deadMs / 2,
+            DeadMs = deadMs,
+            Times = TestNode.LongTimes(BeatMs, deadMs),
         },
         new LocalExports());
 

@@ -15,12 +15,14 @@ internal sealed class NbdClientDevice : IBlockDevice
     private const int LevelSocket = 1;
 
     private readonly NbdUri _uri;
+    private readonly int _timeoutMs;
     private readonly NbdExportInfo _export;
     private Socket? _first;
 
-    private NbdClientDevice(NbdUri uri, Socket first, NbdExportInfo export)
+    private NbdClientDevice(NbdUri uri, int timeoutMs, Socket first, NbdExportInfo export)
     {
         _uri = uri;
+        _timeoutMs = timeoutMs;
         _first = first;
         _export = export;
         if (uri.Address is UnixDomainSocketEndPoint)
@@ -37,12 +39,14 @@ internal sealed class NbdClientDevice : IBlockDevice
         };
     }
 
+    /// <param name="uri">Where the server is.</param>
+    /// <param name="timeoutMs">How long each answer of a handshake may take.</param>
     /// <exception cref="CbdException">Nobody listens there, or it is no NBD server that can be used.</exception>
-    public static NbdClientDevice Connect(string uri)
+    public static NbdClientDevice Connect(string uri, int timeoutMs = NbdClientHandshake.TimeoutMs)
     {
         NbdUri address = NbdUri.Parse(uri);
-        (Socket socket, NbdExportInfo info) = NbdClientHandshake.Connect(address);
-        return new NbdClientDevice(address, socket, info);
+        (Socket socket, NbdExportInfo info) = NbdClientHandshake.Connect(address, timeoutMs);
+        return new NbdClientDevice(address, timeoutMs, socket, info);
     }
 
     public BlockDeviceInfo Info { get; }
@@ -55,7 +59,7 @@ internal sealed class NbdClientDevice : IBlockDevice
 
     public IBlockQueue OpenQueue(int depth, NativeBuffer? buffers = null)
     {
-        Socket socket = Interlocked.Exchange(ref _first, null) ?? NbdClientHandshake.Connect(_uri).Socket;
+        Socket socket = Interlocked.Exchange(ref _first, null) ?? NbdClientHandshake.Connect(_uri, _timeoutMs).Socket;
         return new NbdClientQueue(StreamSocket.Own(socket), Info, depth);
     }
 

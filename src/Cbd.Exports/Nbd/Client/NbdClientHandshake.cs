@@ -8,12 +8,14 @@ namespace Cbd.Exports.Nbd.Client;
 /// <summary>The client's side of a fixed-newstyle handshake, over a blocking socket.</summary>
 internal static class NbdClientHandshake
 {
-    private const int TimeoutMs = 10_000;
+    /// <summary>How long each answer of the server may take, unless told otherwise.</summary>
+    internal const int TimeoutMs = 10_000;
+
     private const int MaxReplyBytes = 64 << 10;
 
     /// <summary>Connects, and negotiates simple replies with NBD_OPT_GO; the socket is ready for requests then.</summary>
     /// <exception cref="CbdException">Nobody listens, or the server speaks otherwise.</exception>
-    internal static (Socket Socket, NbdExportInfo Info) Connect(NbdUri uri)
+    internal static (Socket Socket, NbdExportInfo Info) Connect(NbdUri uri, int timeoutMs = TimeoutMs)
     {
         ProtocolType protocol = uri.Address is UnixDomainSocketEndPoint ? ProtocolType.Unspecified : ProtocolType.Tcp;
         var socket = protocol == ProtocolType.Tcp
@@ -21,7 +23,7 @@ internal static class NbdClientHandshake
             : new Socket(AddressFamily.Unix, SocketType.Stream, protocol);
         try
         {
-            socket.ReceiveTimeout = socket.SendTimeout = TimeoutMs;
+            socket.ReceiveTimeout = socket.SendTimeout = timeoutMs;
             socket.Connect(uri.Address);
             return (socket, Negotiate(socket, uri));
         }

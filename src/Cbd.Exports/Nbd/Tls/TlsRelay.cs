@@ -12,14 +12,11 @@ namespace Cbd.Exports.Nbd.Tls;
 /// </summary>
 /// <remarks>
 /// The ends: a client that ends its sending still gets its replies. When the other half is closed, what it sent is
-/// delivered, for <see cref="LingerMs"/> at most, with TLS's own end behind it. When the client is gone, the other half
+/// delivered, for <see cref="ClientPatience.TlsLingerMs"/> at most, with TLS's own end behind it. When the client is gone, the other half
 /// finds the end. Any thread may <see cref="Abort"/>.
 /// </remarks>
 internal sealed class TlsRelay
 {
-    /// <summary>How long a client has to take its last replies.</summary>
-    internal const int LingerMs = 5000;
-
     /// <summary>Bytes in one go and direction: two of TLS's records.</summary>
     private const int BufferBytes = 32 << 10;
 
@@ -30,6 +27,7 @@ internal sealed class TlsRelay
     private readonly TlsServer _server;
     private readonly StreamSocket _client;
     private readonly StreamSocket _inner;
+    private readonly int _lingerMs;
     private readonly Action<string> _log;
     private readonly Action<TlsRelay> _ended;
     private readonly Thread _fromClient;
@@ -41,14 +39,16 @@ internal sealed class TlsRelay
     /// <param name="server">Does the handshake.</param>
     /// <param name="client">The client's socket; the relay owns it.</param>
     /// <param name="inner">One half of a socket pair; the relay owns it.</param>
+    /// <param name="lingerMs">How long a client has to take its last replies.</param>
     /// <param name="log">Where messages go.</param>
     /// <param name="ended">Called when both sockets are closed, by a thread of the relay.</param>
-    internal TlsRelay(long id, TlsServer server, StreamSocket client, StreamSocket inner, Action<string> log, Action<TlsRelay> ended)
+    internal TlsRelay(long id, TlsServer server, StreamSocket client, StreamSocket inner, int lingerMs, Action<string> log, Action<TlsRelay> ended)
     {
         _id = id;
         _server = server;
         _client = client;
         _inner = inner;
+        _lingerMs = lingerMs;
         _log = log;
         _ended = ended;
         _fromClient = new Thread(Run, StackBytes) { IsBackground = true, Name = "nbd-tls-in" };
@@ -118,7 +118,7 @@ internal sealed class TlsRelay
         _inner.Shutdown(sendingOnly: true);
         // Replies may still come, as long as the disk needs; once there are no more, the client takes them or is dropped.
         _inner.WaitOver();
-        if (!toClient.Join(LingerMs))
+        if (!toClient.Join(_lingerMs))
         {
             EndBoth();
             toClient.Join();

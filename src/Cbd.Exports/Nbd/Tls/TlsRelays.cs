@@ -6,8 +6,9 @@ namespace Cbd.Exports.Nbd.Tls;
 /// <summary>The clients of one export that speak TLS. Thread-safe.</summary>
 /// <param name="server">Does the handshakes.</param>
 /// <param name="limit">Most at once, those included that only take their last replies.</param>
+/// <param name="lingerMs">How long a client has to take its last replies.</param>
 /// <param name="log">Where messages go.</param>
-internal sealed class TlsRelays(TlsServer server, int limit, Action<string> log)
+internal sealed class TlsRelays(TlsServer server, int limit, int lingerMs, Action<string> log)
 {
     private readonly Lock _lock = new();
     private readonly HashSet<TlsRelay> _relays = [];
@@ -32,7 +33,7 @@ internal sealed class TlsRelays(TlsServer server, int limit, Action<string> log)
                 if (_relays.Count >= limit)
                     throw new CbdException(CbdErrorKind.Exhausted, $"{limit} clients with TLS are connected or take their last replies, which is the limit; disconnect some");
                 (plain, inner) = StreamSocket.CreateConnectedPair();
-                relay = new TlsRelay(id, server, client, inner, log, Remove);
+                relay = new TlsRelay(id, server, client, inner, lingerMs, log, Remove);
                 _relays.Add(relay);
             }
 
@@ -63,7 +64,7 @@ internal sealed class TlsRelays(TlsServer server, int limit, Action<string> log)
         TlsRelay[] relays;
         lock (_lock)
             relays = [.. _relays];
-        long deadline = Environment.TickCount64 + (2 * TlsRelay.LingerMs);
+        long deadline = Environment.TickCount64 + (2L * lingerMs);
         foreach (TlsRelay relay in relays)
         {
             if (relay.Join((int)Math.Max(0, deadline - Environment.TickCount64)))
