@@ -92,9 +92,9 @@ internal sealed class AttachedExport : IExport
         // Users of the number are another's.
         if (_attachment.FindTrouble() is not null)
             return null;
-        long limit = Environment.TickCount64 + UseWaitMs;
         string? users = NodeUsers.Describe(_attachment.Node);
         // A look takes its time where there are many processes.
+        long limit = Environment.TickCount64 + UseWaitMs;
         while (users is not null && !users.StartsWith("mounted", StringComparison.Ordinal) && Environment.TickCount64 < limit)
         {
             Thread.Sleep(UsePollMs);

@@ -250,6 +250,19 @@ internal sealed class BackendLife<TMemory, TPolicy>
         _life.Go(LifeState.Stopping, "its handlers finish what is at the disk", nowMs);
     }
 
+    /// <summary>
+    /// Its handlers could not be made: no blkdev can start on it any more, and those of its record fail as before, if the operator had
+    /// stopped it.
+    /// </summary>
+    public void GiveUpStart()
+    {
+        if (Stage != BackendStage.Claimed || _session.Condition.IsFenced)
+            return;
+        Claim!.BeginClose(force: true);
+        if (Claim.WasStopped)
+            Claim.MarkStopped();
+    }
+
     /// <summary>It is not done yet, and why.</summary>
     public void StopTakesLong(string why, long nowMs)
     {

@@ -126,7 +126,7 @@ internal sealed class BackendVerbs(Transport transport)
         }
 
         // Blkdevs wait for a host that leaves.
-        if (!leaves || server.Life.Claim!.Blkdevs.Count == 0)
+        if (!leaves || !server.Life.Claim!.IsUsed)
             _reservations.Remove(server.Disk, transport.Geometry.RegionId, backend, server.Life.Claim!.Session);
         return FinishStop(server, force);
     }
@@ -292,16 +292,24 @@ internal sealed class BackendVerbs(Transport transport)
     private BackendServer Serve(BackendLife<MappedMemory, SafePolicy> life, StartBackendOptions options, Disk disk)
     {
         BackendServer? server = null;
+        PreparedFile? space = null;
+        bool isReserved = false;
         try
         {
             BackendBody body = Describe(options, disk);
             WantedRules<SafePolicy>.CheckDisk(options.DiskIdentity, body.DiskIdentity, options.Path, options.Backend, options.Name);
             _reservations.Check(disk, transport.Geometry.RegionId);
+            space = _reservations.Prepare(disk, transport.Path, transport.Geometry.RegionId);
             lock (transport.StateLock)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);
             AwaitClaim(life, options.Limit);
-            // Before any blkdev can write to it, and wait for it.
-            _reservations.Make(disk, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name), life.Claim!.Session);
+            if (space is not null)
+            {
+                // Before any blkdev can write to it, and wait for it.
+                _reservations.Make(space, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name), life.Claim!.Session);
+                isReserved = true;
+            }
+
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
             {
@@ -316,11 +324,17 @@ internal sealed class BackendVerbs(Transport transport)
             // Threads that were started have attached no channel yet.
             server?.BeginEnd();
             server?.TryEndKeepingDisk(Timeout.Infinite, out _);
-            if (life.Claim is { Blkdevs.Count: 0 } claim)
-                _reservations.Remove(disk, transport.Geometry.RegionId, claim.Backend, claim.Session);
+            lock (transport.StateLock)
+                life.GiveUpStart();
+            if (isReserved && (life.Claim!.WasStopped || !life.Claim.IsUsed))
+                _reservations.Remove(disk, transport.Geometry.RegionId, life.Claim.Backend, life.Claim.Session);
             disk.Dispose();
             Drop(life);
             throw;
+        }
+        finally
+        {
+            space?.Dispose();
         }
     }
 

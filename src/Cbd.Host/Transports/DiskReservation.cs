@@ -17,7 +17,8 @@ namespace Cbd.Host.Transports;
 internal sealed record DiskReservation(string Identity, string Region, Guid RegionId, int Backend, string Host)
 {
     private const string FirstLine = "cbd disk 1";
-    private const int MostBytes = 8192;
+    /// <summary>Longest file.</summary>
+    public const int MostBytes = 8192;
     private const int MostTextBytes = 4096;
     private const int HostNameBytes = 64;
 
@@ -45,12 +46,8 @@ internal sealed record DiskReservation(string Identity, string Region, Guid Regi
             : null;
     }
 
-    /// <summary>Puts it into a file, as a whole. Throws if that cannot be.</summary>
-    public void Write(string path)
-    {
-        byte[] bytes = Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{FirstLine}\n{Identity}\n{Region}\n{RegionId:N}\n{Backend}\n{Host}\n"));
-        AtomicFile.Write(path, isDurable: false, stream => stream.Write(bytes), forAll: true);
-    }
+    /// <summary>What its file has.</summary>
+    public byte[] ToBytes() => Encoding.UTF8.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{FirstLine}\n{Identity}\n{Region}\n{RegionId:N}\n{Backend}\n{Host}\n"));
 
     /// <summary>
     /// The reservation in a file; null if there is none, or none that is trusted: of root, of this user, or of the disk's owner. Waits for

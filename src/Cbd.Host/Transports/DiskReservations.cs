@@ -50,57 +50,81 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     }
 
     /// <summary>
-    /// Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process. Throws Exhausted if there is
-    /// no room, no descriptor or no memory for that; where nothing can be reserved at all, that is said once.
+    /// Space for the reservation of a disk that becomes a backend; null if none is needed, or where none can be made, which is said once.
+    /// Throws Exhausted if there is no room, descriptor or memory for it, and no earlier session has reserved the disk for that region.
     /// </summary>
     /// <param name="disk">The disk.</param>
-    /// <param name="reservation">What is reserved.</param>
-    /// <param name="session">Epoch of the claim. Files of earlier ones are removed.</param>
-    public void Make(Disk disk, DiskReservation reservation, ulong session)
+    /// <param name="region">Path of the region.</param>
+    /// <param name="regionId">Of that region.</param>
+    public PreparedFile? Prepare(Disk disk, string region, Guid regionId)
     {
         if (!IsReserved(disk))
-            return;
+            return null;
         try
         {
             MakeDirectory();
-            string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend, session));
-            try
-            {
-                reservation.Write(file);
-            }
-            catch (CbdException e) when (e.Kind != CbdErrorKind.Exhausted)
-            {
-                // Others may have put something in its place: no name is theirs that they cannot guess.
-                file = $"{file}.{Guid.NewGuid():N}";
-                reservation.Write(file);
-            }
-
-            Delete(reservation.RegionId, reservation.Backend, found => found < session, $"of an earlier session of backend {reservation.Backend}");
+            return new PreparedFile(directory!, DiskReservation.MostBytes);
         }
         catch (Exception e) when (IsShortage(e))
         {
-            // What a session before this one left says the same.
-            if (!ReadAll(null).Exists(found => found.IsOurs && found.Region == reservation.Region && found.RegionId == reservation.RegionId && found.Backend == reservation.Backend && found.Identity == reservation.Identity))
-                throw e as CbdException ?? new CbdException(CbdErrorKind.Exhausted, $"disk {disk.Path} cannot be reserved in '{directory}': {AtomicFile.Describe(e)}", e);
+            // Without it nothing would keep another region from the disk while devices wait.
+            if (!ReadAll(null).Exists(found => found.IsOurs && found.Region == region && found.RegionId == regionId && found.Identity == disk.Identity))
+                throw new CbdException(CbdErrorKind.Exhausted, $"disk {disk.Path} cannot be reserved in '{directory}': {(e is CbdException ? e.Message : AtomicFile.Describe(e))}", e);
         }
-        catch (Exception e) when (e is CbdException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is CbdException || AtomicFile.IsOfSystem(e))
         {
-            if (Interlocked.Exchange(ref _wasReported, 1) == 0)
-                logger.LogWarning("disks are not reserved on this machine: {Reason}. Do not start one that a device waits for in another region", e.Message);
+            WarnOnce(e);
         }
+
+        return null;
     }
 
-    private static bool IsShortage(Exception e) =>
-        e is CbdException { Kind: CbdErrorKind.Exhausted } || (AtomicFile.IsOfSystem(e) && AtomicFile.KindOf(e) == CbdErrorKind.Exhausted);
+    /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
+    /// <param name="space">Of <see cref="Prepare"/>.</param>
+    /// <param name="reservation">What is reserved.</param>
+    /// <param name="session">Epoch of the claim. Files of earlier ones are removed.</param>
+    public void Make(PreparedFile space, DiskReservation reservation, ulong session)
+    {
+        try
+        {
+            string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend, session));
+            try
+            {
+                space.Name(file, reservation.ToBytes());
+            }
+            catch (Exception e) when (AtomicFile.IsOfSystem(e))
+            {
+                // Others may have put something in its place: no name is theirs that they cannot guess.
+                space.Name($"{file}.{Guid.NewGuid():N}", reservation.ToBytes());
+            }
+        }
+        catch (Exception e) when (AtomicFile.IsOfSystem(e))
+        {
+            WarnOnce(e);
+            return;
+        }
+
+        Delete(reservation.RegionId, reservation.Backend, found => found < session, $"of an earlier session of backend {reservation.Backend}");
+    }
 
     /// <summary>The backend is stopped: its disk may be started in any region. An earlier session may have reserved it where this one only reads.</summary>
     public void Remove(Disk disk, Guid regionId, int backend, ulong session)
     {
         if (directory is not null && !DiskIdentity.IsInMemory(disk.Identity))
-            Delete(regionId, backend, found => found <= session, $"of backend {backend}");
+            Delete(regionId, backend, found => found <= session, $"of backend {backend}", isOurs: IsReserved(disk));
     }
 
-    private void Delete(Guid regionId, int backend, Predicate<ulong> isMeant, string which)
+    private static bool IsShortage(Exception e) =>
+        e is CbdException { Kind: CbdErrorKind.Exhausted } || (AtomicFile.IsOfSystem(e) && AtomicFile.KindOf(e) == CbdErrorKind.Exhausted);
+
+    private void WarnOnce(Exception e)
+    {
+        if (Interlocked.Exchange(ref _wasReported, 1) == 0)
+            logger.LogWarning("disks are not reserved on this machine: {Reason}. Do not start one that a device waits for in another region", e.Message);
+    }
+
+    /// <param name="isOurs">This daemon has reserved it; if not, it may have no right to the directory, which is no news.</param>
+    private void Delete(Guid regionId, int backend, Predicate<ulong> isMeant, string which, bool isOurs = true)
     {
         try
         {
@@ -113,6 +137,10 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         catch (DirectoryNotFoundException)
         {
             // So are the files.
+        }
+        catch (UnauthorizedAccessException) when (!isOurs)
+        {
+            // What it cannot see it has not made.
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

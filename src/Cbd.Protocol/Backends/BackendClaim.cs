@@ -50,6 +50,12 @@ internal sealed class BackendClaim<TMemory, TPolicy>
     /// <summary>Ids of the blkdevs that use it now.</summary>
     public IReadOnlyList<int> Blkdevs => References<TMemory, TPolicy>.BlkdevsOf(_memory, _geometry, Backend);
 
+    /// <summary>Whether blkdevs use it, or may: see <see cref="References{TMemory, TPolicy}.IsUsed"/>.</summary>
+    public bool IsUsed => References<TMemory, TPolicy>.IsUsed(_memory, _geometry, Backend);
+
+    /// <summary>The operator had stopped the session before this one.</summary>
+    public bool WasStopped { get; init; }
+
     /// <summary>Whether the entry is still this claim. If not, this host was cleared: serve nothing any more.</summary>
     public bool IsMine()
     {

@@ -114,7 +114,7 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
             // Devices of the version before compare texts.
             Identity = record.Identity == own.OldIdentity ? record.Identity : own.Identity,
         };
-        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1), search);
+        claim = Activate(new BackendClaim<TMemory, TPolicy>(_memory, _geometry, backend, claimed, served, TPolicy.KeepRecord ? stamp.Copy : stamp.Copy ^ 1) { WasStopped = record.IsStopped }, search);
         return StepResult.Done;
     }
 

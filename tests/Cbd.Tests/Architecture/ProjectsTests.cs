@@ -80,12 +80,12 @@ public sealed partial class ProjectsTests
         Assert.Empty(SourceTree.FilesWith(SignalOfDotNet(), ""));
     }
 
-    /// <summary>A link in place of a file that a daemon keeps leads to somebody else's: AtomicFile makes files, ControlSyscalls opens them.</summary>
+    /// <summary>A link in place of a file that a daemon keeps leads to somebody else's: AtomicFile and PreparedFile make files, ControlSyscalls opens them.</summary>
     [Fact]
     public void Make_files_in_one_place() =>
         Assert.Equal(
             // That of the kernel's own, in /sys.
-            ["Cbd.Exports/Kernel/DeviceLink.cs", "Cbd.Host/AtomicFile.cs"],
+            ["Cbd.Exports/Kernel/DeviceLink.cs", "Cbd.Host/AtomicFile.cs", "Cbd.Host/PreparedFile.cs"],
             SourceTree.FilesWith(FileThatIsMade(), "").Select(use => use[..use.IndexOf(':')]).Distinct().Order(StringComparer.Ordinal));
 
     /// <summary>Rights of others are on a thread for the length of one call of the shim.</summary>

@@ -56,18 +56,31 @@ public sealed class A_reservation_for_want_of_descriptors : IDisposable
     }
 
     [Fact]
-    public void Is_not_left_out_when_a_disk_is_reserved()
+    public void Is_known_to_have_no_room_before_the_disk_is_a_backend()
     {
-        using Disk disk = Disk.Open(new DiskOptions { Path = MakeDisk() });
+        string region = _folder.PathOf("region");
         string directory = _folder.PathOf("disks");
+        var id = Guid.NewGuid();
+        using Disk disk = Disk.Open(new DiskOptions { Path = MakeDisk() });
         var reservations = new DiskReservations(directory, OwnerTrust.Default, NullLogger.Instance);
         bool wasShort = false;
         // The first one makes the directory, and loads what needs descriptors, too.
         for (int left = 6; left >= 0; left--)
         {
-            var reservation = new DiskReservation(disk.Identity, _folder.PathOf("region"), Guid.NewGuid(), 0, "disks");
-            CbdException? refused = WithDescriptors(left, () => Record.Exception(() => reservations.Make(disk, reservation, 1)) as CbdException);
-            Assert.Equal(refused is null, File.Exists(Path.Combine(directory, DiskReservation.NameOf(reservation.RegionId, 0, 1))));
+            CbdException? refused = null;
+            using PreparedFile? space = WithDescriptors(left, () =>
+            {
+                try
+                {
+                    return reservations.Prepare(disk, region, id);
+                }
+                catch (CbdException e)
+                {
+                    refused = e;
+                    return null;
+                }
+            });
+            Assert.Equal(refused is null ? 1 : 0, Directory.GetFiles(directory).Length);
             if (refused is null)
                 continue;
             wasShort = true;
@@ -75,26 +88,58 @@ public sealed class A_reservation_for_want_of_descriptors : IDisposable
             Assert.Contains("no descriptor is left", refused.Message, StringComparison.Ordinal);
         }
 
-        Assert.True(wasShort, "no limit was too low to make a reservation");
+        Assert.True(wasShort, "no limit was too low to make room for a reservation");
+        Assert.Empty(Directory.GetFiles(directory));
     }
 
     [Fact]
-    public void Is_not_left_by_a_start_that_is_refused()
+    public void Needs_nothing_more_where_there_is_room()
+    {
+        string region = _folder.PathOf("region");
+        using Disk disk = Disk.Open(new DiskOptions { Path = MakeDisk() });
+        var reservations = new DiskReservations(_folder.PathOf("disks"), OwnerTrust.Default, NullLogger.Instance);
+        for (int left = 1; left >= 0; left--)
+        {
+            var reservation = new DiskReservation(disk.Identity, region, Guid.NewGuid(), 0, "disks");
+            using PreparedFile? space = reservations.Prepare(disk, region, reservation.RegionId);
+            // To look for those of earlier sessions it would need one; that fails, and is said.
+            WithDescriptors(left, () => Record.Exception(() => reservations.Make(space!, reservation, 1)));
+            string file = Path.Combine(_folder.PathOf("disks"), DiskReservation.NameOf(reservation.RegionId, 0, 1));
+            Assert.Equal(reservation.ToBytes(), DiskReservation.TryRead(file, null)!.ToBytes());
+        }
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Is_not_left_by_a_start_that_is_refused(bool wasStopped)
     {
         string path = MakeDisk();
         using var disks = new BareTransport(_folder.PathOf("region"), "disks", format: true);
+        using BareTransport? users = wasStopped ? new BareTransport(_folder.PathOf("region"), "users") : null;
+        if (users is not null)
+        {
+            disks.StartBackend(path);
+            users.StartDevice(0);
+            Stop();
+        }
+
         bool wasReserved = false;
         for (int left = 6; left >= 0; left--)
         {
             CbdException? refused = WithDescriptors(left, () => Record.Exception(() => disks.StartBackend(path)) as CbdException);
-            Assert.Equal(refused is null ? 1 : 0, Directory.GetFiles(_folder.PathOf("disks")).Length);
             // Threads of the backend come after the reservation.
             wasReserved |= refused is not null && refused.Message.Contains("(cbd-be0", StringComparison.Ordinal);
+            Assert.Equal(refused is null ? 1 : 0, Directory.GetFiles(_folder.PathOf("disks")).Length);
             if (refused is null)
-                disks.Transport.Backends.Stop(0, force: false, leaves: false);
+                Stop();
+            else if (wasStopped)
+                Assert.True(disks.Transport.Session.Backends.ReadRecord(0).IsStopped, $"device 0 waits again after '{refused.Message}'");
         }
 
         Assert.True(wasReserved, "no start was refused after its disk was reserved");
+
+        void Stop() => disks.Transport.Backends.Stop(0, force: true, leaves: false);
     }
 
     private string MakeDisk()

@@ -74,7 +74,8 @@ public sealed class A_disk_that_is_reserved : IDisposable
         var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
         var region = Guid.NewGuid();
         using (Disk disk = Disk.Open(new DiskOptions { Path = _disk }))
-            reservations.Make(disk, new DiskReservation(disk.Identity, _folder.PathOf("region"), region, 0, "disks"), 1);
+        using (PreparedFile? space = reservations.Prepare(disk, _folder.PathOf("region"), region))
+            reservations.Make(space!, new DiskReservation(disk.Identity, _folder.PathOf("region"), region, 0, "disks"), 1);
         Assert.Single(Directory.GetFiles(Reservations));
         using Disk read = Disk.Open(new DiskOptions { Path = _disk, ReadOnly = true });
         reservations.Remove(read, region, 0, 2);
@@ -247,16 +248,22 @@ public sealed class A_disk_that_is_reserved : IDisposable
         var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
         Guid region = Guid.NewGuid();
         var reservation = new DiskReservation(disk.Identity, "/region", region, 1, "host");
-        reservations.Make(disk, reservation, session: 5);
-        reservations.Make(disk, reservation with { Backend = 10 }, session: 5);
-        reservations.Make(disk, reservation, session: 7);
+        Make(reservation, 5);
+        Make(reservation with { Backend = 10 }, 5);
+        Make(reservation, 7);
         Assert.Equal(["1-7", "10-5"], Left());
         // A process that stood still meanwhile.
-        reservations.Make(disk, reservation with { Identity = "file:another" }, session: 5);
+        Make(reservation with { Identity = "file:another" }, 5);
         reservations.Remove(disk, region, 1, session: 5);
         Assert.Equal(["1-7", "10-5"], Left());
         reservations.Remove(disk, region, 1, session: 7);
         Assert.Equal(["10-5"], Left());
+
+        void Make(DiskReservation made, ulong session)
+        {
+            using PreparedFile? space = reservations.Prepare(disk, made.Region, made.RegionId);
+            reservations.Make(space!, made, session);
+        }
 
         string[] Left() => [.. Directory.GetFiles(Reservations).Select(file => Path.GetFileName(file)[33..]).Order(StringComparer.Ordinal)];
     }
