@@ -15,12 +15,6 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     private const int LeastPauseMs = 250;
     private const int MostPauseMs = 10_000;
 
-    /// <summary>The next thing is begun after this time: most take less, and ids stay what they were.</summary>
-    private const int PatienceMs = 2_000;
-
-    /// <summary>All that is waited for in one pass: what is in the way of one thing must not hold up many.</summary>
-    private const int PassMs = 5_000;
-
     private const int NewsMs = 500;
 
     private readonly Dictionary<int, Task> _attempts = [];
@@ -28,6 +22,12 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
     private Thread? _thread;
     private volatile bool _isEnding;
     private volatile bool _isTold;
+
+    /// <summary>The next thing is begun after this time, ms: most take less, and ids stay what they were.</summary>
+    public int PatienceMs { get; init; } = 2_000;
+
+    /// <summary>All that is waited for in one pass, ms: what is in the way of one thing must not hold up many.</summary>
+    public int PassMs { get; init; } = 5_000;
 
     /// <summary>Goes on in a thread of its own until <see cref="End"/>.</summary>
     public void Start()

@@ -9,9 +9,10 @@ namespace Cbd.Programs.Daemon.State;
 /// <summary>Start verbs: one at a time for each thing, each in its time.</summary>
 internal sealed partial class RecordingControl
 {
-    private const int StartTimeoutSeconds = 10;
-
     private const int EndLookMs = 100;
+
+    /// <summary>Longest time of a start for which the request gives none, seconds. To register a transport has no such limit.</summary>
+    public int StartTimeoutSeconds { get; init; } = 10;
 
     /// <summary>A start that gives up by itself at the end of its time has so long to say why, ms; then it is cancelled.</summary>
     public int GiveUpGraceMs { get; init; } = 300;

@@ -11,8 +11,6 @@ namespace Cbd.Programs.Daemon.State;
 /// </remarks>
 internal sealed partial class RecordingControl(IControl inner, StateRecord record, bool isRun = false) : IControl
 {
-    private const int ConfirmWaitMs = 2_000;
-
     private readonly WantedList _wanted = new(inner, record);
 
     /// <summary>Entries that a line of this run has asked for.</summary>
@@ -43,6 +41,9 @@ internal sealed partial class RecordingControl(IControl inner, StateRecord recor
 
     /// <summary>A stop waits so long for the start that it cancels, ms.</summary>
     public int CancelWaitMs { get; init; } = 10_000;
+
+    /// <summary>A stop waits so long for the record to learn the id of a thing that is there already, ms.</summary>
+    public int ConfirmWaitMs { get; init; } = 2_000;
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest

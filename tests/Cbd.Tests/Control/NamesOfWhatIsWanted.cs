@@ -9,7 +9,7 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Comes_back_under_its_names_although_the_order_of_its_starts_was_another()
     {
-        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        var daemon = PatientDaemon.Control(new ListedNode(), NextRecord());
         StartTwoDevices(daemon);
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdc" });
         daemon.Execute(Operations.StopDevice, new StopRequest { Id = 0 });
@@ -17,18 +17,18 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
         Assert.Equal("cbd0", daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 2 }).Name);
 
         var node = new ListedNode();
-        Assert.Equal(0, new Reconciler(node, NextRecord(), Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, NextRecord(), Logger).Pass(() => false));
         Assert.Equal(["cbd1 on 1", "cbd0 on 2"], Names(node));
     }
 
     [Fact]
     public void Keeps_its_name_from_others_while_it_is_away()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var record = NextRecord();
         Assert.True(record.IsNameReserved("cbd1"));
         Assert.False(record.IsNameReserved("cbd2"));
-        var daemon = new RecordingControl(new ListedNode(), record);
+        var daemon = PatientDaemon.Control(new ListedNode(), record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdx" });
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "cbd1" }));
@@ -64,7 +64,7 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Keeps_names_of_the_machine_for_what_its_kernel_may_get_alone()
     {
-        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        var daemon = PatientDaemon.Control(new ListedNode(), NextRecord());
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" });
         StartDeviceOptions any = new() { Backend = 0 };
@@ -80,13 +80,13 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     [MemberData(nameof(Others))]
     public void Is_not_another_thing_of_the_same_name(string what)
     {
-        var before = new RecordingControl(new ListedNode(), NextRecord());
+        var before = PatientDaemon.Control(new ListedNode(), NextRecord());
         StartTwoDevices(before);
         before.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0, Name = "data" });
         var node = new ListedNode();
         var record = NextRecord();
-        new Reconciler(node, record, Logger).Pass(() => false);
-        var daemon = new RecordingControl(node, record);
+        PatientDaemon.Reconciler(node, record, Logger).Pass(() => false);
+        var daemon = PatientDaemon.Control(node, record);
         var start = new StartDeviceOptions { Backend = what == "backend" ? 1 : 0, Name = "data", ReadOnly = what == "read-only", Nbd = what == "address" ? "tcp:127.0.0.1:9" : null };
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartDevice, start));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
@@ -97,12 +97,12 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Has_its_backends_under_their_names_again()
     {
-        var before = new RecordingControl(new ListedNode(), NextRecord());
+        var before = PatientDaemon.Control(new ListedNode(), NextRecord());
         before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         before.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Name = "data" });
         var node = new ListedNode();
         var record = NextRecord();
-        var daemon = new RecordingControl(node, record);
+        var daemon = PatientDaemon.Control(node, record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         // Not another disk under the name while it is away; the same one without the name is it.
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", Name = "data" }));
@@ -111,21 +111,21 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
         Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
         Assert.Equal("data", NextRecord().Entries[1].Backend!.Name);
         node = new ListedNode();
-        new Reconciler(node, NextRecord(), Logger).Pass(() => false);
+        PatientDaemon.Reconciler(node, NextRecord(), Logger).Pass(() => false);
         Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);
     }
 
     [Fact]
     public void Is_its_disk_under_its_name_by_whatever_path()
     {
-        var before = new RecordingControl(new ListedNode(), NextRecord());
+        var before = PatientDaemon.Control(new ListedNode(), NextRecord());
         before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         before.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Name = "data" });
         before.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 0 });
         var node = new ListedNode();
         node.Identities["/dev/sdz"] = "file:/dev/sda";
         var record = NextRecord();
-        var daemon = new RecordingControl(node, record);
+        var daemon = PatientDaemon.Control(node, record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdz", Name = "data" });
         Assert.Equal("/dev/sdz", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Path);
@@ -141,13 +141,13 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
         File.WriteAllText(path, "");
         File.WriteAllText(other, "");
         File.CreateSymbolicLink(link, path);
-        var before = new RecordingControl(new ListedNode(), NextRecord());
+        var before = PatientDaemon.Control(new ListedNode(), NextRecord());
         before.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         before.Execute(Operations.StartBackend, new StartBackendOptions { Path = path, Name = "data" });
         var node = new ListedNode();
         var record = NextRecord();
-        new Reconciler(node, record, Logger).Pass(() => false);
-        var daemon = new RecordingControl(node, record);
+        PatientDaemon.Reconciler(node, record, Logger).Pass(() => false);
+        var daemon = PatientDaemon.Control(node, record);
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = other, Name = "data" }));
         Assert.StartsWith($"backend data on {path} is wanted already, and not the same: its disk is '{path}', and '{other}' is asked for", refused.Message);
         Assert.Equal(0, daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = link, Name = "data" }).BackendId);
@@ -159,7 +159,7 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     {
         var first = new ListedNode();
         first.AddForeignBackend(0, 5, "/dev/sdq", "alive");
-        var recorded = new RecordingControl(first, NextRecord());
+        var recorded = PatientDaemon.Control(first, NextRecord());
         recorded.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         recorded.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 5 });
 
@@ -168,7 +168,7 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
         node.AddForeignBackend(0, 5, "/dev/other", "alive");
         node.AddForeignBackend(0, 7, "/dev/disk/by-id/q", "alive");
         var record = NextRecord();
-        Assert.Equal(0, new Reconciler(node, record, Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, Logger).Pass(() => false));
         Assert.Equal(["cbd0 on 7"], Names(node));
         Assert.Equal((7, "/dev/disk/by-id/q"), (record.Entries[1].Device!.BackendId, record.Entries[1].Device!.BackendPath));
     }
@@ -176,11 +176,11 @@ public sealed class NamesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Is_one_backend_although_its_disk_was_started_under_another_path()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         node.Identities["/dev/disk/by-id/b"] = "file:/dev/sdb";
         var record = NextRecord();
-        var daemon = new RecordingControl(node, record);
+        var daemon = PatientDaemon.Control(node, record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/disk/by-id/b" });
         Assert.Equal(["/dev/sda", "/dev/disk/by-id/b"], NextRecord().Entries.Where(e => e.Backend is not null).Select(e => e.Backend!.Path));

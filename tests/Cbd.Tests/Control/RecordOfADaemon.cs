@@ -22,7 +22,7 @@ public sealed class RecordOfADaemon : IDisposable
 
     private static readonly TlsOptions s_tls = new() { Require = false, Certificates = "/pki", VerifyPeer = true, Allow = ["alice", "bob"] };
 
-    private static RecordingControl Recorded(IControl node, StateRecord record) => new(node, record);
+    private static RecordingControl Recorded(IControl node, StateRecord record) => PatientDaemon.Control(node, record);
 
     private StateRecord NewRecord(bool restore = false) => new(File, _logger, restore ? File.Read() : []);
 
@@ -41,7 +41,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(
             [
                 $"{new RegisterTransportOptions { Host = "alpha", Path = "/r", Coherence = "hardware", RegionUuid = node.Uuid }}",
@@ -96,7 +96,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var record = NewRecord(restore: true);
         var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
-        Assert.Equal(5, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Equal(5, PatientDaemon.Reconciler(node, record, _logger).Pass(() => false));
         var lines = _log.ToString().TrimEnd('\n').Split('\n');
         Assert.Equal(5, lines.Length);
         Assert.EndsWith("error cbdd: not restored: transport on /r: region '/r' is missing", lines[0]);
@@ -111,7 +111,7 @@ public sealed class RecordOfADaemon : IDisposable
         var record = NewRecord(restore: true);
         var inner = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
         var node = Recorded(inner, record);
-        new Reconciler(inner, record, _logger).Pass(() => false);
+        PatientDaemon.Reconciler(inner, record, _logger).Pass(() => false);
         node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "beta", Path = "/r" });
         node.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sdb", ReadOnly = true, BlockBytes = 4096 });
         Assert.Equal(5, record.Entries.Count);
@@ -127,7 +127,7 @@ public sealed class RecordOfADaemon : IDisposable
         var record = NewRecord(restore: true);
         var next = 10;
         var node = new InterceptedControl(new ListedNode(), request => request is StartBackendOptions options ? options with { Backend = next++ } : request);
-        new Reconciler(node, record, _logger).Pass(() => false);
+        PatientDaemon.Reconciler(node, record, _logger).Pass(() => false);
         Assert.DoesNotContain(record.Entries, entry => entry.IsPending);
         Assert.Equal([11, 10], record.Entries.Where(e => e.Device is not null).Select(e => e.Device!.BackendId));
     }
@@ -144,7 +144,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 5, "/dev/other", "alive");
         var record = NewRecord(restore: true);
-        Assert.Equal(1, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Equal(1, PatientDaemon.Reconciler(node, record, _logger).Pass(() => false));
         Assert.Contains("backend 5 is '/dev/other' (file:/dev/other) now and was '/dev/sdq' (file:/dev/sdq): start that disk", _log.ToString());
         Assert.Empty(node.Execute(Operations.ListDevices, new ListRequest { All = true }));
     }
@@ -161,7 +161,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "/dev/sdb", alive);
         var record = NewRecord(restore: true);
-        new Reconciler(node, record, _logger).Pass(() => false);
+        PatientDaemon.Reconciler(node, record, _logger).Pass(() => false);
         Assert.Contains($"{new StartBackendOptions { Path = "/dev/sdb", DiskIdentity = "file:/dev/sdb", IsUnattended = true, Backend = taken }}", node.Calls);
     }
 
@@ -178,7 +178,7 @@ public sealed class RecordOfADaemon : IDisposable
 
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        Assert.Equal(0, new Reconciler(node, record, _logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, _logger).Pass(() => false));
         Assert.Equal(["memory:134217728", "/dev/sdb"], node.Execute(Operations.ListBackends, new ListRequest { All = true }).Select(b => b.Path));
         StateEntry device = Assert.Single(record.Entries, e => e.Device is not null);
         Assert.Equal("memory:134217728", device.Device!.BackendPath);
@@ -198,7 +198,7 @@ public sealed class RecordOfADaemon : IDisposable
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "memory:134217728", "dead");
         var record = NewRecord(restore: true);
-        new Reconciler(node, record, _logger).Pass(() => false);
+        PatientDaemon.Reconciler(node, record, _logger).Pass(() => false);
         Assert.Contains($"{new StartBackendOptions { Path = "memory:134217728", IsUnattended = true, Backend = 0 }}", node.Calls);
         Assert.Equal([false, false], record.Entries.Select(e => e.IsPending));
     }
@@ -209,7 +209,7 @@ public sealed class RecordOfADaemon : IDisposable
         StartAll(Recorded(new ListedNode(), NewRecord()));
         var node = new ListedNode();
         var record = NewRecord(restore: true);
-        new Reconciler(node, record, _logger).Pass(() => node.Calls.Count == 2);
+        PatientDaemon.Reconciler(node, record, _logger).Pass(() => node.Calls.Count == 2);
         Assert.Equal(2, node.Calls.Count);
         Assert.Equal(5, File.Read().Count);
     }

@@ -21,7 +21,7 @@ public sealed class RecordsOnADiskThatHangs : IRecordMedium, IDisposable
     public RecordsOnADiskThatHangs()
     {
         _record = new StateRecord(this, _log.CreateLogger("cbdd"), []);
-        _daemon = new RecordingControl(new InterceptedControl(_node, request =>
+        _daemon = PatientDaemon.Control(new InterceptedControl(_node, request =>
         {
             if (request is StartBackendOptions { Path: "/dev/sda" } start)
             {
@@ -76,6 +76,6 @@ public sealed class RecordsOnADiskThatHangs : IRecordMedium, IDisposable
         Eventually.True(() => start.IsCompleted && second.IsCompleted);
 
         Task Start(string disk) => Task.Factory.StartNew(
-            () => _daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = disk, TimeoutSeconds = 600 }), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+            () => _daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = disk }), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
     }
 }

@@ -13,13 +13,13 @@ public sealed class RecordsThatCannotBeWritten : LivesOfADaemon
     public void Is_written_again_when_there_is_room()
     {
         var record = NextRecord();
-        StartTwoDevices(new RecordingControl(new ListedNode(), record));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), record));
         string block = BlockRecord();
         record.SetFailed("cbd1", "acknowledged writes may be lost");
         Assert.True(record.IsDirty);
         Assert.DoesNotContain(NextRecord().Entries, e => e.Failed is not null);
         Directory.Delete(block);
-        using var reconciler = new Reconciler(new ListedNode(), record, Logger);
+        using var reconciler = PatientDaemon.Reconciler(new ListedNode(), record, Logger);
         reconciler.Pass(() => false);
         Assert.False(record.IsDirty);
         Assert.Contains(NextRecord().Entries, e => e.Failed is not null);
@@ -29,7 +29,7 @@ public sealed class RecordsThatCannotBeWritten : LivesOfADaemon
     public void Starts_nothing_that_it_cannot_record()
     {
         var node = new ListedNode();
-        var daemon = new RecordingControl(node, NextRecord());
+        var daemon = PatientDaemon.Control(node, NextRecord());
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         string block = BlockRecord();
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }));
@@ -45,7 +45,7 @@ public sealed class RecordsThatCannotBeWritten : LivesOfADaemon
     {
         var node = new ListedNode();
         string? block = null;
-        var daemon = new RecordingControl(
+        var daemon = PatientDaemon.Control(
             new InterceptedControl(node, request =>
             {
                 if (request is StartBackendOptions)
@@ -64,7 +64,7 @@ public sealed class RecordsThatCannotBeWritten : LivesOfADaemon
     public void Stops_what_it_cannot_record_and_says_that_it_may_come_back()
     {
         var node = new ListedNode();
-        var daemon = new RecordingControl(node, NextRecord());
+        var daemon = PatientDaemon.Control(node, NextRecord());
         StartTwoDevices(daemon);
         string block = BlockRecord();
         var warned = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StopDevice, new StopRequest { Id = 1 }));

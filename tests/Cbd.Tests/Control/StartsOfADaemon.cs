@@ -15,9 +15,6 @@ namespace Cbd.Tests.Control;
 /// <summary>Start verbs end in time, join each other, and end when the thing is stopped.</summary>
 public sealed class StartsOfADaemon : IDisposable
 {
-    /// <summary>Longer than any thread is kept from running.</summary>
-    private const int LongSeconds = 600;
-
     private readonly TemporaryDirectory _directory = new();
     private readonly WrittenLog _log = new();
     private readonly ILogger _logger;
@@ -39,7 +36,7 @@ public sealed class StartsOfADaemon : IDisposable
             _goOn.Wait();
         };
         _record = NextRecord();
-        _daemon = new RecordingControl(Hanging(), _record) { GiveUpGraceMs = 1000 * LongSeconds, CancelWaitMs = 1000 * LongSeconds };
+        _daemon = PatientDaemon.Control(Hanging(), _record);
         _node.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
     }
 
@@ -66,7 +63,7 @@ public sealed class StartsOfADaemon : IDisposable
 
     private static Task<T> Run<T>(Func<T> verb) => Task.Factory.StartNew(verb, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
-    private int Start(int timeout = LongSeconds, RecordingControl? daemon = null) =>
+    private int Start(int timeout = PatientDaemon.LongSeconds, RecordingControl? daemon = null) =>
         (daemon ?? _daemon).Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = timeout }).BackendId;
 
     private IEnumerable<string> Served() => _node.Execute(Operations.ListBackends, new ListRequest()).Select(b => b.Path);
@@ -100,7 +97,7 @@ public sealed class StartsOfADaemon : IDisposable
         };
         var daemon = new RecordingControl(Hanging(), _record)
         {
-            CancelGraceMs = 1000 * LongSeconds,
+            CancelGraceMs = 1000 * PatientDaemon.LongSeconds,
             // It is asked before the start is cancelled, which therefore waits for its first step.
             IsEnding = () =>
             {
@@ -140,7 +137,7 @@ public sealed class StartsOfADaemon : IDisposable
     public void End_when_the_entry_that_they_take_over_is_stopped_by_its_id()
     {
         _hangs = Step;
-        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Backend = 5, TimeoutSeconds = LongSeconds })));
+        Task<CbdException> start = Run(() => Assert.Throws<CbdException>(() => _daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", Backend = 5 })));
         Eventually.True(() => _record.Entries.Count == 1);
         Assert.Equal(StopAnswer.Gone, _daemon.Execute(Operations.StopBackend, new StopRequest { Id = 5 }));
         Assert.EndsWith("was stopped while it was started", Eventually.Result(start).Message, StringComparison.Ordinal);
@@ -166,10 +163,10 @@ public sealed class StartsOfADaemon : IDisposable
         };
         StateRecord record = NextRecord();
         _node.Execute(Operations.StopBackend, new StopRequest { Id = 0 });
-        using var reconciler = new Reconciler(Hanging(), record, _logger);
+        using var reconciler = PatientDaemon.Reconciler(Hanging(), record, _logger);
         reconciler.Start();
         Eventually.True(() => record.WaitsOf(record.Entries[0].Number) is not null);
-        new RecordingControl(_node, record).Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = "/dev/sda" });
+        PatientDaemon.Control(_node, record).Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = "/dev/sda" });
         Assert.Empty(NextRecord().Entries);
         Eventually.True(() => Volatile.Read(ref hasEnded));
         Assert.Empty(Served());
@@ -199,9 +196,9 @@ public sealed class StartsOfADaemon : IDisposable
     {
         _node.AddForeignBackend(0, 7, "/dev/sdq", "alive");
         _node.AddForeignBackend(0, 8, "/dev/sdr", "alive");
-        Task<string?> first = Run(() => _daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 7, Name = "data", TimeoutSeconds = LongSeconds }).Name);
+        Task<string?> first = Run(() => _daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 7, Name = "data" }).Name);
         _begun.Wait(TestContext.Current.CancellationToken);
-        CbdException refused = Assert.Throws<CbdException>(() => _daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 8, Name = "data", TimeoutSeconds = LongSeconds }));
+        CbdException refused = Assert.Throws<CbdException>(() => _daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 8, Name = "data" }));
         Assert.StartsWith("device data is wanted already, and not the same: it is on backend 7", refused.Message, StringComparison.Ordinal);
         _goOn.Set();
         Assert.Equal("data", Eventually.Result(first));
@@ -214,7 +211,7 @@ public sealed class StartsOfADaemon : IDisposable
         int backend = Start();
         using var stopping = new ManualResetEventSlim();
         using var stopped = new ManualResetEventSlim();
-        var daemon = new RecordingControl(new InterceptedControl(_node, request =>
+        var daemon = PatientDaemon.Control(new InterceptedControl(_node, request =>
         {
             if (request is StopRequest)
             {
@@ -253,9 +250,6 @@ public sealed class StartsOfADaemon : IDisposable
 /// <summary>The same on a host that serves disks.</summary>
 public sealed class StartsOnALockedDisk : IDisposable
 {
-    /// <summary>Longer than any thread is kept from running.</summary>
-    private const int LongSeconds = 600;
-
     private readonly TemporaryDirectory _directory = new();
     private readonly WrittenLog _log = new();
     private readonly TestNode _node;
@@ -268,7 +262,7 @@ public sealed class StartsOnALockedDisk : IDisposable
         _node.Register(_directory.File("region"), format: true);
         File.WriteAllBytes(FilePath, new byte[1 << 20]);
         _record = new StateRecord(new StateFile(_directory.Path), _log.CreateLogger("cbdd"), []);
-        _daemon = new RecordingControl(_node.Node, _record) { GiveUpGraceMs = 1000 * LongSeconds, CancelWaitMs = 1000 * LongSeconds };
+        _daemon = PatientDaemon.Control(_node.Node, _record);
     }
 
     private string FilePath => _directory.File("disk");
@@ -279,7 +273,7 @@ public sealed class StartsOnALockedDisk : IDisposable
         _directory.Dispose();
     }
 
-    private int Start(int timeout = LongSeconds, int? backend = null) =>
+    private int Start(int timeout = PatientDaemon.LongSeconds, int? backend = null) =>
         _daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = FilePath, TimeoutSeconds = timeout, Backend = backend }).BackendId;
 
     /// <summary>A record of the disk, which a start with its id waits ten seconds for.</summary>
@@ -328,12 +322,12 @@ public sealed class StartsOnALockedDisk : IDisposable
     public void Leave_what_they_took_over_as_if_the_daemon_had_died_when_they_are_taken_back()
     {
         int backend = LeaveWithADevice();
-        var daemon = new RecordingControl(new InterceptedControl(_node.Node, request => request, after: request =>
+        var daemon = PatientDaemon.Control(new InterceptedControl(_node.Node, request => request, after: request =>
         {
             if (request is StartBackendOptions start)
                 Assert.True(start.Limit!.TryCancel(new CbdException(CbdErrorKind.TimedOut, "too late")));
         }), _record);
-        Assert.Equal("too late", Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = FilePath, TimeoutSeconds = LongSeconds })).Message);
+        Assert.Equal("too late", Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = FilePath, TimeoutSeconds = PatientDaemon.LongSeconds })).Message);
         Assert.Empty(_record.Entries);
         AssertLeft(backend);
     }
@@ -347,14 +341,12 @@ public sealed class StartsOnALockedDisk : IDisposable
         int backend = LeaveWithADevice();
         var record = new StateRecord(new StateFile(_directory.Path), _log.CreateLogger("cbdd"), wanted);
         bool isStarted = false;
-        using var reconciler = new Reconciler(new InterceptedControl(_node.Node, request => request, after: request =>
+        using var reconciler = PatientDaemon.Reconciler(new InterceptedControl(_node.Node, request => request, after: request =>
         {
             if (request is StartBackendOptions)
                 isStarted = record.Forget(_ => true);
         }), record, _log.CreateLogger("cbdd"));
         reconciler.Pass(() => false);
-        // Waits for the try, which a pass does not wait for as long as it takes.
-        reconciler.Dispose();
         Assert.True(isStarted);
         Assert.Empty(record.Entries);
         AssertLeft(backend);

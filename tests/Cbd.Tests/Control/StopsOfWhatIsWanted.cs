@@ -9,10 +9,10 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Does_not_come_back_when_it_was_stopped_while_it_was_being_started()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         var record = NextRecord();
-        using var reconciler = new Reconciler(
+        using var reconciler = PatientDaemon.Reconciler(
             new InterceptedControl(node, request =>
             {
                 if (request is StartDeviceOptions { Name: "cbd1" })
@@ -27,11 +27,11 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Stays_stopped_when_a_verb_stops_by_its_id_what_is_just_being_started()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         var record = NextRecord();
         RecordingControl? daemon = null;
-        using var reconciler = new Reconciler(
+        using var reconciler = PatientDaemon.Reconciler(
             new InterceptedControl(node, request => request, after: request =>
             {
                 // It is there, and the record does not know yet.
@@ -40,7 +40,7 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
                 if (request is StartBackendOptions { Path: "/dev/sdb" })
                     Assert.Equal(StopAnswer.Gone, daemon!.Execute(Operations.StopBackend, new StopRequest { Id = 1 }));
             }), record, Logger);
-        daemon = new RecordingControl(node, record);
+        daemon = PatientDaemon.Control(node, record);
         reconciler.Pass(() => false);
         Assert.DoesNotContain(record.Entries, e => e.Backend?.Path == "/dev/sdb");
         Assert.Equal(["/dev/sda"], NextRecord().Entries.Where(e => e.Backend is not null).Select(e => e.Backend!.Path));
@@ -50,9 +50,9 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Is_wanted_no_more_when_a_backend_that_is_away_is_stopped()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var record = NextRecord();
-        var daemon = new RecordingControl(new ListedNode(), record);
+        var daemon = PatientDaemon.Control(new ListedNode(), record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         Assert.Equal(StopAnswer.Gone, daemon.Execute(Operations.StopBackend, new StopRequest { Id = 1 }));
         Assert.Equal([0], record.Entries.Where(e => e.Backend is not null).Select(e => e.Backend!.BackendId));
@@ -62,10 +62,10 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Is_not_left_with_its_transport_while_it_is_away()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         var record = NextRecord();
-        var daemon = new RecordingControl(node, record);
+        var daemon = PatientDaemon.Control(node, record);
         daemon.Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
         var refused = Assert.Throws<CbdException>(() => daemon.Execute(Operations.UnregisterTransport, new TransportTarget()));
         Assert.Equal(CbdErrorKind.Busy, refused.Kind);
@@ -81,8 +81,8 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Can_be_given_up_when_its_region_is_missing()
     {
-        new RecordingControl(new ListedNode(), NextRecord()).Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
-        var daemon = new RecordingControl(new ListedNode(), NextRecord());
+        PatientDaemon.Control(new ListedNode(), NextRecord()).Execute(Operations.RegisterTransport, new RegisterTransportOptions { Host = "alpha", Path = "/r" });
+        var daemon = PatientDaemon.Control(new ListedNode(), NextRecord());
         Assert.Equal(CbdErrorKind.NotFound, Assert.Throws<CbdException>(() => daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = "/other" })).Kind);
         daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Transport, Name = "/r" });
         Assert.Empty(NextRecord().Entries);
@@ -105,7 +105,7 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
         string file = new StateFile(Files.Path).FilePath;
         string? cut = null;
         var node = new ListedNode();
-        var daemon = new RecordingControl(new InterceptedControl(node, request =>
+        var daemon = PatientDaemon.Control(new InterceptedControl(node, request =>
         {
             if (request is StopRequest)
                 cut = File.ReadAllText(file);
@@ -126,7 +126,7 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: isStopped, isStopped: isStopped);
         var record = NextRecord();
-        Assert.Equal(0, new Reconciler(node, record, Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, Logger).Pass(() => false));
         Assert.Null(Assert.Single(record.Entries).Backend);
         Assert.DoesNotContain(node.Calls, call => call.StartsWith("StartBackend", StringComparison.Ordinal));
         Assert.Null(Assert.Single(NextRecord().Entries).Backend);
@@ -140,11 +140,11 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
         node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: true);
         node.Failure = new CbdException(CbdErrorKind.NotFound, "no region");
         var record = NextRecord();
-        using var reconciler = new Reconciler(node, record, Logger);
+        using var reconciler = PatientDaemon.Reconciler(node, record, Logger);
         Assert.Equal(2, reconciler.Pass(() => false));
         // Nobody wants it, and a verb cannot undo what has not happened yet.
         Assert.DoesNotContain(new WantedList(node, record).Describe(), t => t.Kind == WantedThing.Backend);
-        new RecordingControl(node, record).Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = "data" });
+        PatientDaemon.Control(node, record).Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Backend, Name = "data" });
         Assert.Equal(0, reconciler.Pass(() => false));
         Assert.Equal([$"{new StartBackendOptions { Path = "/dev/sda", DiskIdentity = "file:/dev/sda", IsUnattended = true, Backend = 0 }}", "stop backend 0 0 True"], node.Calls.Skip(2));
         Assert.Null(Assert.Single(NextRecord().Entries).Backend);
@@ -157,7 +157,7 @@ public sealed class StopsOfWhatIsWanted : LivesOfADaemon
         var node = new ListedNode();
         node.AddForeignBackend(0, 0, "/dev/sda", "dead", isUsed: true);
         var record = NextRecord();
-        using var reconciler = new Reconciler(node, record, Logger);
+        using var reconciler = PatientDaemon.Reconciler(node, record, Logger);
         reconciler.Pass(() => false);
         Assert.Equal(0, reconciler.Pass(() => false));
         Assert.Equal("data", Assert.Single(node.Execute(Operations.ListBackends, new ListRequest())).Name);

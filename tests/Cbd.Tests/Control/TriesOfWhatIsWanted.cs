@@ -10,10 +10,10 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Is_tried_again_and_said_once_while_the_reason_is_the_same()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing") };
         var record = NextRecord();
-        using var reconciler = new Reconciler(node, record, Logger);
+        using var reconciler = PatientDaemon.Reconciler(node, record, Logger);
         Assert.Equal(5, reconciler.Pass(() => false));
         int lines = Log.ToString().Split('\n').Length;
         node.Failure = new CbdException(CbdErrorKind.NotFound, "region '/r' is missing");
@@ -28,11 +28,11 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Comes_by_itself_when_the_reason_is_gone()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var missing = true;
         var node = new ListedNode();
         var record = NextRecord();
-        using var reconciler = new Reconciler(
+        using var reconciler = PatientDaemon.Reconciler(
             new InterceptedControl(node, request => missing && request is StartBackendOptions ? throw new CbdException(CbdErrorKind.NotFound, "no disk") : request), record, Logger);
         reconciler.Start();
         Cbd.Tests.Host.Eventually.True(() => record.Entries.Any(e => e.Reason == "no disk"));
@@ -46,11 +46,11 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Waits_while_another_file_is_in_its_disks_place_and_names_the_verb_that_confirms_it()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         node.Identities["/dev/sda"] = "file:another";
         var record = NextRecord();
-        using var reconciler = new Reconciler(node, record, Logger);
+        using var reconciler = PatientDaemon.Reconciler(node, record, Logger);
         Assert.Equal(2, reconciler.Pass(() => false));
         Assert.Equal(["cbd1 on 0"], Names(node));
         WantedThing waiting = new WantedList(node, record).Describe().Single(t => t.Kind == WantedThing.Backend && t.Name == "/dev/sda");
@@ -65,12 +65,12 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public async Task Is_started_once_when_a_verb_asks_for_what_is_being_started()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         var record = NextRecord();
         using var begun = new ManualResetEventSlim();
         using var goOn = new ManualResetEventSlim();
-        using var reconciler = new Reconciler(
+        using var reconciler = PatientDaemon.Reconciler(
             new InterceptedControl(node, request =>
             {
                 if (request is StartBackendOptions { Path: "/dev/sda" })
@@ -83,8 +83,8 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
             }), record, Logger);
         reconciler.Start();
         begun.Wait(TestContext.Current.CancellationToken);
-        var daemon = new RecordingControl(node, record) { GiveUpGraceMs = 600_000 };
-        var verb = Task.Run(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 600 }).BackendId, TestContext.Current.CancellationToken);
+        var daemon = PatientDaemon.Control(node, record);
+        var verb = Task.Run(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda" }).BackendId, TestContext.Current.CancellationToken);
         CbdException late = Assert.Throws<CbdException>(() => daemon.Execute(Operations.StartBackend, new StartBackendOptions { Path = "/dev/sda", TimeoutSeconds = 1 }));
         Assert.StartsWith("backend on /dev/sda is being started: ", late.Message, StringComparison.Ordinal);
         Cbd.Tests.Host.Eventually.True(() => record.WaiterCount == 1);
@@ -96,19 +96,48 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     }
 
     [Fact]
+    public void Does_not_keep_the_rest_waiting_while_it_hangs()
+    {
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
+        var node = new ListedNode();
+        var record = NextRecord();
+        using var goOn = new ManualResetEventSlim();
+        using var reconciler = new Reconciler(
+            new InterceptedControl(node, request =>
+            {
+                if (request is StartBackendOptions { Path: "/dev/sda" })
+                    goOn.Wait();
+                return request;
+            }), record, Logger)
+        {
+            PatienceMs = 100,
+        };
+        reconciler.Start();
+        try
+        {
+            Cbd.Tests.Host.Eventually.True(() => record.Entries.Count(e => !e.IsPending) == 3);
+            Assert.Equal(["cbd1 on 0"], Names(node));
+        }
+        finally
+        {
+            goOn.Set();
+        }
+    }
+
+    [Fact]
     public void Does_not_start_again_what_has_failed()
     {
         var first = NextRecord();
-        StartTwoDevices(new RecordingControl(new ListedNode(), first));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), first));
         first.SetFailed("cbd1", "acknowledged writes may be lost");
         var node = new ListedNode();
         var record = NextRecord();
-        Assert.Equal(0, new Reconciler(node, record, Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, Logger).Pass(() => false));
         Assert.Equal(["cbd0 on 0"], Names(node));
         WantedThing failed = Assert.Single(new WantedList(node, record).Describe(), thing => thing.State == WantedThing.Failed);
         Assert.Equal(("cbd1", "acknowledged writes may be lost"), (failed.Name, failed.Reason));
         // Not even by a verb that asks for the same: it is stopped first.
-        var daemon = new RecordingControl(node, record);
+        var daemon = PatientDaemon.Control(node, record);
         var refused = Assert.Throws<FailedThingException>(() => daemon.Execute(Operations.StartDevice, new StartDeviceOptions { Backend = 1 }));
         Assert.Contains("device cbd1 has failed: acknowledged writes may be lost", refused.Message);
         daemon.Execute(Operations.Forget, new ForgetRequest { Kind = WantedThing.Device, Name = "cbd1" });
@@ -118,7 +147,7 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Does_not_start_again_what_ended_the_daemon_three_times()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         for (int death = 1; death <= WantedRecord<Cbd.Protocol.SafePolicy>.MostDeaths; death++)
         {
             var record = NextRecord();
@@ -127,7 +156,7 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
         }
 
         var node = new ListedNode();
-        Assert.Equal(0, new Reconciler(node, NextRecord(), Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, NextRecord(), Logger).Pass(() => false));
         Assert.Equal(["cbd0 on 0"], Names(node));
         Assert.Contains("died 3 times in a row", Assert.Single(NextRecord().Entries, entry => entry.Failed is not null).Failed);
     }
@@ -135,13 +164,13 @@ public sealed class TriesOfWhatIsWanted : LivesOfADaemon
     [Fact]
     public void Forgets_the_deaths_of_a_thing_once_it_was_started_or_refused()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var record = NextRecord();
         record.BeginRestore(record.Entries[^1].Number);
-        new Reconciler(new ListedNode(), NextRecord(), Logger).Pass(() => false);
+        PatientDaemon.Reconciler(new ListedNode(), NextRecord(), Logger).Pass(() => false);
         Assert.All(NextRecord().Entries, entry => Assert.Null(entry.Deaths));
         record = NextRecord();
-        new Reconciler(new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "no region") }, record, Logger).Pass(() => false);
+        PatientDaemon.Reconciler(new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "no region") }, record, Logger).Pass(() => false);
         Assert.All(NextRecord().Entries, entry => Assert.Null(entry.Deaths));
     }
 }

@@ -9,12 +9,12 @@ public sealed class WhatIsAwayInLists : LivesOfADaemon
     [Fact]
     public void Is_last_in_the_lists_without_an_id_while_it_is_away()
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         DateTime before = DateTime.UtcNow;
         var node = new ListedNode { Failure = new CbdException(CbdErrorKind.NotFound, "no region") };
         var record = NextRecord();
-        var daemon = new RecordingControl(node, record);
-        using var reconciler = new Reconciler(node, record, Logger);
+        var daemon = PatientDaemon.Control(node, record);
+        using var reconciler = PatientDaemon.Reconciler(node, record, Logger);
         reconciler.Pass(() => false);
         TransportDescription away = Assert.Single(daemon.Execute(Operations.ListTransports, new ControlRequest()));
         Assert.Equal((-1, -1, "/r", "alpha", "waiting", "no region", "no region"), (away.TransportId, away.MyHostId, away.Path, away.HostName, away.State, away.Reason, away.Failure));
@@ -35,7 +35,7 @@ public sealed class WhatIsAwayInLists : LivesOfADaemon
         Assert.Equal(since, daemon.Execute(Operations.ListDevices, new ListRequest())[1].Since);
 
         // What is held says so.
-        daemon = new RecordingControl(new ListedNode(), NextRecord(restore: false));
+        daemon = PatientDaemon.Control(new ListedNode(), NextRecord(restore: false));
         Assert.Equal((-1, "held", "not now"), (daemon.Execute(Operations.ListTransports, new ControlRequest()) is [var held] ? (held.TransportId, held.State, held.Reason) : default));
     }
 
@@ -45,7 +45,7 @@ public sealed class WhatIsAwayInLists : LivesOfADaemon
     public void Has_null_for_an_id_in_JSON(string id, int expected)
     {
         var node = new ListedNode();
-        StartTwoDevices(new RecordingControl(node, NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(node, NextRecord()));
         DeviceDescription device = node.Execute(Operations.ListDevices, new ListRequest())[0] with { BlkdevId = expected, BackendId = expected };
         string json = System.Text.Json.JsonSerializer.Serialize(device, ControlJson.Plain.Of<DeviceDescription>());
         Assert.Contains($"\"blkdev_id\":{id},", json, StringComparison.Ordinal);
@@ -59,13 +59,13 @@ public sealed class WhatIsAwayInLists : LivesOfADaemon
     [InlineData("backend-stop -t 0 -b /dev/sdb")]
     public void Is_given_up_by_a_verb_that_finds_it_in_a_list_without_an_id(string line)
     {
-        StartTwoDevices(new RecordingControl(new ListedNode(), NextRecord()));
+        StartTwoDevices(PatientDaemon.Control(new ListedNode(), NextRecord()));
         var node = new ListedNode();
         node.Identities["/dev/sdb"] = "file:another";
         var record = NextRecord();
-        new Reconciler(node, record, Logger).Pass(() => false);
+        PatientDaemon.Reconciler(node, record, Logger).Pass(() => false);
         int count = record.Entries.Count;
-        Cbd.Control.Verbs.VerbSet.ForDaemon().ParseLine(line).Execute(new RecordingControl(node, record), new Cbd.Control.Verbs.VerbOutput(TextWriter.Null, toTerminal: false));
+        Cbd.Control.Verbs.VerbSet.ForDaemon().ParseLine(line).Execute(PatientDaemon.Control(node, record), new Cbd.Control.Verbs.VerbOutput(TextWriter.Null, toTerminal: false));
         Assert.Equal(count - 1, record.Entries.Count);
     }
 }

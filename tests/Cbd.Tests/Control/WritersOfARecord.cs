@@ -17,7 +17,7 @@ public sealed class WritersOfARecord : LivesOfADaemon
         Assert.True(File.Exists(old));
         var node = new ListedNode();
         node.AddForeignBackend(0, 1, "/d", "alive");
-        Assert.Equal(0, new Reconciler(node, record, Logger).Pass(() => false));
+        Assert.Equal(0, PatientDaemon.Reconciler(node, record, Logger).Pass(() => false));
         Assert.False(File.Exists(old));
         Assert.Equal(2, NextRecord().Entries.Count);
         // As it was called, whatever its id is now.

@@ -10,6 +10,9 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
     private readonly TemporaryDirectory _directory = new();
     private readonly Disk _held;
 
+    /// <summary>The clock of the waits, ms: it moves when a test moves it.</summary>
+    private long _nowMs;
+
     public The_wait_for_the_lock_of_a_disk()
     {
         File.WriteAllBytes(FilePath, new byte[1 << 20]);
@@ -48,7 +51,7 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
     [Fact]
     public void Ends_with_the_holder_if_it_is_not_free_in_time()
     {
-        CbdException busy = Assert.Throws<CbdException>(() => Wait(backend: null, _ => "backend 5 has it").Open(_ => { }));
+        CbdException busy = Assert.Throws<CbdException>(() => Wait(backend: null, _ => "backend 5 has it").Open(_ => _nowMs += 1_000));
         Assert.Equal((CbdErrorKind.Busy, $"disk {FilePath} is already in use: backend 5 has it; stop that first"), (busy.Kind, busy.Message));
         Assert.IsType<DiskInUseException>(busy.InnerException);
     }
@@ -58,9 +61,8 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
     [InlineData(true)]
     public void Has_all_of_a_time_that_was_given(bool isGiven)
     {
-        long nowMs = 0;
         int looks = 0;
-        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Limit = new StartLimit(60_000, isGiven) }, [], _ => null, nowMs: () => nowMs);
+        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Limit = new StartLimit(600_000, isGiven) }, [], _ => null, nowMs: () => _nowMs);
         if (!isGiven)
         {
             // The usual second.
@@ -74,7 +76,7 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
 
         void Look(string why)
         {
-            nowMs += 10_000;
+            _nowMs += 100_000;
             if (++looks == 5)
                 _held.Dispose();
         }
@@ -83,27 +85,26 @@ public sealed class The_wait_for_the_lock_of_a_disk : IDisposable
     [Fact]
     public void Looks_for_the_holder_at_first_once_a_second_and_at_its_end()
     {
-        long nowMs = 0;
         List<long> looks = [], waits = [];
-        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Backend = 3 }, [], LookAt, nowMs: () => nowMs);
+        var wait = new DiskLockWait(new StartBackendOptions { Path = FilePath, Backend = 3 }, [], LookAt, nowMs: () => _nowMs);
         Assert.EndsWith("holder 10; stop that first", Assert.Throws<CbdException>(() => wait.Open(Wait)).Message, StringComparison.Ordinal);
         Assert.Equal([.. Enumerable.Range(0, 11).Select(second => second * 1_000L)], looks);
         Assert.Equal(20, waits.Count);
 
         string LookAt(string path)
         {
-            looks.Add(nowMs);
+            looks.Add(_nowMs);
             return $"holder {looks.Count - 1}";
         }
 
         void Wait(string why)
         {
-            Assert.EndsWith($"holder {nowMs / 1_000}", why, StringComparison.Ordinal);
-            waits.Add(nowMs);
-            nowMs += 500;
+            Assert.EndsWith($"holder {_nowMs / 1_000}", why, StringComparison.Ordinal);
+            waits.Add(_nowMs);
+            _nowMs += 500;
         }
     }
 
     private DiskLockWait Wait(int? backend, Func<string, string?> describeHolder) =>
-        new(new StartBackendOptions { Path = FilePath, Backend = backend }, [], describeHolder);
+        new(new StartBackendOptions { Path = FilePath, Backend = backend }, [], describeHolder, nowMs: () => _nowMs);
 }
