@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using Cbd.Disks;
+using Cbd.Host;
 using Cbd.Host.Transports;
 using Cbd.Memory;
 using Cbd.Tests.Memory;

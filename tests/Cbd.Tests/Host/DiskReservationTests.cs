@@ -1,4 +1,5 @@
 using Cbd.Disks;
+using Cbd.Host;
 using Cbd.Host.Transports;
 using Cbd.Memory;
 using Cbd.Tests.Disks;
