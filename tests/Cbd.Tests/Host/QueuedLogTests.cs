@@ -50,7 +50,7 @@ public sealed class A_log_that_never_waits
         log.LogInformation("first");
         Eventually.True(() => _inner.IsWaiting);
         log.LogInformation("second");
-        var ends = new Thread(queue.Dispose);
+        var ends = new Thread(queue.Dispose) { IsBackground = true };
         ends.Start();
         // It has begun to end when it takes no line any more.
         int count = 0;
