@@ -250,17 +250,15 @@ internal sealed class BackendLife<TMemory, TPolicy>
         _life.Go(LifeState.Stopping, "its handlers finish what is at the disk", nowMs);
     }
 
-    /// <summary>
-    /// Its handlers could not be made: no blkdev can start on it any more, and those of its record fail as before, if the operator had
-    /// stopped it.
-    /// </summary>
-    public void GiveUpStart()
+    /// <summary>Its handlers could not be made: no blkdev can start on it any more. True if nobody waits for its disk.</summary>
+    public bool GiveUpStart()
     {
         if (Stage != BackendStage.Claimed || _session.Condition.IsFenced)
-            return;
-        Claim!.BeginClose(force: true);
-        if (Claim.WasStopped)
-            Claim.MarkStopped();
+            return false;
+        // Who uses it is looked at after nobody can start on it.
+        bool isStopped = Claim!.GiveUp();
+        _session.AnnounceChange();
+        return isStopped || !Claim.IsUsed;
     }
 
     /// <summary>It is not done yet, and why.</summary>

@@ -293,7 +293,6 @@ internal sealed class BackendVerbs(Transport transport)
     {
         BackendServer? server = null;
         PreparedFile? space = null;
-        bool isReserved = false;
         try
         {
             BackendBody body = Describe(options, disk);
@@ -303,13 +302,9 @@ internal sealed class BackendVerbs(Transport transport)
             lock (transport.StateLock)
                 life.BeginClaim(body, MonotonicClock.Milliseconds);
             AwaitClaim(life, options.Limit);
+            // Before any blkdev can write to it, and wait for it.
             if (space is not null)
-            {
-                // Before any blkdev can write to it, and wait for it.
                 _reservations.Make(space, new DiskReservation(disk.Identity, transport.Path, transport.Geometry.RegionId, life.Backend, life.Session.Claim.Name), life.Claim!.Session);
-                isReserved = true;
-            }
-
             server = new BackendServer(life, options, disk, (BeatCondition)life.Session.Condition, Logger);
             lock (transport.StateLock)
             {
@@ -324,10 +319,11 @@ internal sealed class BackendVerbs(Transport transport)
             // Threads that were started have attached no channel yet.
             server?.BeginEnd();
             server?.TryEndKeepingDisk(Timeout.Infinite, out _);
+            bool isFree;
             lock (transport.StateLock)
-                life.GiveUpStart();
-            if (isReserved && (life.Claim!.WasStopped || !life.Claim.IsUsed))
-                _reservations.Remove(disk, transport.Geometry.RegionId, life.Claim.Backend, life.Claim.Session);
+                isFree = life.GiveUpStart();
+            if (isFree)
+                _reservations.Remove(disk, transport.Geometry.RegionId, life.Backend, life.Epoch);
             disk.Dispose();
             Drop(life);
             throw;

@@ -1,3 +1,5 @@
+using System.Security.Cryptography;
+using System.Text;
 using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Memory;
@@ -63,12 +65,13 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         try
         {
             MakeDirectory();
-            return new PreparedFile(directory!, DiskReservation.MostBytes);
+            return new PreparedFile(directory!, NameBefore(disk, regionId), DiskReservation.MostBytes);
         }
         catch (Exception e) when (IsShortage(e))
         {
-            // Without it nothing would keep another region from the disk while devices wait.
-            if (!ReadAll(null).Exists(found => found.IsOurs && found.Region == region && found.RegionId == regionId && found.Identity == disk.Identity))
+            // Without it nothing would keep another region from the disk while devices wait. The record that they wait on is the one that is taken over.
+            DiskIdentity identity = Identify(disk);
+            if (!ReadAll(null).Exists(found => found.IsOurs && found.Region == region && found.RegionId == regionId && found.Identity == disk.Identity && !IsOver(found, identity)))
                 throw new CbdException(CbdErrorKind.Exhausted, $"disk {disk.Path} cannot be reserved in '{directory}': {(e is CbdException ? e.Message : AtomicFile.Describe(e))}", e);
         }
         catch (Exception e) when (e is CbdException || AtomicFile.IsOfSystem(e))
@@ -79,7 +82,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
         return null;
     }
 
-    /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process.</summary>
+    /// <summary>Reserves a disk that is a backend now, until <see cref="Remove"/>, and after the death of this process. Throws if that fails.</summary>
     /// <param name="space">Of <see cref="Prepare"/>.</param>
     /// <param name="reservation">What is reserved.</param>
     /// <param name="session">Epoch of the claim. Files of earlier ones are removed.</param>
@@ -90,18 +93,18 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
             string file = Path.Combine(directory!, DiskReservation.NameOf(reservation.RegionId, reservation.Backend, session));
             try
             {
-                space.Name(file, reservation.ToBytes());
+                space.MoveTo(file, reservation.ToBytes());
             }
             catch (Exception e) when (AtomicFile.IsOfSystem(e))
             {
                 // Others may have put something in its place: no name is theirs that they cannot guess.
-                space.Name($"{file}.{Guid.NewGuid():N}", reservation.ToBytes());
+                space.MoveTo($"{file}.{Guid.NewGuid():N}", reservation.ToBytes());
             }
         }
         catch (Exception e) when (AtomicFile.IsOfSystem(e))
         {
-            WarnOnce(e);
-            return;
+            // There was room for it, and the right: the directory is gone, or its file system fails.
+            throw new CbdException(AtomicFile.KindOf(e), $"backend {reservation.Backend}: its disk cannot be reserved in '{directory}': {AtomicFile.Describe(e)}; try again", e);
         }
 
         Delete(reservation.RegionId, reservation.Backend, found => found < session, $"of an earlier session of backend {reservation.Backend}");
@@ -114,13 +117,20 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
             Delete(regionId, backend, found => found <= session, $"of backend {backend}", isOurs: IsReserved(disk));
     }
 
+    /// <summary>
+    /// Name of a file that has no reservation yet: who has the disk's lock makes it, so that one that a process left at its death is
+    /// replaced by the next start.
+    /// </summary>
+    internal static string NameBefore(Disk disk, Guid regionId) =>
+        $"{regionId:N}-{Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes($"{disk.Identity}\n{disk.Path}")), 0, 8)}{AtomicFile.TemporarySuffix}";
+
     private static bool IsShortage(Exception e) =>
         e is CbdException { Kind: CbdErrorKind.Exhausted } || (AtomicFile.IsOfSystem(e) && AtomicFile.KindOf(e) == CbdErrorKind.Exhausted);
 
     private void WarnOnce(Exception e)
     {
         if (Interlocked.Exchange(ref _wasReported, 1) == 0)
-            logger.LogWarning("disks are not reserved on this machine: {Reason}. Do not start one that a device waits for in another region", e.Message);
+            logger.LogWarning("disks are not reserved on this machine: '{Directory}': {Reason}. Do not start one that a device waits for in another region", directory, e.Message);
     }
 
     /// <param name="isOurs">This daemon has reserved it; if not, it may have no right to the directory, which is no news.</param>

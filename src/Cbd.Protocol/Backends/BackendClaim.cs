@@ -106,6 +106,16 @@ internal sealed class BackendClaim<TMemory, TPolicy>
     public bool MarkStopped() => Publish(body => body with { Flags = body.Flags | BackendFlags.Stopped }, announce: true);
 
     /// <summary>
+    /// It ends before it served anything: no blkdev can start on it any more, and the record says again that the operator stopped it, if that
+    /// was so. True if it says so.
+    /// </summary>
+    public bool GiveUp()
+    {
+        BeginClose(force: true);
+        return WasStopped && MarkStopped();
+    }
+
+    /// <summary>
     /// Gives the entry up, after nothing of the session can reach the disk or a channel any more: it is free, or stays
     /// as the record for the blkdevs that use it.
     /// </summary>

@@ -179,6 +179,9 @@ internal sealed class BackendRegistry<TMemory, TPolicy>
         {
             if ((TPolicy.LookForRivals ? search?.FindRival(claim.Backend) : null) is { } rival)
             {
+                // The record is as it was, so that the next try finds it so.
+                if (claim.WasStopped)
+                    claim.MarkStopped();
                 claim.EndClose();
                 throw rival.IsRecord
                     ? new CbdException(CbdErrorKind.Busy, $"'{claim.Body.Path}' is the disk of two records that nobody serves, backend {claim.Backend} and {rival.Backend}: see backend-list --all, and give up the one with the older data: backend-clear -b {rival.Backend} --force, or backend-clear -b {claim.Backend} --force")

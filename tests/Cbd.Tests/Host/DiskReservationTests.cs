@@ -70,6 +70,32 @@ public sealed class A_disk_that_is_reserved : IDisposable
     }
 
     [Fact]
+    public void Is_reserved_in_the_place_of_what_a_death_left()
+    {
+        using (Disk disk = Disk.Open(new DiskOptions { Path = _disk }))
+        {
+            Directory.CreateDirectory(Reservations);
+            File.WriteAllText(Path.Combine(Reservations, DiskReservations.NameBefore(disk, _users.Transport.Geometry.RegionId)), "unfinished");
+        }
+
+        using var disks = new BareTransport(_folder.PathOf("region"), "disks");
+        disks.StartBackend(_disk);
+        Assert.NotNull(DiskReservation.TryRead(Assert.Single(Directory.GetFiles(Reservations)), null));
+    }
+
+    [Fact]
+    public void Is_refused_when_the_directory_is_gone_before_it_is_reserved()
+    {
+        var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
+        using Disk disk = Disk.Open(new DiskOptions { Path = _disk });
+        var reservation = new DiskReservation(disk.Identity, _folder.PathOf("region"), Guid.NewGuid(), 0, "disks");
+        using PreparedFile? space = reservations.Prepare(disk, reservation.Region, reservation.RegionId);
+        Directory.Delete(Reservations, recursive: true);
+        CbdException refused = Assert.Throws<CbdException>(() => reservations.Make(space!, reservation, 1));
+        Assert.Contains($"cannot be reserved in '{Reservations}'", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void Is_free_when_a_later_session_only_read_it_and_was_stopped()
     {
         var reservations = new DiskReservations(Reservations, OwnerTrust.Default, NullLogger.Instance);
@@ -222,12 +248,18 @@ public sealed class A_disk_that_is_reserved : IDisposable
     }
 
     [Theory]
-    [InlineData("")]
-    [InlineData(".new")]
-    public void Is_reserved_beside_what_is_in_the_place_of_its_file(string suffix)
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Is_reserved_beside_what_is_in_the_place_of_its_file(bool isUnfinished)
     {
-        for (ulong session = 0; session < 8; session++)
-            Directory.CreateDirectory(Path.Combine(Reservations, DiskReservation.NameOf(_users.Transport.Geometry.RegionId, 0, session) + suffix, "folder"));
+        Guid region = _users.Transport.Geometry.RegionId;
+        using (Disk disk = Disk.Open(new DiskOptions { Path = _disk }))
+        {
+            string[] names = isUnfinished ? [DiskReservations.NameBefore(disk, region)] : [.. Enumerable.Range(0, 8).Select(session => DiskReservation.NameOf(region, 0, (ulong)session))];
+            foreach (string name in names)
+                Directory.CreateDirectory(Path.Combine(Reservations, name, "folder"));
+        }
+
         LeaveADeviceWaiting();
         using var other = new BareTransport(_folder.PathOf("other"), "other", format: true);
         Assert.Throws<CbdException>(() => other.StartBackend(_disk));
