@@ -1,5 +1,3 @@
-using System.Security.Cryptography;
-using System.Text;
 using Cbd.Blocks;
 using Cbd.Disks;
 using Cbd.Memory;
@@ -122,7 +120,7 @@ internal sealed class DiskReservations(string? directory, OwnerTrust trust, ILog
     /// replaced by the next start.
     /// </summary>
     internal static string NameBefore(Disk disk, Guid regionId) =>
-        $"{regionId:N}-{Convert.ToHexString(SHA256.HashData(Encoding.UTF8.GetBytes($"{disk.Identity}\n{disk.Path}")), 0, 8)}{AtomicFile.TemporarySuffix}";
+        FileStatus.TryGet(disk.Path, out FileStatus status) == 0 ? $"{regionId:N}-{status.Device:x}-{status.Inode:x}{AtomicFile.TemporarySuffix}" : $"{Guid.NewGuid():N}{AtomicFile.TemporarySuffix}";
 
     private static bool IsShortage(Exception e) =>
         e is CbdException { Kind: CbdErrorKind.Exhausted } || (AtomicFile.IsOfSystem(e) && AtomicFile.KindOf(e) == CbdErrorKind.Exhausted);
