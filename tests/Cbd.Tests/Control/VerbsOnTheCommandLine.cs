@@ -1,6 +1,8 @@
+using System.CommandLine.Help;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Host;
+using Cbd.Tests.Architecture;
 using Xunit;
 
 namespace Cbd.Tests.Control;
@@ -35,6 +37,23 @@ public sealed class VerbsOnTheCommandLine : IDisposable
             "dev-list", "dev-start", "dev-stop", "dump", "host-clear", "host-list", "tp-info", "tp-list", "tp-reg", "tp-unreg",
         ],
         _verbs.Names.Order(StringComparer.Ordinal));
+
+    [Fact]
+    public void The_table_of_the_document_names_every_option_of_every_verb()
+    {
+        string[] rows = [.. File.ReadLines(Path.Combine(SourceTree.Root, "docs", "operations.md")).Where(line => line.StartsWith("| `", StringComparison.Ordinal))];
+        var missing = new List<string>();
+        foreach (var name in _verbs.Names)
+        {
+            var row = rows.FirstOrDefault(line => line.Split('|')[1].Contains($"`{name}`", StringComparison.Ordinal)) ?? "";
+            var words = row.Split([' ', '`', '[', ']', '/', '|', '\\'], StringSplitOptions.RemoveEmptyEntries);
+            missing.AddRange(_verbs.Parse([name]).CommandResult.Command.Options
+                .Where(option => option is not HelpOption && !option.Aliases.Append(option.Name).Any(words.Contains))
+                .Select(option => $"{name} {option.Name}"));
+        }
+
+        Assert.Empty(missing);
+    }
 
     [Fact]
     public void A_backend_is_said_by_id_by_name_by_host_and_name_or_by_path()
