@@ -277,6 +277,15 @@ let_go() {
     [ "$(cat "/sys/block/${1##*/}/loop/backing_file" 2>/dev/null)" != "$below" ] || fail "$1 still has $below below it"
 }
 
+# unmounted DIRECTORY: nothing is mounted there any more, and the file system is not in use: a mount namespace that another program made
+# meanwhile may have had it for a moment longer, and then it is neither clean nor is its device free.
+unmounted() {
+    local source
+    source=$(findmnt -n -o SOURCE --mountpoint "$1")
+    umount "$1"
+    await 60 "that the file system on $source has ended" python3 -c 'import os, sys; os.open(sys.argv[1], os.O_RDONLY | os.O_EXCL)' "$source"
+}
+
 # tortured MODE OPTION...: a short run of scripts/torture, whose last line is shown.
 tortured() {
     TMPDIR=$work "$root/scripts/torture" "$@" >"$work/torture.log" || {

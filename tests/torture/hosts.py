@@ -1,6 +1,7 @@
 """Daemons on one region: hosts that can be killed, stopped and started again, and everything that they leave behind."""
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -36,6 +37,15 @@ def command(*words, **options):
     if done.returncode != 0:
         raise Wrong(f"{' '.join(words)} ended with exit code {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def is_free(device):
+    """Nobody has the block device for himself, as a mounted file system has; a dead one is free."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_EXCL))
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def loops_of(pids):
@@ -208,7 +218,12 @@ class World:
                 shutil.copytree(where, where + ".kept", ignore=lambda place, names: [name for name in names if stat.S_ISSOCK(os.lstat(os.path.join(place, name)).st_mode)])
 
     def unmount(self, where):
+        """Until the file system has ended: a mount namespace that another program made meanwhile may have it for a moment longer."""
+        with open("/proc/self/mounts") as mounts:
+            source = next((words[0] for line in mounts if (words := line.split())[1] == where), "")
         command("umount", where)
+        if os.path.exists(source) and stat.S_ISBLK(os.stat(source).st_mode):
+            await_(60, f"the end of the file system on {source}", lambda: is_free(source))
         self.mounts.remove(where)
 
     def __enter__(self):
