@@ -10,6 +10,8 @@ namespace Cbd.Programs.Daemon;
 /// </summary>
 internal sealed class SignsOfLife : IDisposable
 {
+    private const int EndMs = 1_000;
+
     private readonly INode _node;
     private readonly NotifySocket _manager;
     private readonly int _periodMs;
@@ -32,8 +34,9 @@ internal sealed class SignsOfLife : IDisposable
     public void Dispose()
     {
         _end.Set();
-        _thread.Join();
-        _end.Dispose();
+        // It may hang in what it watches: the end of the process does not wait for that.
+        if (_thread.Join(EndMs))
+            _end.Dispose();
     }
 
     private void Run()

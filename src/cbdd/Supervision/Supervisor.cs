@@ -69,11 +69,6 @@ internal sealed class Supervisor : IDisposable
     {
         _poll.Add(_socket.Descriptor, NotifyToken);
         _poll.Add(_wake, SignalToken);
-        ProcessSignals.Start(signal =>
-        {
-            _signals.Enqueue(signal);
-            _wake.Signal();
-        });
         Start();
         while (_end is null)
         {
@@ -95,6 +90,13 @@ internal sealed class Supervisor : IDisposable
         }
 
         return _end.Value;
+    }
+
+    /// <summary>A signal came. Any thread; never waits.</summary>
+    public void Take(PosixSignal signal)
+    {
+        _signals.Enqueue(signal);
+        _wake.Signal();
     }
 
     public void Dispose()

@@ -54,6 +54,7 @@ internal static class SupervisorProgram
             }
 
             using var supervisor = new Supervisor(program, [Name, .. words.Where(word => word != Option)], activation, upstream, logger);
+            ProcessSignals.Start(supervisor.Take);
             return supervisor.Run();
         }
         finally
