@@ -20,6 +20,12 @@ internal sealed class Supervisor : IDisposable
     private const ulong SignalToken = 1;
     private const ulong WorkerToken = 2;
 
+    /// <summary>Datagrams that are taken in one turn: who is no worker may send any number.</summary>
+    private const int TurnOfDatagrams = 64;
+
+    /// <summary>More than a socket's queue may hold.</summary>
+    private const int AllDatagrams = 100_000;
+
     /// <summary>Refusals that wait for a barrier, characters.</summary>
     private const int MostRefusals = 16_384;
 
@@ -82,7 +88,7 @@ internal sealed class Supervisor : IDisposable
                 hasEnded |= token == WorkerToken;
             }
 
-            Receive();
+            Receive(TurnOfDatagrams);
             TakeSignals();
             if (hasEnded)
                 TakeEnd();
@@ -183,10 +189,10 @@ internal sealed class Supervisor : IDisposable
         }
     }
 
-    /// <summary>Takes all datagrams that are there. Only the worker's count.</summary>
-    private void Receive()
+    /// <summary>Takes datagrams that are there. Only the worker's count.</summary>
+    private void Receive(int most)
     {
-        while (_socket.TryReceive(_buffer, out var datagram))
+        for (var i = 0; i < most && _socket.TryReceive(_buffer, out var datagram); i++)
         {
             // What is kept is taken out of this list.
             var descriptors = datagram.Descriptors.ToList();
@@ -260,7 +266,7 @@ internal sealed class Supervisor : IDisposable
     private void TakeEnd()
     {
         // What it stored before it died was sent before it died.
-        Receive();
+        Receive(AllDatagrams);
         var worker = _worker!;
         _poll.Remove(worker.Process.Descriptor);
         var end = worker.AwaitEnd();

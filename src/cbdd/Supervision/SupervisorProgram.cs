@@ -18,8 +18,10 @@ internal static class SupervisorProgram
     {
         get
         {
-            using var program = FileDescriptor.Open(OwnProgram, OpenFlags.ReadOnly);
-            return DescriptorKinds.Of(program) == DescriptorKind.Memory;
+            if (FileDescriptor.TryOpen(OwnProgram, OpenFlags.ReadOnly, 0, out var program) != 0)
+                return false;
+            using (program)
+                return DescriptorKinds.Of(program!) == DescriptorKind.Memory;
         }
     }
 
