@@ -25,6 +25,14 @@ internal interface IExport : IDisposable
     /// </summary>
     void Serve(Cbd.Blocks.IBlockDevice device, int queues, PollMode mode);
 
+    /// <summary>
+    /// Tells what the device is called, before it serves. What of the export outlives this process from now on is kept under that name.
+    /// </summary>
+    /// <exception cref="CbdException">It cannot be kept.</exception>
+    void KeepFor(string device)
+    {
+    }
+
     /// <summary>The kernel's own node, where there is one and it is there.</summary>
     string Node => "";
 

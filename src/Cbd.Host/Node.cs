@@ -232,6 +232,7 @@ internal sealed class Node : INode
                     {
                         Rights = _options.Access.RightsOf(request.Caller),
                         IsOwnAddress = request.Nbd is null,
+                        Device = device ?? request.Name,
                         Trust = _options.Access.Trust,
                         // Who may not read the disk does not get a door to it either, whatever doors the operator opens in general.
                         Mode = mayUse ? _options.Access.SocketMode : AccessOptions.OwnerOnly,

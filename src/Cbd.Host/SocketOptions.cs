@@ -22,6 +22,9 @@ internal sealed record SocketOptions
     /// <summary>Longest time from connecting to the first request, 1 to <see cref="MaxHandshakeSeconds"/>.</summary>
     public int HandshakeSeconds { get; init; } = DefaultHandshakeSeconds;
 
+    /// <summary>Name of the device, under which a socket may have been kept over the death of a daemon; null: it has no name yet.</summary>
+    public string? Device { get; init; }
+
     /// <summary>Whose rights the files of TLS are read with, and the address is bound with; null: those of this process.</summary>
     public PathRights? Rights { get; init; }
 

@@ -9,6 +9,7 @@ using Cbd.Control.Server;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.State;
 using Cbd.Host;
 using Cbd.Host.Logs;
@@ -23,7 +24,7 @@ namespace Cbd.Programs.Daemon;
 /// One life of a daemon: directories, node, control socket, what the record wants, verbs, wait, drain. The socket answers at
 /// once; 'cbdctrl wait' waits until all that is wanted is there.
 /// </summary>
-internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets given, Func<NodeOptions, GivenSockets, INode> createNode)
+internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inherited, Func<NodeOptions, GivenSockets, KeptSockets, INode> createNode)
 {
     /// <summary>The name of the service manager's socket for the control API.</summary>
     private const string ControlSocketName = "control";
@@ -85,13 +86,18 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             },
             // The disk of the record may be slow.
             DeviceFailed = (name, reason) => PoolWork.Queue(() => record.SetFailed(name, reason)),
-        }, given);
+        }, inherited.Given, inherited.Kept);
+        using var alive = SignsOfLife.Start(node, inherited);
         using var flights = new FlightFiles(node, state.Path, _logger);
         Volatile.Write(ref dump, new FlightSignal(flights, _logger).Handle);
         using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
         heard = reconciler.Hear;
         Volatile.Write(ref hangUp, reconciler.Wake);
         node.KeepNames(record.KernelNames);
+        // Until the lines were done, what one of them wanted may be wanted again.
+        var areLinesDone = false;
+        void CloseUnwanted() => inherited.Kept.CloseUnwanted(name => record.Wants(name, Volatile.Read(ref areLinesDone)));
+        CloseUnwanted();
         var recording = new RecordingControl(node, record)
         {
             IsStarting = true,
@@ -99,6 +105,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             {
                 reconciler.Wake();
                 node.KeepNames(record.KernelNames);
+                CloseUnwanted();
             },
         };
         var gate = new CheckedControl(recording);
@@ -109,22 +116,31 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
             reconciler.Pass(() => stop.IsSet);
             reconciler.Start();
-            var runLines = new RunLines(node, record, recording, stop, _logger);
+            var runLines = new RunLines(node, record, recording, stop, _logger) { Waits = inherited.SayReady };
             foreach (var line in lines)
                 runLines.Do(line);
             runLines.SayHeld();
             recording.IsStarting = false;
-            _logger.LogInformation("{Signal}: stopping", stop.Wait());
+            Volatile.Write(ref areLinesDone, true);
+            CloseUnwanted();
+            inherited.SayReady("");
+            var signal = stop.Wait();
+            inherited.Manager?.Say("STOPPING=1");
+            _logger.LogInformation("{Signal}: stopping", signal);
         }
         catch
         {
             End(server, reconciler);
             Draining.Drain(node, _logger);
+            inherited.Kept.CloseUnwanted(static _ => false);
             throw;
         }
 
         End(server, reconciler);
-        return Draining.Drain(node, _logger) ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+        var isClean = Draining.Drain(node, _logger);
+        // Nobody is there any more who would answer their clients.
+        inherited.Kept.CloseUnwanted(static _ => false);
+        return isClean ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
     }
 
     /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>
@@ -198,9 +214,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, GivenSockets 
     /// </summary>
     private StreamSocket? TakeControlSocket(string path)
     {
-        if (!given.Has(ControlSocketName))
+        if (!inherited.Given.Has(ControlSocketName))
             return null;
-        var socket = given.Take(ControlSocketName, "the control socket");
+        var socket = inherited.Given.Take(ControlSocketName, "the control socket");
         var place = socket.GetPlace();
         if (place?.UnixPath == path)
             return socket;

@@ -4,6 +4,7 @@ using Cbd.Control.Api.Client;
 using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Host;
+using Cbd.Programs.Daemon.Supervision;
 
 namespace Cbd.Programs.Daemon;
 
@@ -41,6 +42,8 @@ internal sealed class DaemonCommandLine
         "--socket-mode", null, "mode of NBD sockets, octal; by default 0600", "MODE");
     private readonly Option<string?> _socketOwner = VerbOptions.Text(
         "--socket-owner", null, "owner of NBD sockets; by default who asks for the device", "USER[:GROUP]");
+    private readonly Option<bool> _supervise = VerbOptions.Flag(
+        SupervisorProgram.Option, null, "run the daemon as a child that is started again when it dies, and keep its sockets open meanwhile");
     private readonly Option<bool> _restore = VerbOptions.Flag(
         "--restore", null, "start again what the record in the state directory has; this is the default");
     private readonly Option<bool> _noRestore = VerbOptions.Flag(
@@ -74,7 +77,7 @@ internal sealed class DaemonCommandLine
         foreach (var option in new Option[]
         {
             _runDirectory, _stateDirectory, _disksDirectory, _socketGroup, _observeGroup, _allowPath, _trustOwner,
-            _regionMode, _regionGroup, _socketMode, _socketOwner, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+            _regionMode, _regionGroup, _socketMode, _socketOwner, _supervise, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
         })
             _root.Options.Add(option);
     }
@@ -104,6 +107,7 @@ internal sealed class DaemonCommandLine
             RegionGroup = line.GetValue(_regionGroup),
             SocketMode = Mode(line.GetValue(_socketMode), "--socket-mode"),
             SocketOwner = line.GetValue(_socketOwner),
+            Supervise = line.GetValue(_supervise),
             NoRestore = line.GetValue(_noRestore),
             AdoptRecord = line.GetValue(_adoptRecord),
             RunLines = line.GetValue(_run) ?? [],

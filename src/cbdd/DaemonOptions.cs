@@ -34,6 +34,9 @@ internal sealed record DaemonOptions
     /// <summary>What members of the socket group may open. Absolute.</summary>
     public IReadOnlyList<string> AllowedPaths { get; init; } = [];
 
+    /// <summary>Supervise a daemon with the other options.</summary>
+    public bool Supervise { get; init; }
+
     /// <summary>What the record has is held, and not started.</summary>
     public bool NoRestore { get; init; }
 

@@ -3,7 +3,9 @@ using Cbd.Host;
 using Cbd.Host.Logs;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.Logs;
+using Cbd.Programs.Daemon.Supervision;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
@@ -11,7 +13,7 @@ namespace Cbd.Programs.Daemon;
 /// <summary>cbdd from its words to its exit code.</summary>
 internal static class DaemonProgram
 {
-    public static int Run(string[] words, ProgramOutput output, Func<NodeOptions, GivenSockets, INode> createNode)
+    public static int Run(string[] words, ProgramOutput output, Func<NodeOptions, GivenSockets, KeptSockets, INode> createNode)
     {
         var commandLine = new DaemonCommandLine();
         var line = commandLine.Parse(words);
@@ -24,11 +26,19 @@ internal static class DaemonProgram
         }
 
         var options = commandLine.Options(line);
+        if (options.Supervise && !SupervisorProgram.IsFromMemory)
+            SupervisorProgram.MoveToMemory(words);
         using var logs = new LogQueue(new LogStream(StandardStream.Error, options.LogsAsJson).Write);
         try
         {
-            using var given = GivenSockets.TakeFromEnvironment();
-            return new Daemon(options, logs, given, createNode).Run();
+            if (options.Supervise)
+                return SupervisorProgram.Run(words, logs.CreateLogger("supervisor"));
+            var logger = logs.CreateLogger("cbdd");
+            using var manager = NotifySocket.TryFromEnvironment();
+            using var store = DescriptorStore.TryFromEnvironment(manager, GivenDescriptors.TakeFromEnvironment(), out var others, line => logger.LogWarning("{Line}", line));
+            using var given = GivenSockets.Own(others);
+            using var kept = new KeptSockets(store, line => logger.LogWarning("{Line}", line));
+            return new Daemon(options, logs, new Inherited(given, kept, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
         }
         catch (CbdException e) when (options.LogsAsJson)
         {

@@ -37,6 +37,9 @@ internal sealed class RunLines
         _logger = logger;
     }
 
+    /// <summary>Called when a line begins to wait for something, with the reason.</summary>
+    public Action<string> Waits { get; init; } = static _ => { };
+
     public void Do(ParsedVerb verb)
     {
         var pauseMs = LeastPauseMs;
@@ -58,7 +61,11 @@ internal sealed class RunLines
             {
                 // What a verb has to confirm or stop needs a daemon for that verb.
                 if (said != e.Message)
+                {
                     _logger.LogWarning("--run {Verb}: {Reason}; it is tried again until it works", verb.Name, e.Message);
+                    Waits($"--run {verb.Name} waits: {e.Message}");
+                }
+
                 said = e.Message;
                 _listed.WaitingLine = new WantedThing { Kind = WantedThing.Line, Name = verb.Name, State = e.MayPass ? WantedThing.Waiting : WantedThing.Failed, Reason = e.Message };
             }

@@ -85,4 +85,33 @@ struct cbd_rights {
  */
 CBD_EXPORT long cbd_call_with_rights(const struct cbd_rights *rights, int *taken, long number, long a, long b, long c, long d, long e, long f);
 
+/*
+ * What a program is started with. It gets descriptors 0 to 2 of this process, `descriptors` from 3 on in their order, and no other;
+ * no signal is blocked, and none has a handler or is ignored, but for SIGINT where that is ignored here.
+ */
+struct cbd_spawn {
+    const char *path;         /* of the program, if there is no descriptor of it */
+    char *const *arguments;   /* ends with NULL */
+    char *const *changes;     /* of the environment: "NAME=VALUE" sets, "NAME" removes */
+    char *const *numbers;     /* places of 12 bytes, in `changes` say, into which the child's process id is written */
+    const int *descriptors;
+    uint32_t descriptor_count;
+    uint32_t change_count;
+    uint32_t number_count;
+    int32_t program;          /* a descriptor of it, or -1 */
+};
+
+/*
+ * Starts it as a child of this process and returns its process id, with its pidfd in *process, when it runs. A negative errno: it does
+ * not, and there is no child.
+ */
+CBD_EXPORT int cbd_spawn(const struct cbd_spawn *spawn, int *process);
+
+/*
+ * Waits until a child has ended with all of its threads, and forgets it. Returns its exit code, or CBD_ENDED_BY_SIGNAL and the number
+ * of the signal that ended it; a negative errno if there is no such child.
+ */
+#define CBD_ENDED_BY_SIGNAL 256
+CBD_EXPORT int cbd_await_end(int number);
+
 #endif

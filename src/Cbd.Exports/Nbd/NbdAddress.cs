@@ -16,6 +16,9 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
     /// <summary>Longest path of a Unix socket, bytes: sun_path has 108 with the final zero.</summary>
     internal const int MaxUnixPathBytes = 107;
 
+    /// <summary>Of TCP, resolved; null for a Unix socket.</summary>
+    internal IPEndPoint? EndPoint { get; private init; }
+
     private const string Forms = "use unix:PATH, tcp:HOST:PORT or fd:NAME";
 
     /// <summary>Reads and checks an address; resolves a host name.</summary>
@@ -78,7 +81,8 @@ internal sealed record NbdAddress(string Text, string? UnixPath, string Host, by
 
         IPAddress address = Resolve(text, bracketed ? host[1..^1] : host);
         CheckLoopback(text, new IPEndPoint(address, port), insecure);
-        return new NbdAddress(text, null, host, Serialize(new IPEndPoint(address, port)));
+        var endPoint = new IPEndPoint(address, port);
+        return new NbdAddress(text, null, host, Serialize(endPoint)) { EndPoint = endPoint };
     }
 
     private static void CheckLoopback(string text, IPEndPoint address, bool insecure)

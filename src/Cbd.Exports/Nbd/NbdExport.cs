@@ -51,6 +51,9 @@ internal sealed class NbdExport : IExport
     public string Uri => _listener.Uri;
 
     /// <inheritdoc/>
+    public void KeepFor(string device) => _listener.KeepFor(device);
+
+    /// <inheritdoc/>
     public int ClientCount
     {
         get
@@ -104,7 +107,10 @@ internal sealed class NbdExport : IExport
                 return;
             _stopped = true;
             _acceptor?.Dispose();
-            _listener.Dispose();
+            if (_acceptor is null)
+                _listener.GiveUp();
+            else
+                _listener.Dispose();
             foreach (NbdPump pump in _pumps)
                 pump.RequestStop();
             foreach (NbdPump pump in _pumps)

@@ -1,5 +1,6 @@
 using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
 using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
@@ -7,12 +8,14 @@ namespace Cbd.Exports.Nbd;
 /// <summary>Makes NBD servers. Thread-safe.</summary>
 /// <param name="log">Gets one line per message that an operator may want to see; called from any thread.</param>
 /// <param name="given">Sockets that addresses of kind <c>fd:NAME</c> mean; stays the caller's.</param>
-internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets? given = null) : IExportFactory
+/// <param name="kept">Sockets that outlive this process; stays the caller's.</param>
+internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets? given = null, KeptSockets? kept = null) : IExportFactory
 {
     private const string GivenScheme = "fd:";
 
     private readonly Action<string> _log = log ?? (static _ => { });
     private readonly GivenSockets _given = given ?? GivenSockets.None;
+    private readonly KeptSockets _kept = kept ?? KeptSockets.None;
 
     /// <summary>How long clients of the servers may keep others, and the end, waiting.</summary>
     internal ClientPatience Patience { get; init; } = ClientPatience.Default;
@@ -40,7 +43,7 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
         bool insecure = options.Insecure || withTls;
         NbdListener listener = isGiven
             ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
-            : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options);
+            : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options, _kept);
         return new NbdExport(listener, options, Patience, tls, _log);
     }
 }

@@ -1,5 +1,6 @@
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
 using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
@@ -14,10 +15,18 @@ internal sealed class NbdListener : IDisposable
 
     /// <summary>Where the socket is somebody else's: tells that it is free again. Its file stays.</summary>
     private readonly Action? _giveBack;
+    private readonly KeptSockets _kept;
+
+    /// <summary>The device that it is kept for.</summary>
+    private string? _device;
+
+    /// <summary>It was open before this process.</summary>
+    private bool _isAdopted;
     private bool _disposed;
 
-    private NbdListener(NbdAddress address, StreamSocket socket, bool withTls, SocketFile? name, Action? giveBack = null)
+    private NbdListener(NbdAddress address, StreamSocket socket, bool withTls, SocketFile? name, KeptSockets kept, Action? giveBack = null)
     {
+        _kept = kept;
         _name = name;
         _giveBack = giveBack;
         Socket = socket;
@@ -28,14 +37,20 @@ internal sealed class NbdListener : IDisposable
     internal StreamSocket Socket { get; }
     internal string Uri { get; }
 
-    /// <summary>Binds an address; a Unix socket that nobody answers on is replaced.</summary>
+    /// <summary>
+    /// Binds an address; a Unix socket that nobody answers on is replaced. The socket that was kept for the device is taken instead, if it is
+    /// bound there.
+    /// </summary>
     /// <exception cref="CbdException">It is in use, or cannot be bound.</exception>
-    internal static NbdListener Bind(NbdAddress address, bool withTls, SocketOptions options)
+    internal static NbdListener Bind(NbdAddress address, bool withTls, SocketOptions options, KeptSockets kept)
     {
         if (address.UnixPath is not { } path)
         {
+            StreamSocket? old = options.Device is null ? null : kept.TryTake(options.Device, null, address.EndPoint, null);
+            if (old is not null)
+                return new NbdListener(address, old, withTls, null, kept) { _device = options.Device, _isAdopted = true };
             return StreamSocket.TryListen(address.Native, Backlog, options.Rights, out int refused) is { } bound
-                ? new NbdListener(address, bound, withTls, null)
+                ? new NbdListener(address, bound, withTls, null, kept)
                 : throw Explain(address, refused, options.Rights);
         }
 
@@ -43,10 +58,13 @@ internal sealed class NbdListener : IDisposable
         SocketFile name = SocketFile.TryFind(path, rights, out int error) ?? throw Explain(address, error, rights);
         try
         {
+            FileStatus? file = name.TryGetStatus(out FileStatus now) == 0 ? now : null;
+            if (options.Device is { } device && kept.TryTake(device, path, null, file) is { } old)
+                return new NbdListener(address, old, withTls, name, kept) { _device = device, _isAdopted = true };
             StreamSocket? socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
             if (socket is null && error == Errno.EADDRINUSE && RemoveStale(name, path, ref error))
                 socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
-            return socket is not null ? new NbdListener(address, socket, withTls, name) : throw Explain(address, error, rights);
+            return socket is not null ? new NbdListener(address, socket, withTls, name, kept) : throw Explain(address, error, rights);
         }
         catch
         {
@@ -63,7 +81,7 @@ internal sealed class NbdListener : IDisposable
         try
         {
             SocketPlace place = socket.GetPlace() ?? throw new InvalidOperationException($"socket '{name}' is bound nowhere");
-            return new NbdListener(NbdAddress.Of(place, $"fd:{name}", insecure), socket, withTls, null, () => given.GiveBack(name));
+            return new NbdListener(NbdAddress.Of(place, $"fd:{name}", insecure), socket, withTls, null, KeptSockets.None, () => given.GiveBack(name));
         }
         catch
         {
@@ -71,6 +89,32 @@ internal sealed class NbdListener : IDisposable
             given.GiveBack(name);
             throw;
         }
+    }
+
+    /// <summary>
+    /// Keeps the socket open over the death of this process, under the device's name. One that was opened before this process is kept by who opened it.
+    /// </summary>
+    /// <exception cref="CbdException">It cannot be kept; it serves on without.</exception>
+    internal void KeepFor(string device)
+    {
+        if (_giveBack is not null || _device is not null)
+            return;
+        _kept.Keep(device, Socket);
+        _device = device;
+    }
+
+    /// <summary>The device was not served: clients of the one before wait for the next try.</summary>
+    internal void GiveUp()
+    {
+        if (!_isAdopted || _disposed)
+        {
+            Dispose();
+            return;
+        }
+
+        _disposed = true;
+        _name?.Dispose();
+        _kept.GiveBack(_device!, Socket);
     }
 
     public void Dispose()
@@ -83,6 +127,8 @@ internal sealed class NbdListener : IDisposable
         if (_name is not null && _name.TryGetStatus(out FileStatus now) == 0 && now.IsSameFile(_file))
             _ = _name.TryUnlink();
         _name?.Dispose();
+        if (_device is not null)
+            _kept.Remove(_device);
         Socket.Dispose();
         _giveBack?.Invoke();
     }

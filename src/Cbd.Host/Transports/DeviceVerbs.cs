@@ -64,6 +64,7 @@ internal sealed class DeviceVerbs(Transport transport)
             string name = nameOf(life.Blkdev);
             options.Limit?.Check("its node or socket is being made");
             export ??= openExport(name);
+            export.KeepFor(name);
             server = Activate(life, name, export, options.Mode);
             AwaitAttachment(life, options.Limit);
             Step(() => life.BeginServing(MonotonicClock.Milliseconds));

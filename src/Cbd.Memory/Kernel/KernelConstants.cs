@@ -19,11 +19,20 @@ internal static class KernelConstants
     internal const uint StatxDirectAlignment = 0x2000;
     internal const uint StatxSubvolume = 0x8000;
     internal const ulong StatxAttributeDax = 0x00200000;
+    internal const int FcntlGetDescriptorFlags = 1;
     internal const int FcntlSetDescriptorFlags = 2;
     internal const int DescriptorCloseOnExec = 1;
     internal const int FcntlGetFlags = 3;
     internal const int FcntlSetFlags = 4;
     internal const int FcntlDuplicateCloseOnExec = 1030;
+    internal const int FcntlAddSeals = 1033;
+    internal const int SealSeals = 1;
+    internal const int SealShrink = 2;
+    internal const int SealGrow = 4;
+    internal const int SealWrite = 8;
+    internal const uint MemoryFileCloseOnExec = 1;
+    internal const uint MemoryFileAllowSealing = 2;
+    internal const uint MemoryFileExecutable = 16;
     internal const int FcntlOfdGetLock = 36;
     internal const int FcntlOfdSetLock = 37;
     internal const short LockRead = 0;
@@ -117,12 +126,14 @@ internal static class KernelConstants
     internal const int NetlinkExtendedAcknowledge = 11;
     internal const int SocketRaw = 3;
     internal const int SocketStream = 1;
+    internal const int SocketDatagram = 2;
     internal const int SocketNonBlocking = 0x800;
     internal const int SocketCloseOnExec = 0x80000;
     internal const int LevelSocket = 1;
     internal const int ReuseAddress = 2;
     internal const int SocketTypeOption = 3;
     internal const int KeepAlive = 9;
+    internal const int PassCredentials = 16;
     internal const int AcceptsConnections = 30;
     internal const int LevelTcp = 6;
     internal const int TcpNoDelay = 1;
@@ -131,12 +142,19 @@ internal static class KernelConstants
     internal const int TcpKeepCount = 6;
     internal const int LevelIpv6 = 41;
     internal const int Ipv6Only = 26;
+    internal const int ControlRights = 1;
+    internal const int ControlCredentials = 2;
+    internal const nuint IoctlSocketFile = 0x89e0;
+    internal const int MessageControlTruncated = 8;
+    internal const int MessageTruncated = 0x20;
     internal const int MessageDontWait = 0x40;
+    internal const int MessageCloseOnExec = 0x40000000;
     internal const int MessageNoSignal = 0x4000;
     internal const int ShutdownSend = 1;
     internal const int ShutdownBoth = 2;
 
     // Processes and threads.
+    internal const int PrctlSetName = 15;
     internal const int PrctlSetTimerSlack = 29;
     internal const int PrctlSetIoFlusher = 57;
     internal const int PrctlGetIoFlusher = 58;

@@ -66,6 +66,24 @@ internal static unsafe partial class LibC
         internal int Flags;
     }
 
+    /// <summary><c>struct cmsghdr</c>: what comes with a message, its bytes behind it.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct ControlHeader
+    {
+        internal nuint Length;
+        internal int Level;
+        internal int Type;
+    }
+
+    /// <summary><c>struct ucred</c>: who sent a message.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct Credentials
+    {
+        internal int ProcessId;
+        internal uint UserId;
+        internal uint GroupId;
+    }
+
     /// <summary><c>struct pollfd</c>.</summary>
     [StructLayout(LayoutKind.Sequential)]
     internal struct PollEntry

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.InteropServices;
 using static Cbd.Memory.Errno;
 using static Cbd.Memory.KernelConstants;
 
@@ -9,7 +10,7 @@ namespace Cbd.Memory;
 /// </summary>
 public sealed unsafe class ProcessDescriptor : IDisposable
 {
-    private ProcessDescriptor(int processId, FileDescriptor descriptor)
+    internal ProcessDescriptor(int processId, FileDescriptor descriptor)
     {
         ProcessId = processId;
         Descriptor = descriptor;
@@ -46,9 +47,14 @@ public sealed unsafe class ProcessDescriptor : IDisposable
     }
 
     /// <summary>Sends SIGKILL; nothing if the process has ended already.</summary>
-    public void Kill()
+    public void Kill() => Send(SignalKill);
+
+    /// <summary>Sends SIGHUP, SIGINT, SIGQUIT or SIGTERM; nothing if the process has ended already.</summary>
+    public void Send(PosixSignal signal) => Send(ProcessSignals.NumberOf(signal));
+
+    private void Send(int signal)
     {
-        nint result = LibC.SystemCall(SyscallPidfdSendSignal, Descriptor.Number, SignalKill, 0, 0, 0, 0);
+        nint result = LibC.SystemCall(SyscallPidfdSendSignal, Descriptor.Number, signal, 0, 0, 0, 0);
         GC.KeepAlive(this);
         if (result < 0 && LibC.LastErrno != ESRCH)
             throw SystemCallException.Last("pidfd_send_signal", $"process {ProcessId}");

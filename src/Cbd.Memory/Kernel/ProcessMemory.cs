@@ -1,4 +1,3 @@
-using System.Text;
 using static Cbd.Memory.KernelConstants;
 
 namespace Cbd.Memory;
@@ -20,28 +19,22 @@ public static unsafe class ProcessMemory
     /// Starts the program again in the place of this process, as an I/O flusher, all its threads included. Returns only
     /// if that cannot be had, with the errno: EPERM without CAP_SYS_RESOURCE, EINVAL before Linux 5.6.
     /// </summary>
-    public static int RestartAsIoFlusher(string program, IReadOnlyList<string> words)
+    public static int RestartAsIoFlusher(string program, IReadOnlyList<string> words) =>
+        LibC.PrCtl(PrctlSetIoFlusher, 1, 0, 0, 0) != 0 ? LibC.LastErrno : Restart(program, words);
+
+    /// <summary>Puts a program in the place of this process. Returns only if that cannot be, with the errno.</summary>
+    public static int Restart(string program, IReadOnlyList<string> words)
     {
-        if (LibC.PrCtl(PrctlSetIoFlusher, 1, 0, 0, 0) != 0)
-            return LibC.LastErrno;
-        byte[][] texts = [.. words.Select(word => Encoding.UTF8.GetBytes(word + '\0'))];
-        byte[] all = [.. texts.SelectMany(text => text)];
-        var list = new nint[words.Count + 1];
-        // SAFETY: neither moves until the call has replaced the process, or failed. The list ends with a null.
-        fixed (byte* start = all)
-        fixed (nint* first = list)
-        {
-            nint at = (nint)start;
-            for (int i = 0; i < texts.Length; i++)
-            {
-                list[i] = at;
-                at += texts[i].Length;
-            }
-
-            _ = LibC.Execute(program, (byte**)first);
-        }
-
+        using var list = new NativeStrings(words);
+        _ = LibC.Execute(program, list.Start);
         return LibC.LastErrno;
+    }
+
+    /// <summary>What the process is called in lists of processes: the first 15 bytes. A program that was started from a descriptor has the number of that as its name.</summary>
+    public static void SetName(string name)
+    {
+        using var list = new NativeStrings([name]);
+        _ = LibC.PrCtl(PrctlSetName, (nuint)list[0], 0, 0, 0);
     }
 
     /// <summary>

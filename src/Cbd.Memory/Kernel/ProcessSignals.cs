@@ -47,7 +47,12 @@ public sealed class ProcessSignals
     }
 
     /// <summary>Ends the process as the signal does by default.</summary>
-    public static void EndBy(PosixSignal signal) => _ = NativeShim.EndBySignal(Array.Find(s_numbers, pair => pair.Signal == signal).Number);
+    public static void EndBy(PosixSignal signal) => EndBy(NumberOf(signal));
+
+    /// <summary>The same by number; returns if that signal does not end a process.</summary>
+    public static void EndBy(int number) => _ = NativeShim.EndBySignal(number);
+
+    internal static int NumberOf(PosixSignal signal) => Array.Find(s_numbers, pair => pair.Signal == signal).Number;
 
     private void Run()
     {

@@ -81,6 +81,12 @@ internal static unsafe partial class NativeShim
     [LibraryImport(Library, EntryPoint = "cbd_call_with_rights")]
     internal static partial nint CallWithRights(Rights* rights, int* taken, nint number, nint a, nint b, nint c, nint d, nint e, nint f);
 
+    [LibraryImport(Library, EntryPoint = "cbd_spawn")]
+    internal static partial int Spawn(SpawnRequest* request, int* process);
+
+    [LibraryImport(Library, EntryPoint = "cbd_await_end")]
+    internal static partial int AwaitEnd(int processId);
+
     [LibraryImport(Library, EntryPoint = "cbd_guard_add")]
     internal static partial int GuardAdd(byte* start, nuint length);
 
@@ -89,6 +95,21 @@ internal static unsafe partial class NativeShim
 
     [LibraryImport(Library, EntryPoint = "cbd_guard_poisoned"), SuppressGCTransition]
     internal static partial int GuardPoisoned(int guard);
+
+    /// <summary><c>struct cbd_spawn</c>.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct SpawnRequest
+    {
+        internal byte* Path;
+        internal byte** Arguments;
+        internal byte** Changes;
+        internal byte** Numbers;
+        internal int* Descriptors;
+        internal uint DescriptorCount;
+        internal uint ChangeCount;
+        internal uint NumberCount;
+        internal int Program;
+    }
 
     /// <summary><c>struct cbd_rights</c>.</summary>
     [StructLayout(LayoutKind.Sequential)]

@@ -56,6 +56,12 @@ public sealed unsafe class EventPoll : IDisposable
     /// <summary>Watches a wake-up, level-triggered.</summary>
     public void Add(PollWake wake, ulong token) => Control(EpollAdd, wake.Descriptor.Number, token, SocketEvents.Readable);
 
+    /// <summary>Watches a descriptor for something to read, level-triggered.</summary>
+    public void Add(FileDescriptor descriptor, ulong token) => Control(EpollAdd, descriptor.Number, token, SocketEvents.Readable);
+
+    /// <summary>Watches a descriptor no more.</summary>
+    public void Remove(FileDescriptor descriptor) => Control(EpollDelete, descriptor.Number, 0, SocketEvents.None);
+
     /// <summary>Watches a channel of FUSE for requests, level-triggered.</summary>
     public void Add(Fuse.FuseChannel channel, ulong token) => Control(EpollAdd, channel.Descriptor.Number, token, SocketEvents.Readable);
 

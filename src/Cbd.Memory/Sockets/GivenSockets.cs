@@ -1,20 +1,12 @@
-using System.Globalization;
+using Cbd.Memory.Store;
 
 namespace Cbd.Memory.Sockets;
 
 /// <summary>
-/// Listening sockets that a service manager opened for this process (sd_listen_fds(3)): descriptors from 3 on, their
-/// number and names in the environment. Thread-safe.
+/// Listening sockets that a service manager opened for this process (<see cref="GivenDescriptors"/>), by their names. Thread-safe.
 /// </summary>
 public sealed class GivenSockets : IDisposable
 {
-    /// <summary>The name that a service manager gives to a descriptor without one.</summary>
-    private const string NoName = "unknown";
-    private const int FirstDescriptor = 3;
-
-    /// <summary>Far more than anybody passes; the name of each takes space in the environment.</summary>
-    private const int MaxSockets = 1024;
-
     private readonly Lock _lock = new();
     private readonly Dictionary<string, StreamSocket> _sockets = [];
     private readonly HashSet<string> _taken = [];
@@ -22,21 +14,31 @@ public sealed class GivenSockets : IDisposable
     /// <summary>None.</summary>
     public static GivenSockets None { get; } = new();
 
-    /// <summary>
-    /// Takes what LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES name, and removes the three from this process's environment,
-    /// so that no child believes that they mean it. None if they are not there or are another process's.
-    /// </summary>
-    /// <exception cref="CbdException">They are wrong, or a descriptor is no listening socket, or has no name of its own.</exception>
-    public static GivenSockets TakeFromEnvironment()
+    /// <summary>Takes over descriptors that a service manager passed.</summary>
+    /// <exception cref="CbdException">One is no listening socket, or has no name of its own.</exception>
+    public static GivenSockets Own(IEnumerable<GivenDescriptor> descriptors)
     {
-        string? process = Take("LISTEN_PID");
-        string? count = Take("LISTEN_FDS");
-        string? names = Take("LISTEN_FDNAMES");
-        if (process is null || count is null)
-            return None;
-        if (!int.TryParse(process, NumberStyles.None, CultureInfo.InvariantCulture, out int processId))
-            throw Invalid($"LISTEN_PID is '{process}' and not a process id");
-        return processId == Environment.ProcessId ? Own(count, names) : None;
+        var given = new GivenSockets();
+        try
+        {
+            foreach ((string name, int number) in descriptors)
+            {
+                StreamSocket socket = StreamSocket.TryOwnListening(number, out string fault)
+                    ?? throw GivenDescriptors.Invalid($"descriptor {number} ('{name}') is {fault}; pass listening stream sockets alone");
+                if (!given._sockets.TryAdd(name, socket))
+                {
+                    socket.Dispose();
+                    throw GivenDescriptors.Invalid($"two sockets are named '{name}'; give each a FileDescriptorName= of its own");
+                }
+            }
+        }
+        catch
+        {
+            given.Dispose();
+            throw;
+        }
+
+        return given;
     }
 
     /// <summary>
@@ -82,43 +84,4 @@ public sealed class GivenSockets : IDisposable
             _sockets.Clear();
         }
     }
-
-    private static string? Take(string variable)
-    {
-        string? value = Environment.GetEnvironmentVariable(variable);
-        Environment.SetEnvironmentVariable(variable, null);
-        return string.IsNullOrEmpty(value) ? null : value;
-    }
-
-    private static GivenSockets Own(string countText, string? namesText)
-    {
-        if (!int.TryParse(countText, NumberStyles.None, CultureInfo.InvariantCulture, out int count) || count > MaxSockets)
-            throw Invalid($"LISTEN_FDS is '{countText}' and not a number up to {MaxSockets}");
-        string[] names = namesText?.Split(':') ?? [.. Enumerable.Repeat(NoName, count)];
-        if (names.Length != count)
-            throw Invalid($"LISTEN_FDNAMES has {names.Length} names ('{namesText}') and LISTEN_FDS is {count}");
-        var given = new GivenSockets();
-        try
-        {
-            for (int i = 0; i < count; i++)
-            {
-                StreamSocket socket = StreamSocket.TryOwnListening(FirstDescriptor + i, out string fault)
-                    ?? throw Invalid($"descriptor {FirstDescriptor + i} ('{names[i]}') is {fault}; pass listening stream sockets alone");
-                if (!given._sockets.TryAdd(names[i], socket))
-                {
-                    socket.Dispose();
-                    throw Invalid($"two sockets are named '{names[i]}'; give each a FileDescriptorName= of its own");
-                }
-            }
-        }
-        catch
-        {
-            given.Dispose();
-            throw;
-        }
-
-        return given;
-    }
-
-    private static CbdException Invalid(string what) => new(CbdErrorKind.Invalid, $"the sockets of the service manager cannot be used: {what}");
 }

@@ -18,7 +18,12 @@ public sealed unsafe partial class StreamSocket
     /// Takes over a descriptor that must be a listening stream socket, Unix with a path or TCP; makes it non-blocking and
     /// private to this process. Returns null and says what it is instead; it is left as it was then.
     /// </summary>
-    public static StreamSocket? TryOwnListening(int descriptor, out string fault)
+    public static StreamSocket? TryOwnListening(int descriptor, out string fault) => TryOwnListening(FileDescriptor.Own(descriptor, "socket"), isOurs: false, out fault);
+
+    /// <summary>The same for a descriptor that stays the caller's if it is no such socket.</summary>
+    public static StreamSocket? TryOwnListening(FileDescriptor descriptor, out string fault) => TryOwnListening(descriptor, isOurs: true, out fault);
+
+    private static StreamSocket? TryOwnListening(FileDescriptor descriptor, bool isOurs, out string fault)
     {
         var borrowed = new StreamSocket(descriptor);
         fault = borrowed.DescribeFault();
@@ -31,7 +36,8 @@ public sealed unsafe partial class StreamSocket
         }
 
         // The number is not ours to close.
-        borrowed._file.SetHandleAsInvalid();
+        if (!isOurs)
+            borrowed._file.SetHandleAsInvalid();
         return null;
     }
 
@@ -76,6 +82,28 @@ public sealed unsafe partial class StreamSocket
             default:
                 return null;
         }
+    }
+
+    /// <summary>
+    /// The file of a Unix socket: its path now, which the name that it was bound under need not tell. Null, and nothing is told, if it has none,
+    /// or without CAP_NET_ADMIN.
+    /// </summary>
+    public string? TryGetFile(out FileStatus status)
+    {
+        status = default;
+        // SAFETY: the call takes no argument and returns a new descriptor, which the socket's file is opened with.
+        int number = LibC.Ioctl(_file, IoctlSocketFile, null);
+        if (number < 0)
+            return null;
+        using var file = FileDescriptor.Own(number, "file of a socket");
+        file.SetInherited(false);
+        if (FileStatus.TryGet(file, out status) != 0)
+            return null;
+        const int Room = 4096;
+        byte* text = stackalloc byte[Room];
+        // SAFETY: the call stores at most that many bytes on this stack.
+        nint length = LibC.ReadLink($"/proc/self/fd/{file.Number}", text, Room);
+        return length > 0 ? Encoding.UTF8.GetString(text, (int)length) : null;
     }
 
     private string DescribeFault()

@@ -21,7 +21,15 @@ public sealed unsafe partial class StreamSocket : IDisposable
 
     private readonly FileDescriptor _file;
 
-    private StreamSocket(int descriptor) => _file = FileDescriptor.Own(descriptor, "socket");
+    private StreamSocket(int descriptor)
+        : this(FileDescriptor.Own(descriptor, "socket"))
+    {
+    }
+
+    private StreamSocket(FileDescriptor file) => _file = file;
+
+    /// <summary>Its descriptor; stays the socket's.</summary>
+    internal FileDescriptor File => _file;
 
     /// <summary>The descriptor, for <see cref="EventPoll"/>; −1 after <see cref="Dispose"/>.</summary>
     internal int Descriptor => _file.IsClosed ? -1 : _file.Number;

@@ -238,6 +238,12 @@ internal sealed class StateRecord
     public IReadOnlyCollection<string> KernelNames() =>
         [.. Entries.Where(e => e.Device is { Name: not null } d && d.ToOptions().AskedAttach != AttachWords.None).Select(e => e.Device!.Name!)];
 
+    /// <summary>Whether a device of that name, whose socket was kept, is still to be started.</summary>
+    /// <param name="name">Of the device.</param>
+    /// <param name="areLinesDone">What only a line of the command line wanted is not wanted without that line.</param>
+    public bool Wants(string name, bool areLinesDone) =>
+        Entries.Any(e => e.Device?.Name == name && e.Failed is null && e.Intent != StateIntent.Stopping && (e.Held is null || (e.FromRun == true && !areLinesDone)));
+
     public bool IsNameReserved(string name) => Read(r => r.IsNameReserved(name));
 
     public void CheckLeave(string region) => Do(r => r.CheckLeave(region));

@@ -51,6 +51,9 @@ public sealed class KernelInterfaceTests
         #include <linux/futex.h>
         #include <linux/io_uring.h>
         #include <linux/loop.h>
+        #include <linux/memfd.h>
+        #include <linux/sockios.h>
+        #include <linux/un.h>
         #include <linux/genetlink.h>
         #include <linux/magic.h>
         #include <linux/mount.h>
@@ -179,6 +182,8 @@ public sealed class KernelInterfaceTests
         "FOPEN_PARALLEL_DIRECT_WRITES" => expression,
         // Linux 6.7, an enum; the first macro after it came with 6.13.
         "IORING_OP_FUTEX_WAIT" => "IORING_SETUP_HYBRID_IOPOLL",
+        // Linux 6.3.
+        "MFD_EXEC" => expression,
         // Commands of ublk in the encoding of ioctls (6.4), and what came after it: macros all of them.
         _ when AttachInterfaceInC.IsMacroOfYoungerHeaders(expression) => expression,
         _ => null,

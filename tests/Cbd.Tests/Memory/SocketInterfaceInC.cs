@@ -15,6 +15,14 @@ internal static class SocketInterfaceInC
         ["KernelConstants.NetlinkExtendedAcknowledge"] = "NETLINK_EXT_ACK",
         ["KernelConstants.SocketRaw"] = "SOCK_RAW",
         ["KernelConstants.SocketStream"] = "SOCK_STREAM",
+        ["KernelConstants.SocketDatagram"] = "SOCK_DGRAM",
+        ["KernelConstants.PassCredentials"] = "SO_PASSCRED",
+        ["KernelConstants.ControlRights"] = "SCM_RIGHTS",
+        ["KernelConstants.ControlCredentials"] = "SCM_CREDENTIALS",
+        ["KernelConstants.IoctlSocketFile"] = "SIOCUNIXFILE",
+        ["KernelConstants.MessageControlTruncated"] = "MSG_CTRUNC",
+        ["KernelConstants.MessageTruncated"] = "MSG_TRUNC",
+        ["KernelConstants.MessageCloseOnExec"] = "MSG_CMSG_CLOEXEC",
         ["KernelConstants.SocketNonBlocking"] = "SOCK_NONBLOCK",
         ["KernelConstants.SocketCloseOnExec"] = "SOCK_CLOEXEC",
         ["KernelConstants.LevelSocket"] = "SOL_SOCKET",
@@ -46,6 +54,18 @@ internal static class SocketInterfaceInC
             ["Control"] = "msg_control",
             ["ControlLength"] = "msg_controllen",
             ["Flags"] = "msg_flags",
+        }),
+        ["ControlHeader"] = ("struct cmsghdr", new()
+        {
+            ["Length"] = "cmsg_len",
+            ["Level"] = "cmsg_level",
+            ["Type"] = "cmsg_type",
+        }),
+        ["Credentials"] = ("struct ucred", new()
+        {
+            ["ProcessId"] = "pid",
+            ["UserId"] = "uid",
+            ["GroupId"] = "gid",
         }),
     };
 }

@@ -1,0 +1,25 @@
+using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
+
+namespace Cbd.Programs.Daemon;
+
+/// <summary>What a daemon has from whoever started it. Thread-safe.</summary>
+/// <param name="Given">Sockets that a service manager opened for it.</param>
+/// <param name="Kept">Sockets of devices that outlived the daemon before.</param>
+/// <param name="Manager">The way to the service manager or supervisor; null if there is none.</param>
+/// <param name="WatchdogMs">How long the manager waits for a sign of life; null: for ever.</param>
+internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, NotifySocket? Manager, long? WatchdogMs)
+{
+    private int _isReady;
+
+    /// <summary>
+    /// Tells the manager that the daemon answers, and that what the command line asks for is done, or waits for something. What it waits for is told each time.
+    /// </summary>
+    /// <param name="waits">What it waits for; empty: nothing.</param>
+    public void SayReady(string waits)
+    {
+        if (Interlocked.Exchange(ref _isReady, 1) == 0)
+            Manager?.Say("READY=1");
+        Manager?.SayStatus(waits);
+    }
+}

@@ -1,0 +1,141 @@
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
+using Cbd.Tests.Memory;
+using Xunit;
+
+namespace Cbd.Tests.Supervision;
+
+/// <summary>What a program has that was started by the shim, and how its end is told.</summary>
+public sealed class ChildProcessTests : IDisposable
+{
+    private readonly TemporaryDirectory _directory = new();
+
+    public void Dispose() => _directory.Dispose();
+
+    [Fact]
+    public void It_has_the_descriptors_in_their_order_and_nothing_else()
+    {
+        // As many as are open anyway, and one that is not private to this process.
+        using FileDescriptor first = Open("first"), second = Open("second"), other = Open("other");
+        other.SetInherited(true);
+        string answer = RunShell("for f in /proc/self/fd/*; do echo \"${f##*/} $(readlink $f)\"; done", [second, first, second]);
+        string[] above = [.. answer.Split('\n').Where(line => line.Length > 0 && int.Parse(line.Split(' ')[0]) > 2)];
+        // The shell has a descriptor of the directory that it reads, or not.
+        Assert.Equal(
+            [$"3 {_directory.PathOf("second")}", $"4 {_directory.PathOf("first")}", $"5 {_directory.PathOf("second")}"],
+            above.Where(line => !line.Contains("/proc/", StringComparison.Ordinal) && !line.EndsWith(' ')));
+    }
+
+    [Fact]
+    public void Places_that_its_descriptors_are_to_have_may_be_taken_by_others_of_them()
+    {
+        // The lowest numbers above 2 that this process has, in turn.
+        FileDescriptor[] files = [.. Enumerable.Range(0, 60).Select(i => Open($"f{i}"))];
+        try
+        {
+            FileDescriptor[] reversed = [.. files.Reverse()];
+            string answer = RunShell("i=3; while [ $i -lt 63 ]; do readlink /proc/self/fd/$i; i=$((i + 1)); done", reversed);
+            Assert.Equal(Enumerable.Range(0, 60).Select(i => _directory.PathOf($"f{59 - i}")), answer.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+        }
+        finally
+        {
+            Array.ForEach(files, file => file.Dispose());
+        }
+    }
+
+    [Fact]
+    public void It_has_the_environment_with_the_changes_and_its_own_number_in_it()
+    {
+        string answer = RunShell(
+            "echo \"$$ $LISTEN_PID $WATCHDOG_PID $NEW ${PATH:+path} ${HOME:-none}\"", [],
+            new() { ["NEW"] = "a=b c", ["HOME"] = null }, ["LISTEN_PID", "WATCHDOG_PID"]);
+        string[] words = answer.TrimEnd('\n').Split(' ');
+        Assert.Equal([words[0], words[0], words[0], "a=b", "c", "path", "none"], words);
+    }
+
+    [Fact]
+    public void No_signal_is_blocked_or_ignored_in_it()
+    {
+        string answer = RunShell("grep -E '^Sig(Blk|Ign)' /proc/self/status", []);
+        foreach (string line in answer.Split('\n', StringSplitOptions.RemoveEmptyEntries))
+            // The two of the C library's own, 32 and 33, and SIGINT, which may be ignored here.
+            Assert.True((Convert.ToUInt64(line.Split('\t')[1], 16) & ~0x1_8000_0002UL) == 0, line);
+    }
+
+    [Fact]
+    public void Its_end_is_told_by_code_or_by_signal()
+    {
+        Assert.Equal(new ProcessEnd(7, null), EndOf("exit 7"));
+        Assert.Equal(new ProcessEnd(0, null), EndOf("exit 0"));
+        Assert.Equal(new ProcessEnd(null, 9), EndOf("kill -KILL $$"));
+        Assert.Equal(new ProcessEnd(255, null), EndOf("exit 255"));
+    }
+
+    [Fact]
+    public void A_signal_reaches_it_and_its_descriptor_tells_its_end()
+    {
+        using ChildProcess child = Start("exec sleep 600", [], [], []);
+        Assert.False(child.Process.WaitForExit(0));
+        child.Process.Send(System.Runtime.InteropServices.PosixSignal.SIGTERM);
+        Assert.True(child.Process.WaitForExit(60_000));
+        Assert.Equal(new ProcessEnd(null, 15), child.AwaitEnd());
+        // Nothing is left to be told.
+        Assert.Equal(10, Assert.Throws<SystemCallException>(() => child.AwaitEnd()).Errno);
+    }
+
+    [Fact]
+    public void What_is_no_program_is_an_error_and_leaves_no_child()
+    {
+        File.WriteAllText(_directory.PathOf("text"), "no program");
+        using var text = FileDescriptor.Open(_directory.PathOf("text"), OpenFlags.ReadOnly);
+        SystemCallException refused = Assert.Throws<SystemCallException>(() => ChildProcess.Start(new ChildStart { Program = text, Words = ["text"] }));
+        Assert.Equal(Errno.EACCES, refused.Errno);
+        File.SetUnixFileMode(_directory.PathOf("text"), (UnixFileMode)0x1ed);
+        refused = Assert.Throws<SystemCallException>(() => ChildProcess.Start(new ChildStart { Program = text, Words = ["text"] }));
+        Assert.Equal(8, refused.Errno);
+    }
+
+    [Fact]
+    public void A_program_runs_from_its_copy_in_memory_which_nobody_can_change()
+    {
+        using FileDescriptor? copy = MemoryFile.TryCopyProgram("/bin/sh", "copy");
+        Assert.SkipWhen(copy is null, "this kernel allows no programs in memory files");
+        using var child = ChildProcess.Start(new ChildStart { Program = copy, Words = ["sh", "-c", "exit 5"] });
+        Assert.Equal(new ProcessEnd(5, null), child.AwaitEnd());
+        Assert.Throws<SystemCallException>(() => copy.Truncate(0));
+    }
+
+    private FileDescriptor Open(string name)
+    {
+        File.WriteAllText(_directory.PathOf(name), "");
+        return FileDescriptor.Open(_directory.PathOf(name), OpenFlags.ReadOnly);
+    }
+
+    private static ProcessEnd EndOf(string script)
+    {
+        using ChildProcess child = Start(script, [], [], []);
+        return child.AwaitEnd();
+    }
+
+    private string RunShell(string script, FileDescriptor[] descriptors, Dictionary<string, string?>? changes = null, string[]? numbers = null)
+    {
+        string answer = _directory.PathOf("answer");
+        using ChildProcess child = Start($"{{ {script}; }} >{answer}", descriptors, changes ?? [], numbers ?? []);
+        Assert.Equal(new ProcessEnd(0, null), child.AwaitEnd());
+        return File.ReadAllText(answer);
+    }
+
+    private static ChildProcess Start(string script, FileDescriptor[] descriptors, Dictionary<string, string?> changes, string[] numbers)
+    {
+        using var shell = FileDescriptor.Open("/bin/sh", OpenFlags.ReadOnly);
+        return ChildProcess.Start(new ChildStart
+        {
+            Program = shell,
+            Words = ["sh", "-c", script],
+            Descriptors = descriptors,
+            Environment = changes,
+            ProcessIdVariables = numbers,
+        });
+    }
+}

@@ -1,0 +1,211 @@
+using System.Text;
+using Cbd.Memory;
+using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
+using Cbd.Tests.Memory;
+using Xunit;
+
+namespace Cbd.Tests.Supervision;
+
+/// <summary>A process's side of a descriptor store, with real sockets and descriptors. The test is the manager.</summary>
+[Collection("environment of a store")]
+public sealed class DescriptorStoreTests : IDisposable
+{
+    private const int PatientMs = 60_000;
+
+    private readonly DatagramSocket _manager;
+    private readonly NotifySocket _notify;
+    private readonly TemporaryDirectory _directory = new();
+
+    public DescriptorStoreTests()
+    {
+        (DatagramSocket sender, _manager) = DatagramSocket.CreatePair();
+        _notify = new NotifySocket(sender);
+    }
+
+    public void Dispose()
+    {
+        _notify.Dispose();
+        _manager.Dispose();
+        _directory.Dispose();
+    }
+
+    [Fact]
+    public void A_kept_descriptor_arrives_under_its_name_with_the_process_that_sent_it()
+    {
+        using var store = new DescriptorStore(_notify, 4);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        (string text, IReadOnlyList<FileDescriptor> descriptors, int process) = Receive();
+        Assert.Equal("FDSTORE=1\nFDNAME=nbd-a\nFDPOLL=0", text);
+        Assert.Equal(Environment.ProcessId, process);
+        using StreamSocket kept = StreamSocket.TryOwnListening(Assert.Single(descriptors), out _)!;
+        Assert.Equal(_directory.PathOf("s"), kept.GetPlace()!.UnixPath);
+    }
+
+    [Fact]
+    public void What_is_not_what_its_name_says_is_refused_and_never_sent()
+    {
+        using var store = new DescriptorStore(_notify, 4);
+        using FileStream file = File.Create(_directory.PathOf("file"));
+        using var descriptor = FileDescriptor.Open(_directory.PathOf("file"), OpenFlags.ReadWrite);
+        foreach (string name in new[] { "nbd-a", "fuse-0123456789abcdef-0", "inflight-0123456789abcdef-0", "device-0123456789abcdef" })
+            Assert.Contains("is something else and not", Assert.Throws<CbdException>(() => store.Keep(name, descriptor)).Message, StringComparison.Ordinal);
+        Assert.False(_manager.TryReceive(new byte[100], out _));
+    }
+
+    [Theory]
+    [InlineData("stored")]
+    [InlineData("nbd-")]
+    [InlineData("nbd-a:b")]
+    [InlineData("nbd-a\nFDSTOREREMOVE=1")]
+    [InlineData("nbd-0123456789012345678901234567890123456789012345678901234567890123456789")]
+    public void Names_that_are_none_are_refused(string name)
+    {
+        using var store = new DescriptorStore(_notify, 4);
+        using StreamSocket listener = Listener("s");
+        Assert.Equal(CbdErrorKind.Invalid, Assert.Throws<CbdException>(() => store.Keep(name, listener.File)).Kind);
+        Assert.False(_manager.TryReceive(new byte[200], out _));
+    }
+
+    [Fact]
+    public void A_store_that_is_full_is_known_before_anything_is_sent()
+    {
+        using var store = new DescriptorStore(_notify, 1);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        Drop(Receive());
+        CbdException full = Assert.Throws<CbdException>(() => store.Keep("nbd-b", listener.File));
+        Assert.Equal(CbdErrorKind.Exhausted, full.Kind);
+        Assert.False(_manager.TryReceive(new byte[100], out _));
+        store.Remove("nbd-a");
+        Assert.Equal("FDSTOREREMOVE=1\nFDNAME=nbd-a", Receive().Text);
+        store.Keep("nbd-b", listener.File);
+        Drop(Receive());
+    }
+
+    [Fact]
+    public void One_name_is_kept_once()
+    {
+        using var store = new DescriptorStore(_notify, 4);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        Drop(Receive());
+        Assert.Equal(CbdErrorKind.Busy, Assert.Throws<CbdException>(() => store.Keep("nbd-a", listener.File)).Kind);
+        Assert.False(_manager.TryReceive(new byte[100], out _));
+    }
+
+    [Fact]
+    public async Task Confirming_waits_until_the_manager_has_closed_the_pipe()
+    {
+        using var store = new DescriptorStore(_notify, 4, PatientMs);
+        Task confirming = Task.Run(() => store.Confirm());
+        (string text, IReadOnlyList<FileDescriptor> descriptors, _) = Await();
+        Assert.Equal("BARRIER=1", text);
+        using FileDescriptor pipe = Assert.Single(descriptors);
+        Assert.Equal(DescriptorKind.Pipe, DescriptorKinds.Of(pipe));
+        Assert.False(confirming.IsCompleted);
+        pipe.Dispose();
+        await confirming;
+    }
+
+    [Fact]
+    public async Task What_the_manager_refused_is_told_when_it_is_confirmed_and_is_not_in_the_store()
+    {
+        using var store = new DescriptorStore(_notify, 1, PatientMs);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        Drop(Receive());
+        Task confirming = Task.Run(() => store.Confirm("nbd-a"));
+        using (FileDescriptor pipe = Assert.Single(Await().Descriptors))
+            PipeEnds.WriteSome(pipe, "nbd-x: of somebody else\nnbd-a: there is no room\n"u8);
+        CbdException refused = await Assert.ThrowsAsync<CbdException>(() => confirming);
+        Assert.Equal(CbdErrorKind.Exhausted, refused.Kind);
+        Assert.Equal("the descriptor store refused 'nbd-a': there is no room", refused.Message);
+        // The room is free again.
+        store.Keep("nbd-b", listener.File);
+        Drop(Receive());
+    }
+
+    [Fact]
+    public async Task What_was_refused_is_told_to_who_sent_it_whoever_confirms_first()
+    {
+        using var store = new DescriptorStore(_notify, 4, PatientMs);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        store.Keep("nbd-b", listener.File);
+        Drop(Receive());
+        Drop(Receive());
+        Task first = Task.Run(() => store.Confirm("nbd-b"));
+        using (FileDescriptor pipe = Assert.Single(Await().Descriptors))
+            PipeEnds.WriteSome(pipe, "nbd-a: no\n"u8);
+        await first;
+        Task second = Task.Run(() => store.Confirm("nbd-a"));
+        Drop(Await());
+        Assert.Contains("'nbd-a': no", (await Assert.ThrowsAsync<CbdException>(() => second)).Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_manager_that_does_not_answer_ends_the_wait()
+    {
+        using var store = new DescriptorStore(_notify, 4, confirmMs: 20);
+        Assert.Equal(CbdErrorKind.TimedOut, Assert.Throws<CbdException>(() => store.Confirm()).Kind);
+        Drop(Receive());
+    }
+
+    [Fact]
+    public void A_manager_that_has_ended_leaves_no_store()
+    {
+        using var store = new DescriptorStore(_notify, 4);
+        using StreamSocket listener = Listener("s");
+        _manager.Dispose();
+        Assert.False(store.IsGone);
+        Assert.Throws<StoreGoneException>(() => store.Keep("nbd-a", listener.File));
+        Assert.True(store.IsGone);
+        Assert.Throws<StoreGoneException>(() => store.Confirm());
+        store.Remove("nbd-a");
+    }
+
+    [Fact]
+    public void Without_a_name_of_the_store_what_was_given_is_left_to_others()
+    {
+        Environment.SetEnvironmentVariable("FDSTORE", "8");
+        GivenDescriptor[] given = [new("control", 900), new("nbd-a", 901)];
+        List<string> lines = [];
+        using DescriptorStore store = DescriptorStore.TryFromEnvironment(_notify, given, out IReadOnlyList<GivenDescriptor> others, lines.Add)!;
+        Assert.Equal([given[0]], others);
+        Assert.Empty(store.Given);
+        Assert.Equal(["descriptor 901 ('nbd-a') of the descriptor store is not open: it is left out"], lines);
+        Assert.Null(Environment.GetEnvironmentVariable("FDSTORE"));
+        // Without a store all of them are sockets for the daemon.
+        Assert.Null(DescriptorStore.TryFromEnvironment(_notify, given, out others, lines.Add));
+        Assert.Equal(given, others);
+    }
+
+    private StreamSocket Listener(string name)
+    {
+        System.Net.SocketAddress native = new System.Net.Sockets.UnixDomainSocketEndPoint(_directory.PathOf(name)).Serialize();
+        return StreamSocket.TryListen(native.Buffer.Span[..native.Size], 4, out _)!;
+    }
+
+    private static void Drop((string Text, IReadOnlyList<FileDescriptor> Descriptors, int ProcessId) message)
+    {
+        foreach (FileDescriptor descriptor in message.Descriptors)
+            descriptor.Dispose();
+    }
+
+    private (string Text, IReadOnlyList<FileDescriptor> Descriptors, int ProcessId) Receive()
+    {
+        var buffer = new byte[1024];
+        Assert.True(_manager.TryReceive(buffer, out ReceivedDatagram datagram));
+        return (Encoding.UTF8.GetString(buffer, 0, datagram.Length), datagram.Descriptors, datagram.ProcessId);
+    }
+
+    private (string Text, IReadOnlyList<FileDescriptor> Descriptors, int ProcessId) Await()
+    {
+        using var poll = new EventPoll(1);
+        poll.Add(_manager.Descriptor, 1);
+        Assert.Equal(1, poll.Wait(PatientMs * 1_000_000L));
+        return Receive();
+    }
+}
