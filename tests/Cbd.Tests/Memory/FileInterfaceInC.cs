@@ -7,6 +7,13 @@ internal static class FileInterfaceInC
     {
         ["KernelConstants.AtFdCwd"] = "AT_FDCWD",
         ["KernelConstants.AtEmptyPath"] = "AT_EMPTY_PATH",
+        ["KernelConstants.AtStatxDontSync"] = "AT_STATX_DONT_SYNC",
+        ["KernelConstants.FcntlAddSeals"] = "F_ADD_SEALS",
+        ["KernelConstants.FcntlGetSeals"] = "F_GET_SEALS",
+        ["KernelConstants.SealSeal"] = "F_SEAL_SEAL",
+        ["KernelConstants.SealShrink"] = "F_SEAL_SHRINK",
+        ["KernelConstants.SealGrow"] = "F_SEAL_GROW",
+        ["KernelConstants.SeekEnd"] = "SEEK_END",
         ["KernelConstants.AtSymlinkNoFollow"] = "AT_SYMLINK_NOFOLLOW",
         ["KernelConstants.ResolveNoMagicLinks"] = "RESOLVE_NO_MAGICLINKS",
         ["KernelConstants.ResolveNoSymlinks"] = "RESOLVE_NO_SYMLINKS",
