@@ -124,6 +124,8 @@ public sealed unsafe class SealedMemory : IDisposable
     /// <summary>Makes every page present and writable in this mapping.</summary>
     private static void Populate(byte* start, long sizeBytes, string name)
     {
+        // The kernel takes pages out of the mapping for a moment when it makes a huge one of them. Without huge pages this fails, and is not needed.
+        _ = LibC.MAdvise(start, (nuint)sizeBytes, MemoryAdviseNoHugePage);
         int error;
         do
             error = LibC.MAdvise(start, (nuint)sizeBytes, MemoryAdvisePopulateWrite) == 0 ? 0 : LibC.LastErrno;

@@ -160,7 +160,7 @@ internal static class Life
             public int Poll(Span<BlockCompletion> completions)
             {
                 int count = 0;
-                int limit = device.IsSlow ? _random.Next(3) : completions.Length;
+                int limit = device.IsSlow ? _random.Next(_requests.Count + 1) : completions.Length;
                 while (_requests.Count > 0 && count < Math.Min(limit, completions.Length))
                 {
                     int index = device.IsSlow ? _random.Next(_requests.Count) : 0;

@@ -8,7 +8,7 @@ PEER, KILLS = sys.argv[1], int(sys.argv[2])
 QUEUES = int(sys.argv[3]) if len(sys.argv) > 3 else 2
 SIZE = 64 << 20
 BLOCK = 4096
-THREADS = 6
+THREADS = 16
 SYS_PIDFD_GETFD = 438
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -94,7 +94,7 @@ class Load(threading.Thread):
     def run(self):
         try:
             while not self.stopped:
-                count = self.random.choice([1, 1, 1, 1, 2, 4, 5, 16, 32, 64, 256])
+                count = self.random.choice([1, 1, 1, 1, 1, 1, 2, 4, 5, 16, 32, 64, 256])
                 at = self.random.randrange(self.blocks - count)
                 begun = time.monotonic()
                 if self.random.random() < 0.6:

@@ -237,8 +237,21 @@ internal sealed class FuseAttachment : IKernelAttachment
 
         _isLeft = false;
         _node = adoption.Node;
-        if (device.Info.SizeBytes > FuseAdoption.SizeOf(_node))
-            Resize();
+        AnnounceGrowth(device);
+    }
+
+    /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
+    private void AnnounceGrowth(IBlockDevice device)
+    {
+        try
+        {
+            if (device.Info.SizeBytes > FuseAdoption.SizeOf(_node))
+                Resize();
+        }
+        catch (CbdException e)
+        {
+            _options.Log($"{_options.Name}: {_node} has its old size: {e.Message}");
+        }
     }
 
     /// <summary>Every pump owns its channel and its record once it is made.</summary>

@@ -102,6 +102,28 @@ public sealed unsafe class FuseChannel : IDisposable
     /// <param name="blockBytes">How many bytes at its end are stored; the size is a multiple.</param>
     public int AnnounceSize(ulong node, long sizeBytes, int blockBytes)
     {
+        bool isHeld = false;
+        try
+        {
+            Descriptor.DangerousAddRef(ref isHeld);
+            return Announce(node, sizeBytes, blockBytes);
+        }
+        catch (ObjectDisposedException)
+        {
+            return -ENODEV;
+        }
+        finally
+        {
+            if (isHeld)
+                Descriptor.DangerousRelease();
+        }
+    }
+
+    /// <summary>When the last channel of a file system is closed, the kernel fails all of its requests.</summary>
+    public void Dispose() => Descriptor.Dispose();
+
+    private int Announce(ulong node, long sizeBytes, int blockBytes)
+    {
         int headBytes = sizeof(FuseProtocol.ReplyHeader) + sizeof(FuseProtocol.StoreNotification);
         using var message = new NativeBuffer(headBytes + blockBytes);
         Span<byte> bytes = message.GetSpan(0, headBytes + blockBytes);
@@ -117,9 +139,6 @@ public sealed unsafe class FuseChannel : IDisposable
         MemoryMarshal.Write(bytes[sizeof(FuseProtocol.ReplyHeader)..], new FuseProtocol.InvalidateInodeNotification { Node = node });
         return Reply(message, bytes.Length, message, 0, 0);
     }
-
-    /// <summary>When the last channel of a file system is closed, the kernel fails all of its requests.</summary>
-    public void Dispose() => Descriptor.Dispose();
 
     private int Write(LibC.IoVector* parts, int count)
     {

@@ -91,6 +91,7 @@ internal static class KernelConstants
     internal const int MapPopulate = 0x8000;
     internal const int MapSync = 0x80000;
     internal const int MemoryAdviseDontNeed = 4;
+    internal const int MemoryAdviseNoHugePage = 15;
     internal const int MemoryAdvisePopulateWrite = 23;
     internal const int MemoryAdviseDontNeedLocked = 24;
     internal const uint MemFdCloseOnExec = 1;

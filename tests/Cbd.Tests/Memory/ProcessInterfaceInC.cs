@@ -15,6 +15,7 @@ internal static class ProcessInterfaceInC
         ["KernelConstants.MapPopulate"] = "MAP_POPULATE",
         ["KernelConstants.MapSync"] = "MAP_SYNC",
         ["KernelConstants.MemoryAdviseDontNeed"] = "MADV_DONTNEED",
+        ["KernelConstants.MemoryAdviseNoHugePage"] = "MADV_NOHUGEPAGE",
         ["KernelConstants.MemoryAdvisePopulateWrite"] = "MADV_POPULATE_WRITE",
         ["KernelConstants.MemFdCloseOnExec"] = "MFD_CLOEXEC",
         ["KernelConstants.MemFdAllowSealing"] = "MFD_ALLOW_SEALING",
