@@ -10,11 +10,12 @@ using Cbd.Memory;
 namespace Cbd.TestPeer;
 
 /// <summary>
-/// <c>life DISK_FD SIZE QUEUES LIFE [NAME=FD...] [slow] [poison=OFFSET] [counts]</c>: serves the first SIZE bytes of an inherited memfd by fuse,
+/// <c>life DISK_FD SIZE QUEUES LIFE [NAME=FD...] [slow] [poison=OFFSET] [counts] [private]</c>: serves the first SIZE bytes of an inherited memfd by fuse,
 /// in a life that its parent keeps. Prints <c>keep NAME FD</c> for each descriptor of a new life and reads a line, which says that they are
 /// kept; goes on with the descriptors that it was given otherwise. Prints the node, then one answer for each line: <c>stop</c>, <c>force</c>,
 /// <c>park</c>, <c>resize SIZE</c>, <c>abandon</c>. <c>slow</c>: requests stay at the device for a while, and end in another order;
-/// <c>poison</c>: a write there ends the process; <c>counts</c>: requests that were in flight at a death are counted.
+/// <c>poison</c>: a write there ends the process; <c>counts</c>: requests that were in flight at a death are counted;
+/// <c>private</c>: nothing is kept.
 /// </summary>
 internal static class Life
 {
@@ -34,11 +35,11 @@ internal static class Life
             Id = ulong.Parse(words[3], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture),
             CountsDeaths = words.Contains("counts"),
             Given = [.. words.Skip(4).Where(word => word.StartsWith("fuse-", StringComparison.Ordinal) || word.StartsWith("inflight-", StringComparison.Ordinal)).Select(Given)],
-            Keep = Keep,
+            Keep = words.Contains("private") ? null : Keep,
             Forget = names => Console.WriteLine($"forget {string.Join(' ', names)}"),
         };
         var lives = new AttachmentLives(s_host);
-        IAttachKind kind = new FuseAttachKind(lives: lives);
+        var kind = new FuseAttachKind(lives: lives);
         // What another life of this host left.
         lives.Add(life.Id);
         foreach (KernelLeftover leftover in kind.FindLeftovers(Console.Error.WriteLine))

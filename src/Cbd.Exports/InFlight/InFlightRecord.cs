@@ -128,7 +128,11 @@ internal sealed class InFlightRecord : IDisposable
     internal bool TryReceive()
     {
         if (Receiving >= 0)
+        {
+            MoveDown(ref Slot(Receiving));
             return true;
+        }
+
         if (_freeCount == 0)
             return false;
         int first = _pages.Find(_windowPages);
@@ -239,6 +243,20 @@ internal sealed class InFlightRecord : IDisposable
         _pages.Free((int)(line.FirstPage + pages), (int)(before - pages));
         // Until here a successor reads the message.
         Volatile.Write(ref Unsafe.As<SlotKind, byte>(ref line.Kind), (byte)kind);
+    }
+
+    /// <summary>
+    /// The next request gets the lowest pages that became free meanwhile, which the caches still have. Nothing is there that has a place.
+    /// </summary>
+    private void MoveDown(ref InFlightSlot line)
+    {
+        int before = (int)line.FirstPage;
+        if (before == 0)
+            return;
+        _pages.Free(before, _windowPages);
+        int first = _pages.Find(_windowPages);
+        _pages.Take(first, _windowPages);
+        line.FirstPage = (uint)first;
     }
 
     /// <summary>Goes on where a process ended. What was received whole is Taken.</summary>

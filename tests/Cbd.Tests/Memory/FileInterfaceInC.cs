@@ -85,6 +85,7 @@ internal static class FileInterfaceInC
         ["FileType.SymbolicLink"] = "S_IFLNK >> 12",
         ["FileType.Socket"] = "S_IFSOCK >> 12",
         ["OpenFlags.ReadOnly"] = "O_RDONLY",
+        ["OpenFlags.WriteOnly"] = "O_WRONLY",
         ["OpenFlags.ReadWrite"] = "O_RDWR",
         ["OpenFlags.Create"] = "O_CREAT",
         ["OpenFlags.Exclusive"] = "O_EXCL",

@@ -159,7 +159,7 @@ public sealed class InFlightRecordTests : IDisposable
     {
         { "first bytes", 0, 0, 8 },
         { "version is 2", 8, 2, 4 },
-        { "checksum of its header", 16, 5, 8 },
+        { "checksum of its header", 16, 6, 8 },
         { "the state in slot", Line(0), 9, 4 },
         { "the state, a second time,", Line(0), 1, 4 },
         { "the number of the request, which its message has not,", Line(8), 1, 8 },
