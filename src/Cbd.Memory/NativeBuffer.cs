@@ -25,6 +25,9 @@ public sealed unsafe class NativeBuffer : IDisposable
     private int _isDisposed;
     private volatile bool _isPinned;
 
+    /// <summary>The allocation is a mapping: it is unmapped, not freed.</summary>
+    private readonly bool _isMapping;
+
     /// <summary>References to the memory; one is the owner's, until it disposes the buffer.</summary>
     private int _references = 1;
 
@@ -39,6 +42,17 @@ public sealed unsafe class NativeBuffer : IDisposable
         _allocation = NativeMemory.AllocZeroed(checked((nuint)sizeBytes + AlignmentBytes - 1));
         // SAFETY: rounding up stays inside the allocation, which has that much room to spare.
         _start = (byte*)(((nuint)_allocation + AlignmentBytes - 1) & ~(nuint)(AlignmentBytes - 1));
+        SizeBytes = sizeBytes;
+    }
+
+    /// <summary>Owns a mapping from here on: whole pages, all of them present.</summary>
+    internal NativeBuffer(void* mapping, long sizeBytes)
+    {
+        _allocation = mapping;
+        _start = (byte*)mapping;
+        _isMapping = true;
+        // What others see in these pages must not vanish.
+        _isPinned = true;
         SizeBytes = sizeBytes;
     }
 
@@ -148,7 +162,11 @@ public sealed unsafe class NativeBuffer : IDisposable
         void* allocation = _allocation;
         _allocation = null;
         _start = null;
-        if (allocation != null)
+        if (allocation == null)
+            return;
+        if (_isMapping)
+            _ = LibC.MUnmap(allocation, (nuint)SizeBytes);
+        else
             NativeMemory.Free(allocation);
     }
 }

@@ -9,7 +9,8 @@ namespace Cbd.Exports.Fuse;
 /// <param name="program">
 /// The program that has <see cref="LoopProgram"/> as its hidden subcommand; null: the one that runs.
 /// </param>
-internal sealed class FuseAttachKind(string? program = null) : IAttachKind
+/// <param name="lives">The lives of this daemon's attachments; null: its attachments end with it.</param>
+internal sealed class FuseAttachKind(string? program = null, AttachmentLives? lives = null) : IAttachKind
 {
     private static readonly Version s_leastKernel = new(5, 8);
 
@@ -26,10 +27,10 @@ internal sealed class FuseAttachKind(string? program = null) : IAttachKind
     }
 
     /// <inheritdoc/>
-    public IKernelAttachment Open(KernelExportOptions options) => new FuseAttachment(options, _loop);
+    public IKernelAttachment Open(KernelExportOptions options) => new FuseAttachment(options, _loop, lives);
 
     /// <inheritdoc/>
-    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => LoopLeftovers.Find(_loop);
+    public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => LoopLeftovers.Find(_loop, lives);
 
     private static string WhyNot()
     {

@@ -75,28 +75,34 @@ internal readonly struct FuseRequest
 
     internal InitRequest Init { get; private init; }
 
+    /// <inheritdoc cref="TryParse(ReadOnlySpan{byte}, int, BlockDeviceInfo, int, ReadOnlySpan{byte}, out FuseRequest)"/>
+    internal static bool TryParse(
+        ReadOnlySpan<byte> message, BlockDeviceInfo device, int maxTransferBytes, ReadOnlySpan<byte> fileName, out FuseRequest request) =>
+        TryParse(message, message.Length, device, maxTransferBytes, fileName, out request);
+
     /// <summary>
     /// Reads a message of the kernel. False if it is none: what follows it on the channel cannot be trusted either.
     /// </summary>
-    /// <param name="message">All of it.</param>
+    /// <param name="message">All of it; of a write, at least what precedes the payload.</param>
+    /// <param name="messageBytes">Bytes of the whole message.</param>
     /// <param name="device">What ranges must be inside of.</param>
     /// <param name="maxTransferBytes">Longest payload that was agreed upon.</param>
     /// <param name="fileName">Name of the file in the root, UTF-8.</param>
     /// <param name="request">The request, checked.</param>
     internal static bool TryParse(
-        ReadOnlySpan<byte> message, BlockDeviceInfo device, int maxTransferBytes, ReadOnlySpan<byte> fileName, out FuseRequest request)
+        ReadOnlySpan<byte> message, int messageBytes, BlockDeviceInfo device, int maxTransferBytes, ReadOnlySpan<byte> fileName, out FuseRequest request)
     {
         request = default;
         if (message.Length < HeaderBytes)
             return false;
         RequestHeader header = MemoryMarshal.Read<RequestHeader>(message);
-        if (header.Length != (uint)message.Length)
+        if (header.Length != (uint)messageBytes)
             return false;
         ReadOnlySpan<byte> body = message[HeaderBytes..];
         request = header.Operation switch
         {
             FuseOperation.Read => Read(header, body, device, maxTransferBytes),
-            FuseOperation.Write => Write(header, body, device, maxTransferBytes),
+            FuseOperation.Write => Write(header, body, messageBytes - WritePayloadOffset, device, maxTransferBytes),
             FuseOperation.Synchronize => Synchronize(header, body),
             FuseOperation.Allocate => Allocate(header, body, device),
             FuseOperation.Init => ReadInit(header, body),
@@ -127,10 +133,10 @@ internal readonly struct FuseRequest
         return OnDevice(header, BlockOperation.Read, BlockFlags.None, read.Offset, length, device);
     }
 
-    private static FuseRequest Write(in RequestHeader header, ReadOnlySpan<byte> body, BlockDeviceInfo device, int maxTransferBytes)
+    private static FuseRequest Write(in RequestHeader header, ReadOnlySpan<byte> body, int payloadBytes, BlockDeviceInfo device, int maxTransferBytes)
     {
         if (header.Node != FileNode || !MemoryMarshal.TryRead(body, out WriteRequest write) || write.Size == 0 ||
-            write.Size > (uint)maxTransferBytes || write.Size != (uint)(body.Length - Marshal.SizeOf<WriteRequest>()))
+            write.Size > (uint)maxTransferBytes || write.Size != (uint)payloadBytes)
             return Refused(header, Memory.Errno.EINVAL);
         BlockFlags flags = (write.FileFlags & FileDataSync) != 0 ? BlockFlags.ForceUnitAccess : BlockFlags.None;
         return OnDevice(header, BlockOperation.Write, flags, write.Offset, write.Size, device);
@@ -148,7 +154,7 @@ internal readonly struct FuseRequest
     /// <summary>
     /// fallocate(2). A loop device asks for holes both to discard and to write zeroes, so a hole reads as zeroes. Where
     /// that means writing them, it is refused: the kernel writes the zeroes that it needs, and discards nothing. To
-    /// reserve space is confirmed, and nothing is done: it is how <see cref="LoopProgram"/> tells the kernel of a size.
+    /// reserve space is confirmed, and nothing is done.
     /// </summary>
     private static FuseRequest Allocate(in RequestHeader header, ReadOnlySpan<byte> body, BlockDeviceInfo device)
     {

@@ -21,9 +21,8 @@ internal sealed class LoopProcess(string program)
         mount, LoopProgram.ConfigureVerb, Number(mount), file, blockBytes.ToString(CultureInfo.InvariantCulture),
         readOnly ? "ro" : "rw");
 
-    internal void Resize(FuseMount mount, string file, string device, long sizeBytes, int blockBytes) => Run(
-        mount, LoopProgram.ResizeVerb, Number(mount), file, device, sizeBytes.ToString(CultureInfo.InvariantCulture),
-        blockBytes.ToString(CultureInfo.InvariantCulture));
+    /// <summary>As <see cref="LoopDevice.UpdateSize"/>.</summary>
+    internal void Resize(string device) => Run(null, LoopProgram.ResizeVerb, device);
 
     /// <summary>As <see cref="LoopDevice.Clear"/>.</summary>
     internal void Clear(string device, string file, bool exclusive) =>

@@ -32,8 +32,8 @@ internal static class LoopProgram
                 case [ClearVerb, var device, var file, var how]:
                     LoopDevice.Clear(device, file, exclusive: how == "exclusive");
                     return 0;
-                case [ResizeVerb, var mount, var file, var device, var size, var block]:
-                    Resize(Inherited(mount), file, device, Size(size), Number(block));
+                case [ResizeVerb, var device]:
+                    LoopDevice.UpdateSize(device);
                     return 0;
                 default:
                     throw new CbdException(CbdErrorKind.Invalid, $"{Verb} is for this program's own use");
@@ -55,24 +55,7 @@ internal static class LoopProgram
         return LoopDevice.Configure(opened, blockBytes, readOnly);
     }
 
-    private static void Resize(FileDescriptor mount, string file, string device, long sizeBytes, int blockBytes)
-    {
-        int error = mount.TryOpenBelow(file, OpenFlags.ReadWrite, out FileDescriptor? descriptor);
-        using FileDescriptor? opened = descriptor;
-        if (opened is null)
-            throw new SystemCallException("open", -error, file);
-        // The kernel drops an answer about the size while I/O that it began later ends (its attr_version), and in a busy
-        // file there is always some; then the loop device has a size whose end reads as nothing. The end of a range that
-        // was allocated always counts.
-        opened.Allocate(AllocateMode.Reserve, sizeBytes - blockBytes, blockBytes);
-        LoopDevice.UpdateSize(device);
-    }
-
     private static FileDescriptor Inherited(string word) => FileDescriptor.Own(Number(word), "mount");
-
-    private static long Size(string word) => long.TryParse(word, NumberStyles.None, CultureInfo.InvariantCulture, out long size)
-        ? size
-        : throw new CbdException(CbdErrorKind.Invalid, $"'{word}' is no size");
 
     private static int Number(string word) => int.TryParse(word, NumberStyles.None, CultureInfo.InvariantCulture, out int number)
         ? number

@@ -80,6 +80,21 @@ internal interface IKernelAttachment : IDisposable
     string? FindTrouble() => null;
 
     /// <summary>
+    /// Ends the threads and leaves the kernel's block device and all that is in flight to a successor (<see cref="KernelExportOptions.Life"/>):
+    /// nothing that the device has not done is answered. Only <see cref="IDisposable.Dispose"/> may follow. False, and nothing is done, where
+    /// nobody would keep it.
+    /// </summary>
+    bool TryPark() => false;
+
+    /// <summary>
+    /// Ends what a process before this one left, when <see cref="Serve"/> could not go on with it: its users get I/O errors, nothing waits any
+    /// more, and what is left of it in the kernel is a leftover. Nothing to do for what has no life.
+    /// </summary>
+    void Abandon()
+    {
+    }
+
+    /// <summary>
     /// Removes the kernel's block device, then ends the threads after their requests were answered, and closes the
     /// queues. Nobody seemed to use the device, unless <paramref name="force"/>: then its users get I/O errors from here
     /// on, and what they still hold goes when they let it go. Not forced it may throw

@@ -50,6 +50,9 @@ internal sealed record KernelExportOptions
     /// <summary>The region that the device belongs to.</summary>
     public required Guid Region { get; init; }
 
+    /// <summary>What the device's attachment is over the deaths of daemons; null: it ends with this process.</summary>
+    public AttachmentLife? Life { get; init; }
+
     /// <summary>Gets one line per message that an operator may want to see; called from any thread.</summary>
     public required Action<string> Log { get; init; }
 }

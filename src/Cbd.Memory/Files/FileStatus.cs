@@ -113,6 +113,19 @@ public readonly record struct FileStatus
     internal static int TryGet(FileDescriptor descriptor, out FileStatus status) =>
         TryGet(descriptor, "", AtEmptyPath, out status);
 
+    /// <summary>
+    /// The minor number of the device that holds what is open. Asks no server of a file system, so it never waits for one. Returns 0 or
+    /// a negative errno.
+    /// </summary>
+    internal static unsafe int TryGetDeviceMinor(FileDescriptor descriptor, out uint minor)
+    {
+        LibC.StatxResult raw = default;
+        // SAFETY: the kernel stores at most the 256 bytes of the structure.
+        int error = LibC.Statx(descriptor, "", AtEmptyPath | AtStatxDontSync, 0, &raw) < 0 ? -LibC.LastErrno : 0;
+        minor = raw.DeviceMinor;
+        return error;
+    }
+
     /// <summary>What has a name in a directory; no link is followed. Returns 0 or a negative errno.</summary>
     internal static int TryGet(FileDescriptor directory, string name, out FileStatus status) =>
         TryGet(directory, name, AtSymlinkNoFollow, out status);

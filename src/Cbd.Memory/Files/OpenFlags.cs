@@ -10,6 +10,7 @@ namespace Cbd.Memory;
 public enum OpenFlags
 {
     ReadOnly = 0,
+    WriteOnly = 1,
     ReadWrite = 2,
     Create = 0x40,
 

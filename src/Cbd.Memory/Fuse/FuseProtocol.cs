@@ -26,6 +26,13 @@ public enum FuseOperation : uint
     Allocate = 43,
 }
 
+/// <summary>What a file system tells the kernel without being asked (linux/fuse.h, <c>enum fuse_notify_code</c>).</summary>
+public enum FuseNotification
+{
+    InvalidateInode = 2,
+    Store = 4,
+}
+
 /// <summary>
 /// The protocol of <c>/dev/fuse</c> (linux/fuse.h), version 7: numbers and messages, in the byte order of the machine.
 /// A message from the kernel is a <see cref="RequestHeader"/> with the structure of its operation; an answer is a
@@ -206,6 +213,25 @@ public static class FuseProtocol
         public ulong Length;
         public uint Mode;
         public uint Padding;
+    }
+
+    /// <summary>struct fuse_notify_store_out; the bytes follow.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    public struct StoreNotification
+    {
+        public ulong Node;
+        public ulong Offset;
+        public uint Size;
+        public uint Padding;
+    }
+
+    /// <summary>struct fuse_notify_inval_inode_out.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    public struct InvalidateInodeNotification
+    {
+        public ulong Node;
+        public long Offset;
+        public long Length;
     }
 
     /// <summary>struct fuse_statfs_out.</summary>

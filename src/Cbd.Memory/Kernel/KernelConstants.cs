@@ -12,6 +12,7 @@ internal static class KernelConstants
     internal const int AtFdCwd = -100;
     internal const int AtEmptyPath = 0x1000;
     internal const int AtSymlinkNoFollow = 0x100;
+    internal const int AtStatxDontSync = 0x4000;
     internal const ulong ResolveNoMagicLinks = 2;
     internal const ulong ResolveNoSymlinks = 4;
     internal const uint StatxBasicStats = 0x7ff;
@@ -33,6 +34,7 @@ internal static class KernelConstants
     internal const uint MemoryFileCloseOnExec = 1;
     internal const uint MemoryFileAllowSealing = 2;
     internal const uint MemoryFileExecutable = 16;
+    internal const int FcntlGetSeals = 1034;
     internal const int FcntlOfdGetLock = 36;
     internal const int FcntlOfdSetLock = 37;
     internal const short LockRead = 0;
@@ -41,6 +43,10 @@ internal static class KernelConstants
     internal const int FlockExclusive = 2;
     internal const int FlockNonBlocking = 4;
     internal const int FlockUnlock = 8;
+    internal const int SealSeal = 1;
+    internal const int SealShrink = 2;
+    internal const int SealGrow = 4;
+    internal const int SeekEnd = 2;
     internal const int SeekData = 3;
     internal const int SeekHole = 4;
     internal const int WriteDataSync = 2;
@@ -93,7 +99,11 @@ internal static class KernelConstants
     internal const int MapPopulate = 0x8000;
     internal const int MapSync = 0x80000;
     internal const int MemoryAdviseDontNeed = 4;
+    internal const int MemoryAdviseNoHugePage = 15;
+    internal const int MemoryAdvisePopulateWrite = 23;
     internal const int MemoryAdviseDontNeedLocked = 24;
+    internal const uint MemFdCloseOnExec = 1;
+    internal const uint MemFdAllowSealing = 2;
     internal const int LockCurrent = 1;
     internal const int LockFuture = 2;
     internal const int LockOnFault = 4;

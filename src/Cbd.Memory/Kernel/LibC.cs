@@ -67,6 +67,9 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "mlockall", SetLastError = true)]
     internal static partial int MLockAll(int flags);
 
+    [LibraryImport(Library, EntryPoint = "mlock", SetLastError = true)]
+    internal static partial int MLock(void* address, nuint length);
+
     [LibraryImport(Library, EntryPoint = "munlock", SetLastError = true)]
     internal static partial int MUnlock(void* address, nuint length);
 

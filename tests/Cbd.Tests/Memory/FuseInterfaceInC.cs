@@ -18,6 +18,8 @@ internal static class FuseInterfaceInC
         ["FuseProtocol.OpenNoFlush"] = "FOPEN_NOFLUSH",
         ["FuseProtocol.OpenParallelDirectWrites"] = "FOPEN_PARALLEL_DIRECT_WRITES",
         ["FuseProtocol.IoctlClone"] = "FUSE_DEV_IOC_CLONE",
+        ["FuseNotification.InvalidateInode"] = "FUSE_NOTIFY_INVAL_INODE",
+        ["FuseNotification.Store"] = "FUSE_NOTIFY_STORE",
         ["FuseOperation.Lookup"] = "FUSE_LOOKUP",
         ["FuseOperation.Forget"] = "FUSE_FORGET",
         ["FuseOperation.GetAttributes"] = "FUSE_GETATTR",
@@ -154,6 +156,19 @@ internal static class FuseInterfaceInC
             ["Length"] = "length",
             ["Mode"] = "mode",
             ["Padding"] = "padding",
+        }),
+        ["StoreNotification"] = ("struct fuse_notify_store_out", new()
+        {
+            ["Node"] = "nodeid",
+            ["Offset"] = "offset",
+            ["Size"] = "size",
+            ["Padding"] = "padding",
+        }),
+        ["InvalidateInodeNotification"] = ("struct fuse_notify_inval_inode_out", new()
+        {
+            ["Node"] = "ino",
+            ["Offset"] = "off",
+            ["Length"] = "len",
         }),
         ["StatFsReply"] = ("struct fuse_statfs_out", new()
         {

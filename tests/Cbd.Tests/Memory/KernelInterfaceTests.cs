@@ -66,7 +66,7 @@ public sealed class KernelInterfaceTests
 
     private static readonly Type[] s_constantTypes =
         [typeof(KernelConstants), typeof(Errno), typeof(IoUringCalls), typeof(AllocateMode), typeof(FileType), typeof(Cbd.Memory.Sockets.SocketEvents),
-            typeof(FuseProtocol), typeof(FuseOperation), .. AttachInterfaceInC.ConstantTypes];
+            typeof(FuseProtocol), typeof(FuseOperation), typeof(FuseNotification), .. AttachInterfaceInC.ConstantTypes];
 
     private static readonly Type[] s_structures =
         [.. new[] { typeof(LibC), typeof(IoUringCalls), typeof(FuseProtocol) }
