@@ -54,6 +54,12 @@ public interface ISharedMemory
     uint WriteWithCrc(long offset, ReadOnlySpan<byte> source, uint crc);
 
     /// <summary>
+    /// Loads an aligned 64-bit word, in the wake of a <see cref="ReadAcquire"/> of the word that published it. Nothing
+    /// depends on what is stored there between the two.
+    /// </summary>
+    ulong ReadPublished(long offset);
+
+    /// <summary>
     /// What an aligned 64-bit word may be, for a hint: unordered, and a memory may answer 0 at any time. Never to be
     /// acted upon.
     /// </summary>

@@ -14,7 +14,7 @@ namespace Cbd.Memory;
 /// </remarks>
 public sealed unsafe class SealedMemory : IDisposable
 {
-    private const int Seals = SealSeal | SealShrink | SealGrow;
+    private const int Seals = SealSeals | SealShrink | SealGrow;
 
     private SealedMemory(FileDescriptor descriptor, NativeBuffer buffer, int lockError)
     {
@@ -42,7 +42,7 @@ public sealed unsafe class SealedMemory : IDisposable
     public static SealedMemory Create(string name, long sizeBytes)
     {
         CheckSize(sizeBytes);
-        int number = LibC.MemFdCreate(name, MemFdCloseOnExec | MemFdAllowSealing);
+        int number = LibC.CreateMemoryFile(name, MemoryFileCloseOnExec | MemoryFileAllowSealing);
         if (number < 0)
             throw SystemCallException.Last("memfd_create", name);
         var descriptor = FileDescriptor.Own(number, name);

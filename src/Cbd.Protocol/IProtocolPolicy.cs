@@ -162,6 +162,21 @@ internal interface IProtocolPolicy
 
     /// <summary>A writable disk is not started in a region while blkdevs of another region wait for it on this machine.</summary>
     static abstract bool KeepDiskInRegion { get; }
+
+    /// <summary>A blkdev that outlives its process is an orphan after the death of its host, and nobody's.</summary>
+    static abstract bool KeepOrphan { get; }
+
+    /// <summary>An adoption moves the writer word of the backend to its own epoch.</summary>
+    static abstract bool AdoptMovesWriter { get; }
+
+    /// <summary>Nothing is adopted, or taken for gone, while a dead claim of the own host is not cleared.</summary>
+    static abstract bool WaitForOwnDead { get; }
+
+    /// <summary>A new durability id is recorded only when the old one has been judged, by all queues.</summary>
+    static abstract bool JudgeBeforeStore { get; }
+
+    /// <summary>An orphan is adopted by the host that left it alone, for the attachment that it was.</summary>
+    static abstract bool AdoptOnlyOwnUuid { get; }
 }
 
 /// <summary>All rules hold.</summary>
@@ -219,4 +234,9 @@ internal readonly struct SafePolicy : IProtocolPolicy
     public static bool ConfirmUncertain => true;
     public static bool FinishForcedStops => true;
     public static bool KeepDiskInRegion => true;
+    public static bool KeepOrphan => true;
+    public static bool AdoptMovesWriter => true;
+    public static bool WaitForOwnDead => true;
+    public static bool JudgeBeforeStore => true;
+    public static bool AdoptOnlyOwnUuid => true;
 }

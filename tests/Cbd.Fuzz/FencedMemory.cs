@@ -50,6 +50,8 @@ internal readonly struct FencedMemory(ArrayMemory memory, (long Start, long Leng
         return memory.WriteWithCrc(offset, source, crc);
     }
 
+    public ulong ReadPublished(long offset) => memory.ReadAcquire(offset);
+
     public ulong Peek(long offset) => memory.ReadAcquire(offset);
 
     // A mapping throws, too, where the range is not in it.

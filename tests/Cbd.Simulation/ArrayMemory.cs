@@ -119,6 +119,8 @@ internal readonly struct ArrayMemory : ISharedMemory
         return Crc32C.Append(crc, source);
     }
 
+    public ulong ReadPublished(long offset) => BinaryPrimitives.ReadUInt64LittleEndian(Range(offset, 8, 8));
+
     public ulong Peek(long offset) => 0;
 
     public void Prefetch(long offset, long length, bool forWrite)

@@ -68,6 +68,11 @@ internal readonly struct MutantPolicy : IProtocolPolicy
     public static bool ConfirmUncertain => Holds(nameof(ConfirmUncertain));
     public static bool FinishForcedStops => Holds(nameof(FinishForcedStops));
     public static bool KeepDiskInRegion => Holds(nameof(KeepDiskInRegion));
+    public static bool KeepOrphan => Holds(nameof(KeepOrphan));
+    public static bool AdoptMovesWriter => Holds(nameof(AdoptMovesWriter));
+    public static bool WaitForOwnDead => Holds(nameof(WaitForOwnDead));
+    public static bool JudgeBeforeStore => Holds(nameof(JudgeBeforeStore));
+    public static bool AdoptOnlyOwnUuid => Holds(nameof(AdoptOnlyOwnUuid));
 
     /// <summary>
     /// The rule that no policy has, because the programs keep it: a session is claimed only with the disk's lock.

@@ -324,6 +324,9 @@ internal readonly struct SimulatedMemory(SimulatedRegion region, int host, Actio
         return Crc32C.Append(crc, source);
     }
 
+    /// <summary>No place where another thread runs: it follows one.</summary>
+    public ulong ReadPublished(long offset) => region.Word(offset);
+
     public ulong Peek(long offset) => 0;
 
     public void Prefetch(long offset, long length, bool forWrite)

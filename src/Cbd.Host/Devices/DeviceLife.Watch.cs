@@ -22,7 +22,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
             return;
         bool isNews = _watch.TryRefresh(out BackendSession session);
         if (isNews)
-            Adopt(session);
+            TakeSession(session);
         ClaimWord word = _watch.Word;
         bool served = word.State == ClaimState.Active && word.Epoch == _state.SessionEpoch;
         bool dead = word.State is ClaimState.Free or ClaimState.Orphaned || word.Epoch > _state.SessionEpoch ||
@@ -61,7 +61,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
 
     private bool IsLost => _state is { IsBackendLost: true } || _isBackendSilent;
 
-    private void Adopt(BackendSession session)
+    private void TakeSession(BackendSession session)
     {
         BlkdevState state = _state!;
         Volatile.Write(ref _sizeNews, _sizeNews + 1);
@@ -76,7 +76,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         else if (session.Info.SizeBytes < state.Info.SizeBytes || session.Info.LogicalBlockBytes != state.Info.LogicalBlockBytes)
             state.Fail($"backend {Backend} has {session.Info.SizeBytes} bytes in blocks of {session.Info.LogicalBlockBytes} now, and had {state.Info.SizeBytes} in blocks of {state.Info.LogicalBlockBytes}: it must not become smaller; stop the device");
         else
-            state.Adopt(session with { Info = session.Info with { ReadOnly = _claim!.Body.ReadOnly } });
+            state.Adopt(session with { Info = session.Info with { ReadOnly = state.Info.ReadOnly } });
     }
 
     /// <summary>Where nothing tells, an operator has told the backend's host that it is the same disk.</summary>

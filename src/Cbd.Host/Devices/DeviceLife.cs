@@ -4,6 +4,7 @@ using Cbd.Memory;
 using Cbd.Protocol.Blkdevs;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
+using Cbd.Protocol.Records;
 
 namespace Cbd.Host.Devices;
 
@@ -54,8 +55,14 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
 
     public bool IsOver => Stage == DeviceStage.Over;
 
-    /// <summary>Id of the blkdev; −1 before it is claimed.</summary>
-    public int Blkdev => _claim?.Blkdev ?? -1;
+    /// <summary>Id of the blkdev; −1 before it is claimed. One that adopts has its id all the time, also if its claim is gone.</summary>
+    public int Blkdev => _claim?.Blkdev ?? (_wish.Adopts ? _wish.Record!.Body.BlkdevId : -1);
+
+    /// <summary>It has an entry of the region. False also of a device whose claim was gone when it was to be adopted.</summary>
+    public bool HasClaim => _claim is not null;
+
+    /// <summary>What survives this process; null: nothing does.</summary>
+    public DeviceRecord? Record => _wish.Record;
 
     /// <summary>Epoch of its claim.</summary>
     public ulong Epoch => _claim?.Epoch ?? 0;
@@ -83,6 +90,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     public bool HasToWait(long nowMs)
     {
         _session.CheckUsable();
+        if (_wish.Adopts)
+            return HasToWaitForOwnDead(nowMs);
         if (_limitMs == 0)
             _limitMs = Math.Min(nowMs + _session.Times.ClearingMs, _mostMs);
         int dying = _session.FindDyingBlkdev(_wish.Backend, nowMs);
@@ -96,11 +105,17 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     public void Claim(long nowMs)
     {
         Require(DeviceStage.New);
+        if (_wish.Adopts)
+        {
+            ClaimAgain(nowMs);
+            return;
+        }
+
         try
         {
             _session.CheckUsable();
             _life.Go(LifeState.Starting, "it claims its entry and channels", nowMs);
-            _claim = _session.Blkdevs.Claim(_wish.Backend, _wish.ReadOnly, _session.UsesBlkdev);
+            _claim = _session.Blkdevs.Claim(_wish.Backend, _wish.ReadOnly, _session.UsesBlkdev, _wish.Record?.Body.Life ?? 0);
         }
         catch (CbdException e)
         {
@@ -111,14 +126,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         try
         {
             Observer?.EntryClaimed();
-            while (_channels.Count < _wish.Queues)
-            {
-                if (!ChannelClaims<TMemory, TPolicy>.TryClaim(_session.Memory, _session.Geometry, _session.Claim.Host, out int channel, out ClaimWord word))
-                    throw new CbdException(CbdErrorKind.Exhausted, $"no free channel for queue {_channels.Count + 1} of {_wish.Queues}: all {_session.Geometry.ChannelCount} are taken: use fewer --queues, stop a device, or format with more --channels");
-                Observer?.ChannelClaimed(channel, word);
-                _channels.Add((channel, word));
-            }
-
+            RecordClaim();
+            ClaimChannels();
             Stage = DeviceStage.Claimed;
         }
         catch (CbdException e)
@@ -132,6 +141,12 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     public void Activate(string name, long nowMs)
     {
         Require(DeviceStage.Claimed);
+        if (_wish.Adopts)
+        {
+            GoOn(name, nowMs);
+            return;
+        }
+
         try
         {
             _session.CheckUsable();
@@ -211,6 +226,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         if (_stopAsked)
             throw new CbdException(CbdErrorKind.Failed, $"device {Blkdev} was stopped before it had started");
         Require(DeviceStage.Attached);
+        _wish.Record?.Change(body => body with { State = DeviceRecordState.Serving });
         Stage = DeviceStage.Serving;
         _hasServed = true;
         ShowStatus(nowMs);
@@ -290,16 +306,55 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
     private void MakeQueues()
     {
         BackendSession disk = _claim!.Session;
-        _state = new BlkdevState(_claim.Blkdev, _claim.Epoch, _wish.Backend, disk with { Info = disk.Info with { ReadOnly = _claim.Body.ReadOnly } }, _channels.Count)
+        BackendSession session = disk with { Info = disk.Info with { ReadOnly = _claim.Body.ReadOnly } };
+        _wish.Record?.Change(body => body with
+        {
+            DurabilityId = session.DurabilityId,
+            Session = session.Epoch,
+            Info = session.Info,
+            WasBuffered = session.IsBuffered,
+            Identity = Identity,
+        });
+        MakeQueues(new BlkdevState(_claim.Blkdev, _claim.Epoch, _wish.Backend, session, _channels.Count, _wish.Record)
         {
             QueuesMayGoOn = WakeQueues,
-        };
+            JudgesBeforeStore = TPolicy.JudgeBeforeStore,
+        });
+    }
+
+    private void MakeQueues(BlkdevState state)
+    {
+        _state = state;
         _watch = new BackendWatch<TMemory, TPolicy>(_session.Memory, _session.Geometry, _wish.Backend);
-        var queues = new Queue<TMemory, TPolicy>[_channels.Count];
+        var queues = new Queue<TMemory, TPolicy>[state.QueueCount];
         for (int i = 0; i < queues.Length; i++)
-            queues[i] = new Queue<TMemory, TPolicy>(_session.Memory, _session.Geometry, _channels[i].Channel, _channels[i].Word, _state, i, _wish.QueueOptions, _session.AnnounceChange);
+        {
+            (int channel, ClaimWord word) = _isHollow ? (0, default) : _channels[i];
+            queues[i] = new Queue<TMemory, TPolicy>(_session.Memory, _session.Geometry, channel, word, state, i, _wish.QueueOptions, _session.AnnounceChange, _isHollow);
+        }
+
         _queues = queues;
     }
+
+    private void ClaimChannels()
+    {
+        while (_channels.Count < _wish.Queues)
+        {
+            if (!ChannelClaims<TMemory, TPolicy>.TryClaim(_session.Memory, _session.Geometry, _session.Claim.Host, out int channel, out ClaimWord word))
+                throw new CbdException(CbdErrorKind.Exhausted, $"no free channel for queue {_channels.Count + 1} of {_wish.Queues}: all {_session.Geometry.ChannelCount} are taken: use fewer --queues, stop a device, or format with more --channels");
+            Observer?.ChannelClaimed(channel, word);
+            _channels.Add((channel, word));
+        }
+    }
+
+    /// <summary>Before the first command under the claim.</summary>
+    private void RecordClaim() => _wish.Record?.Change(body => body with
+    {
+        BlkdevId = _claim!.Blkdev,
+        BlkdevEpoch = _claim.Epoch,
+        HostId = _session.Claim.Host,
+        HostEpoch = _session.Claim.Epoch,
+    });
 
     private void Poll(long nowMicroseconds)
     {
@@ -320,6 +375,8 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
 
     private void BeginClose(long nowMs)
     {
+        // A successor does not take up what is being given back.
+        _wish.Record?.Change(body => body with { State = DeviceRecordState.Stopping });
         Stage = DeviceStage.Closing;
         _limitMs = nowMs + _session.Times.CloseMs;
         _life.Go(LifeState.Stopping, "its channels drain", nowMs);
@@ -338,10 +395,10 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         {
             // This host was cleared, whether housekeeping has noticed or not (or somebody broke the claim word): handlers may
             // still drain these channels, and who clears this host gives the entry and its writer word back after that.
-            bool isLost = Array.Exists(_queues, q => q.Phase == QueuePhase.Lost);
+            bool isLost = !_isHollow && Array.Exists(_queues, q => q.Phase == QueuePhase.Lost);
             End(StartTrouble, nowMs);
             if (!isLost)
-                _claim!.End();
+                _claim?.End();
             return;
         }
 
@@ -371,7 +428,13 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         foreach ((int channel, ClaimWord word) in _channels)
             ChannelClaims<TMemory, TPolicy>.Release(_session.Memory, _session.Geometry, channel, word);
         End(why, nowMs);
-        _claim!.End();
+        if (!_wish.Adopts)
+            _claim!.End();
+        else if (_stopAsked)
+            _claim?.Free();
+        else
+            // It is tried again.
+            _claim?.Park();
     }
 
     private void End(string why, long nowMs)

@@ -1,4 +1,5 @@
 using Cbd.Protocol.Channels;
+using Cbd.Protocol.Records;
 
 namespace Cbd.Host.Devices;
 
@@ -21,6 +22,12 @@ internal sealed record DeviceWish
 
     /// <summary>It waits no longer than this, milliseconds, before it serves; null: the usual times.</summary>
     public int? WaitMs { get; init; }
+
+    /// <summary>What survives this process; null: the device ends with it.</summary>
+    public DeviceRecord? Record { get; init; }
+
+    /// <summary>It goes on with what an earlier process of this host left, as <see cref="Record"/> says: backend and queues are the record's.</summary>
+    public bool Adopts { get; init; }
 
     public QueueOptions QueueOptions { get; init; } = new();
 }

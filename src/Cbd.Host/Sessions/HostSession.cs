@@ -72,6 +72,12 @@ internal sealed class HostSession<TMemory, TPolicy>
     /// <summary>This host's devices, those that start and stop included.</summary>
     public IReadOnlyList<DeviceLife<TMemory, TPolicy>> OwnDevices => _devices;
 
+    /// <summary>
+    /// Whether this host has the record of an attachment, and adopts its orphan sooner or later. Orphans of this host of which it says
+    /// no are given up. Null: they are left alone.
+    /// </summary>
+    public Func<ulong, bool>? KeepsLife { get; set; }
+
     /// <summary>Another host cleared this claim: nothing of it is stored any more.</summary>
     public bool IsCleared { get; private set; }
 
@@ -119,6 +125,8 @@ internal sealed class HostSession<TMemory, TPolicy>
         long nowMs = nowMicroseconds / 1000;
         if (sample && Clearing.ClearDeadHosts(nowMs))
             AnnounceChange();
+        if (sample)
+            GiveUpOrphans();
         if (_backends.Count > 0 && (TakeNews() || sample))
             LookForOffers();
         foreach (DeviceLife<TMemory, TPolicy> device in _devices)
@@ -191,14 +199,15 @@ internal sealed class HostSession<TMemory, TPolicy>
     public bool IsBackendFree(int backend) =>
         ClaimOperations<TMemory, TPolicy>.Read(Memory, Geometry.BackendOffset(backend)).State == ClaimState.Free;
 
-    /// <summary>A blkdev on the backend whose host is dead, or that is being cleared; −1 if there is none.</summary>
+    /// <summary>A blkdev on the backend that goes by itself: its host is dead, it is being cleared, or it is an orphan of this host that nobody adopts; −1 if there is none.</summary>
     public int FindDyingBlkdev(int backend, long nowMs)
     {
         Tracker.Sample(nowMs);
         foreach (BlkdevListing listing in Blkdevs.List())
         {
             if (listing.Body?.BackendId == backend &&
-                (listing.Word.State == ClaimState.Clearing || (listing.Liveness == Liveness.Dead && listing.Word.State != ClaimState.Quarantined)))
+                (listing.Word.State == ClaimState.Clearing ||
+                (listing.Word.State == ClaimState.Orphaned ? IsGivenUp(listing.Body.HostUuid, listing.Body.Life) : listing.Liveness == Liveness.Dead && listing.Word.State != ClaimState.Quarantined)))
                 return listing.Blkdev;
         }
 
@@ -237,6 +246,19 @@ internal sealed class HostSession<TMemory, TPolicy>
         if (listing.Blkdevs.Count > 0 && !force)
             throw new CbdException(CbdErrorKind.Busy, $"backend {backend} has waiting blkdevs ({string.Join(", ", listing.Blkdevs)}): bring it back with backend-start -b {backend}, stop them with dev-stop, or clear it with --force, which fails them");
         ClaimOperations<TMemory, TPolicy>.TrySwap(Memory, Geometry.BackendOffset(backend), listing.Word, listing.Word.Freed());
+    }
+
+    private bool IsGivenUp(Guid hostUuid, ulong life) => KeepsLife is { } keeps && hostUuid == Claim.HostUuid && !keeps(life);
+
+    private void GiveUpOrphans()
+    {
+        if (KeepsLife is null)
+            return;
+        foreach ((int blkdev, ClaimWord word, ulong life) in Blkdevs.ListOwnOrphans())
+        {
+            if (IsGivenUp(Claim.HostUuid, life) && Clearing.ReleaseOrphan(blkdev, word))
+                AnnounceChange();
+        }
     }
 
     private bool TakeNews()

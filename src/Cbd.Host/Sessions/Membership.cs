@@ -88,6 +88,17 @@ internal sealed class Membership<TMemory, TPolicy>
 
     public bool HasSession => _session is not null;
 
+    /// <summary>See <see cref="HostSession{TMemory, TPolicy}.KeepsLife"/>: for all sessions.</summary>
+    public Func<ulong, bool>? KeepsLife
+    {
+        get;
+        set
+        {
+            field = value;
+            _session?.KeepsLife = value;
+        }
+    }
+
     /// <summary>Devices of sessions that were cleared: they answer with EIO until they are stopped.</summary>
     public IReadOnlyList<DeviceLife<TMemory, TPolicy>> LostDevices => _lostDevices;
 
@@ -256,7 +267,7 @@ internal sealed class Membership<TMemory, TPolicy>
             throw;
         }
 
-        _session = new HostSession<TMemory, TPolicy>(_name, _lostDevices, _memory, _registration.Claim!, Tracker, Clearing, _newCondition(), _times);
+        _session = new HostSession<TMemory, TPolicy>(_name, _lostDevices, _memory, _registration.Claim!, Tracker, Clearing, _newCondition(), _times) { KeepsLife = KeepsLife };
         _registration = null;
         Stage = MembershipStage.Up;
         _life.Go(LifeState.Running, "", nowMs);

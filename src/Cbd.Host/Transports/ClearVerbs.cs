@@ -42,6 +42,14 @@ internal sealed class ClearVerbs(Transport transport)
             if (listing.Word.State == ClaimState.Quarantined && !fenced)
                 throw new CbdException(CbdErrorKind.Busy, $"device {device} is quarantined: nothing proves that its host and its backend's are dead; if those machines are off or cut off, clear it with --fenced");
             word = listing.Word;
+            if (word.State == ClaimState.Orphaned)
+            {
+                ReleaseOrphan(device, word);
+                return;
+            }
+
+            if (word.State == ClaimState.Adopting && listing.Liveness != Liveness.Dead)
+                throw new CbdException(CbdErrorKind.Busy, $"device {device} is being taken up by its daemon again: stop it there with dev-stop");
         }
 
         // A device without its host is cleared with it: the host's other entries are as dead.
@@ -49,6 +57,14 @@ internal sealed class ClearVerbs(Transport transport)
             ReleaseQuarantined(device, word);
         else
             ClearOneHost(word.Host, force, fenced);
+    }
+
+    private void ReleaseOrphan(int device, ClaimWord word)
+    {
+        if (!transport.Membership.Clearing.ReleaseOrphan(device, word))
+            throw new CbdException(CbdErrorKind.Busy, $"device {device} was taken up by its daemon again: stop it there with dev-stop") { MayPass = true };
+        Logger.LogWarning("transport {Transport}: device {Device}, which waited for its daemon, was given up", transport.Id, device);
+        transport.AnnounceChange();
     }
 
     /// <param name="word">The claim that the operator vouches for.</param>

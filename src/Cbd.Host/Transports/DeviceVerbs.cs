@@ -193,6 +193,8 @@ internal sealed class DeviceVerbs(Transport transport)
                 ?? throw new CbdException(CbdErrorKind.NotFound, $"device {device} does not exist on transport {transport.Id}: see dev-list --all");
             if (listing.Word.Host == transport.Session.Claim.Host)
                 throw new CbdException(CbdErrorKind.Busy, $"device {device} is being started: try again in a moment");
+            if (listing.Word.State == ClaimState.Orphaned)
+                throw new CbdException(CbdErrorKind.Denied, $"device {device} waits for its daemon, which is away: start that, or give the device up with dev-clear -d {device}");
             throw new CbdException(CbdErrorKind.Denied, $"device {device} belongs to host {listing.Word.Host}, not to this one: stop it there, or clear it with dev-clear if that host is dead");
         }
     }

@@ -63,7 +63,7 @@ internal sealed class TransportLists(Transport transport)
         {
             transport.CheckOpen();
             transport.Session.Tracker.Sample(MonotonicClock.Milliseconds);
-            DeviceServer[] lost = [.. transport.DeviceServers.Where(d => d.Life.Session.IsCleared)];
+            DeviceServer[] lost = [.. transport.DeviceServers.Where(d => d.Life.Session.IsCleared || !d.Life.HasClaim)];
             DeviceServer[] own = [.. transport.DeviceServers.Except(lost)];
             return
             [

@@ -43,9 +43,6 @@ internal static class KernelConstants
     internal const int FlockExclusive = 2;
     internal const int FlockNonBlocking = 4;
     internal const int FlockUnlock = 8;
-    internal const int SealSeal = 1;
-    internal const int SealShrink = 2;
-    internal const int SealGrow = 4;
     internal const int SeekEnd = 2;
     internal const int SeekData = 3;
     internal const int SeekHole = 4;
@@ -102,8 +99,6 @@ internal static class KernelConstants
     internal const int MemoryAdviseNoHugePage = 15;
     internal const int MemoryAdvisePopulateWrite = 23;
     internal const int MemoryAdviseDontNeedLocked = 24;
-    internal const uint MemFdCloseOnExec = 1;
-    internal const uint MemFdAllowSealing = 2;
     internal const int LockCurrent = 1;
     internal const int LockFuture = 2;
     internal const int LockOnFault = 4;

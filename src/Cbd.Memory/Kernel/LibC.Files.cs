@@ -90,9 +90,6 @@ internal static unsafe partial class LibC
     [LibraryImport(Library, EntryPoint = "writev", SetLastError = true)]
     internal static partial nint WriteV(int descriptor, IoVector* vectors, int count);
 
-    [LibraryImport(Library, EntryPoint = "memfd_create", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
-    internal static partial int MemFdCreate(string name, uint flags);
-
     [LibraryImport(Library, EntryPoint = "isatty", SetLastError = true)]
     internal static partial int IsTerminal(FileDescriptor descriptor);
 

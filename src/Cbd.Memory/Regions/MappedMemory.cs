@@ -93,6 +93,9 @@ public readonly unsafe struct MappedMemory : ISharedMemory
     }
 
     /// <inheritdoc/>
+    public ulong ReadPublished(long offset) => Volatile.Read(ref Word(offset));
+
+    /// <inheritdoc/>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public ulong Peek(long offset) => Word(offset);
 

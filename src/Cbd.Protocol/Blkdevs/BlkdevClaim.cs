@@ -17,11 +17,15 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
     private readonly RegionGeometry _geometry;
     private readonly HostClaim<TMemory, TPolicy> _host;
     private readonly long _offset;
-    private readonly ClaimWord _backendWord;
+    private readonly ClaimWord? _backendWord;
     private BodyWriter<TMemory> _writer;
     private ClaimWord _word;
 
-    internal BlkdevClaim(TMemory memory, HostClaim<TMemory, TPolicy> host, int blkdev, ClaimWord claimed, BlkdevBody body, ClaimWord backendWord, BackendSession session)
+    /// <param name="backendWord">The claim word of the backend that has to be the same still; null for an adoption: its backend may be away.</param>
+    /// <param name="session">The backend's session; the default for an adoption.</param>
+    /// <param name="keptCopy">The copy of the body that is the record of an orphan; −1 if there is none.</param>
+    internal BlkdevClaim(
+        TMemory memory, HostClaim<TMemory, TPolicy> host, int blkdev, ClaimWord claimed, BlkdevBody body, ClaimWord? backendWord, BackendSession session, int keptCopy = -1)
     {
         _memory = memory;
         _geometry = host.Geometry;
@@ -32,7 +36,7 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
         _backendWord = backendWord;
         Body = body;
         Session = session;
-        _writer = new BodyWriter<TMemory>(BodyPlace.OfBlkdev(_geometry, blkdev), claimed.Epoch, keepsNewest: TPolicy.KeepNewestBody);
+        _writer = new BodyWriter<TMemory>(BodyPlace.OfBlkdev(_geometry, blkdev), claimed.Epoch, keptCopy, TPolicy.KeepNewestBody);
     }
 
     /// <summary>Id of the blkdev.</summary>
@@ -44,7 +48,7 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
     /// <summary>What is published.</summary>
     public BlkdevBody Body { get; private set; }
 
-    /// <summary>The backend's session when the blkdev was claimed.</summary>
+    /// <summary>The backend's session when the blkdev was claimed; the default if it was adopted.</summary>
     public BackendSession Session { get; }
 
     /// <summary>Whether the entry is still this claim. If not, this host was cleared.</summary>
@@ -63,7 +67,8 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
         if (!Publish(Body with { Channels = [.. channels], Name = name }) || !Swap(_word.With(ClaimState.Active)) || (TPolicy.LookAtHostAfterClaim && !_host.IsMine()))
             throw new CbdException(CbdErrorKind.Failed, $"host {_host.Host} was cleared by another host: register again, then start the device");
         // Whoever ends the backend takes its word out of ACTIVE before looking for blkdevs; we are one since the swap.
-        if (TPolicy.LookAtBackendAfterActive && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != _backendWord)
+        // One that was adopted has been one all the time.
+        if (_backendWord is { } expected && TPolicy.LookAtBackendAfterActive && ClaimOperations<TMemory, TPolicy>.Read(_memory, _geometry.BackendOffset(Body.BackendId)) != expected)
             throw new CbdException(CbdErrorKind.Busy, $"backend {Body.BackendId} was stopped or restarted meanwhile: start the device again") { MayPass = true };
     }
 
@@ -79,9 +84,28 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
 
     /// <summary>
     /// Gives the entry up, after all its channels are free: the writer word first, then the entry, then the backend if
-    /// it was an orphan and this its last blkdev. Also ends a claim that never became active.
+    /// it was an orphan and this its last blkdev. Also ends a claim that never became active; an adoption leaves its orphan then.
     /// </summary>
     public void End()
+    {
+        if (_word.State == ClaimState.Adopting)
+            Park();
+        else
+            Free();
+    }
+
+    /// <summary>
+    /// Leaves the blkdev as an orphan of this host, with its writer word, after all its channels are free: another claim of this
+    /// host adopts it.
+    /// </summary>
+    public void Park()
+    {
+        if (_word.State is ClaimState.Adopting or ClaimState.Active)
+            Swap(_word.Orphaned());
+    }
+
+    /// <summary>An adoption that found the writer word gone: nothing is left to be adopted.</summary>
+    internal void Free()
     {
         BeginClose();
         // Quarantined by others: the writer word stays with it.
@@ -119,7 +143,7 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
         Span<byte> frame = stackalloc byte[BodyFrame.SizeBytes];
         frame.Clear();
         body.Encode(frame[BodyFrame.PayloadOffset..]);
-        _writer.Publish(_memory, frame, BlkdevBody.EncodedSizeBytes);
+        _writer.Publish(_memory, frame, body.SizeBytes);
         Body = body;
         return IsMine();
     }

@@ -1,5 +1,6 @@
-using System.Runtime.InteropServices;
 using Cbd.Blocks;
+using Cbd.Memory;
+using Cbd.Protocol.Records;
 
 namespace Cbd.Protocol.Channels;
 
@@ -12,12 +13,18 @@ internal readonly record struct BackendSession(ulong Epoch, Guid DurabilityId, B
 
 /// <summary>
 /// What the queues of one blkdev share: the session that they use, the holds on new I/O, the writes that no flush has
-/// covered yet, and failure. Thread-safe; queues only read it on the hot path, and each counts on a line of its own.
+/// covered yet, and failure. Thread-safe; queues only read it on the hot path, and each counts on a line of its own. Counts and failure
+/// are in the device's record, if it has one, and so is the durability id: a successor of this process goes on with them.
 /// </summary>
 internal sealed class BlkdevState
 {
     private readonly Lock _adoptLock = new();
-    private readonly QueueCover[] _covers;
+    private readonly DeviceRecord? _record;
+
+    /// <summary>Three words of each queue (<see cref="DeviceRecord.CountsLayout"/>): in the record, or in memory of its own.</summary>
+    private readonly BufferWords _counts;
+    private readonly bool _wasBuffered;
+    private int _enteredGeneration;
     private BackendSession _session;
     private BlockDeviceInfo _info;
     private ulong _sessionEpoch;
@@ -28,26 +35,16 @@ internal sealed class BlkdevState
     private bool _failing;
     private string? _failure;
 
-    /// <summary>Uncovered writes of one queue; two lines, so that neighbours do not share one.</summary>
-    [StructLayout(LayoutKind.Sequential, Size = 128)]
-    private struct QueueCover
-    {
-        /// <summary>Writes acknowledged to the user; the queue alone counts it up.</summary>
-        public long Acknowledged;
-
-        /// <summary>The durability generation in which they were.</summary>
-        public int Generation;
-
-        /// <summary>How many of them a flush has covered; raised by whichever queue's flush succeeded.</summary>
-        public long Covered;
-    }
+    private const int WordsPerQueue = DeviceRecord.CountsBytes / sizeof(long);
 
     /// <param name="blkdev">Id of the blkdev.</param>
     /// <param name="blkdevEpoch">Epoch of its claim.</param>
     /// <param name="backend">Id of its backend.</param>
     /// <param name="session">The session at the start.</param>
     /// <param name="queues">Number of queues.</param>
-    public BlkdevState(int blkdev, ulong blkdevEpoch, int backend, BackendSession session, int queues)
+    /// <param name="record">What survives this process; null: nothing does. Its counts go on.</param>
+    /// <param name="isAdopted">The record is of an earlier process, and the session is the one that it had.</param>
+    public BlkdevState(int blkdev, ulong blkdevEpoch, int backend, BackendSession session, int queues, DeviceRecord? record = null, bool isAdopted = false)
     {
         Blkdev = blkdev;
         BlkdevEpoch = blkdevEpoch;
@@ -55,8 +52,27 @@ internal sealed class BlkdevState
         _session = session;
         _info = session.Info;
         _sessionEpoch = session.Epoch;
-        _covers = new QueueCover[queues];
+        QueueCount = queues;
+        _record = record;
+        _counts = record?.Counts ?? new BufferWords(new NativeBuffer(queues * (long)DeviceRecord.CountsBytes), 0, queues * WordsPerQueue);
+        if (!isAdopted)
+            return;
+        DeviceRecordBody body = record!.Body;
+        _wasBuffered = body.WasBuffered;
+        _failure = body.Failure.Length > 0 ? body.Failure : null;
+        // What no flush has covered was acknowledged under the durability id of the record, in whichever generation of that process.
+        for (int queue = 0; queue < queues; queue++)
+            Volatile.Write(ref Generation(queue), 0);
     }
+
+    /// <summary>Writes of a queue that were acknowledged to the user; the queue alone counts it up.</summary>
+    private ref long Acknowledged(int queue) => ref _counts[queue * WordsPerQueue];
+
+    /// <summary>The durability generation, of this process, in which they were.</summary>
+    private ref long Generation(int queue) => ref _counts[queue * WordsPerQueue + 1];
+
+    /// <summary>How many of them a flush has covered; raised by whichever queue's flush succeeded.</summary>
+    private ref long Covered(int queue) => ref _counts[queue * WordsPerQueue + 2];
 
     public int Blkdev { get; }
 
@@ -64,7 +80,13 @@ internal sealed class BlkdevState
 
     public int Backend { get; }
 
-    public int QueueCount => _covers.Length;
+    public int QueueCount { get; }
+
+    /// <summary>A new durability id is recorded only when the old one was judged; the mutation gate of the tests alone says otherwise.</summary>
+    public bool JudgesBeforeStore { get; init; } = true;
+
+    /// <summary>What survives this process; null: nothing does.</summary>
+    public DeviceRecord? Record => _record;
 
     /// <summary>Epoch of the session that the queues are to use.</summary>
     public ulong SessionEpoch => Volatile.Read(ref _sessionEpoch);
@@ -129,7 +151,7 @@ internal sealed class BlkdevState
     {
         get
         {
-            for (int queue = 0; queue < _covers.Length; queue++)
+            for (int queue = 0; queue < QueueCount; queue++)
             {
                 if (HasUncovered(queue))
                     return true;
@@ -149,12 +171,16 @@ internal sealed class BlkdevState
         {
             if (session.DurabilityId != _session.DurabilityId)
             {
+                if (!JudgesBeforeStore)
+                    _record?.Change(body => body with { DurabilityId = session.DurabilityId });
                 if (HasUncoveredWrites)
                     FailForLostWrites();
                 Volatile.Write(ref _durabilityGeneration, _durabilityGeneration + 1);
             }
 
             _session = session;
+            // Without the durability id: queues may still acknowledge writes of the session before.
+            _record?.Change(body => body with { Session = session.Epoch, Info = session.Info, WasBuffered = body.WasBuffered || session.IsBuffered });
             Volatile.Write(ref _info, session.Info);
             Volatile.Write(ref _sessionEpoch, session.Epoch);
             IsBackendLost = false;
@@ -175,7 +201,22 @@ internal sealed class BlkdevState
     /// </summary>
     internal void FailAfterLoss(string reason) => TryFail(reason);
 
-    private bool TryFail(string reason) => Interlocked.CompareExchange(ref _failure, reason, null) is null;
+    private bool TryFail(string reason)
+    {
+        // Before anybody is told.
+        if (Failure is null)
+            _record?.StoreFailure(reason);
+        return Interlocked.CompareExchange(ref _failure, reason, null) is null;
+    }
+
+    /// <summary>
+    /// Whether a flush, or a write to the medium, that an earlier process had handed on must fail: its session went through a page cache and
+    /// is over, and the kernel may have told its failure to the process that served it. Never tried again in the hope that it passes.
+    /// </summary>
+    /// <param name="handedOn">The session to which it was handed on.</param>
+    /// <param name="session">The one that would get it now.</param>
+    internal bool IsLostFlush(ulong handedOn, ulong session) => _wasBuffered && handedOn != session;
+
 
     internal void AddHold() => Interlocked.Increment(ref _holds);
 
@@ -192,28 +233,45 @@ internal sealed class BlkdevState
     /// <summary>A queue leaves one session for another: what it acknowledged there must be covered, or have survived.</summary>
     internal void EnterGeneration(int queue, int generation)
     {
-        ref QueueCover cover = ref _covers[queue];
-        if (Volatile.Read(ref cover.Generation) == generation)
+        if (Volatile.Read(ref Generation(queue)) == generation)
             return;
         if (HasUncovered(queue))
             FailForLostWrites();
-        Volatile.Write(ref cover.Covered, cover.Acknowledged);
-        Volatile.Write(ref cover.Generation, generation);
+        Volatile.Write(ref Covered(queue), Acknowledged(queue));
+        Volatile.Write(ref Generation(queue), generation);
         // Every queue looks whether it was the last, so that the last one does for sure.
         Interlocked.MemoryBarrier();
-        if (AllEntered(generation))
+        if (HaveEntered(generation) && TryRecord(generation))
             QueuesMayGoOn?.Invoke();
+    }
+
+    /// <summary>
+    /// Nothing that was acknowledged under the old durability id is uncovered any more, and nothing is acknowledged under the new one before
+    /// this returns. False if there is a newer one, which the queues enter next.
+    /// </summary>
+    private bool TryRecord(int generation)
+    {
+        lock (_adoptLock)
+        {
+            if (generation != _durabilityGeneration)
+                return false;
+            _record?.Change(body => body with { DurabilityId = _session.DurabilityId });
+            Volatile.Write(ref _enteredGeneration, generation);
+            return true;
+        }
     }
 
     /// <summary>
     /// Every queue has left the sessions before <paramref name="generation"/>, so that what they acknowledged there is
     /// known to be safe, or the device has failed. Until then nothing of the new session may be shown to users.
     /// </summary>
-    internal bool AllEntered(int generation)
+    internal bool AllEntered(int generation) => Volatile.Read(ref _enteredGeneration) >= generation;
+
+    private bool HaveEntered(int generation)
     {
-        for (int queue = 0; queue < _covers.Length; queue++)
+        for (int queue = 0; queue < QueueCount; queue++)
         {
-            if (Volatile.Read(ref _covers[queue].Generation) < generation)
+            if (Volatile.Read(ref Generation(queue)) < generation)
                 return false;
         }
 
@@ -223,32 +281,29 @@ internal sealed class BlkdevState
     /// <summary>A write was done; call before its user learns of it. Only the queue's own thread.</summary>
     internal void CountWrite(int queue)
     {
-        ref QueueCover cover = ref _covers[queue];
-        Volatile.Write(ref cover.Acknowledged, cover.Acknowledged + 1);
+        ref long acknowledged = ref Acknowledged(queue);
+        Volatile.Write(ref acknowledged, acknowledged + 1);
     }
 
     /// <summary>What a flush that is about to be sent in <paramref name="generation"/> will cover.</summary>
     internal void SnapshotForFlush(int generation, Span<long> acknowledged)
     {
-        for (int queue = 0; queue < _covers.Length; queue++)
-        {
-            ref QueueCover cover = ref _covers[queue];
-            acknowledged[queue] = Volatile.Read(ref cover.Generation) == generation ? Volatile.Read(ref cover.Acknowledged) : 0;
-        }
+        for (int queue = 0; queue < QueueCount; queue++)
+            acknowledged[queue] = Volatile.Read(ref Generation(queue)) == generation ? Volatile.Read(ref Acknowledged(queue)) : 0;
     }
 
     /// <summary>That flush has succeeded.</summary>
     internal void Cover(int generation, ReadOnlySpan<long> acknowledged)
     {
-        for (int queue = 0; queue < _covers.Length; queue++)
+        for (int queue = 0; queue < QueueCount; queue++)
         {
-            ref QueueCover cover = ref _covers[queue];
-            if (Volatile.Read(ref cover.Generation) != generation)
+            if (Volatile.Read(ref Generation(queue)) != generation)
                 continue;
-            long seen = Volatile.Read(ref cover.Covered);
+            ref long covered = ref Covered(queue);
+            long seen = Volatile.Read(ref covered);
             while (acknowledged[queue] > seen)
             {
-                long before = Interlocked.CompareExchange(ref cover.Covered, acknowledged[queue], seen);
+                long before = Interlocked.CompareExchange(ref covered, acknowledged[queue], seen);
                 if (before == seen)
                     break;
                 seen = before;
@@ -256,11 +311,7 @@ internal sealed class BlkdevState
         }
     }
 
-    private bool HasUncovered(int queue)
-    {
-        ref QueueCover cover = ref _covers[queue];
-        return Volatile.Read(ref cover.Acknowledged) > Volatile.Read(ref cover.Covered);
-    }
+    private bool HasUncovered(int queue) => Volatile.Read(ref Acknowledged(queue)) > Volatile.Read(ref Covered(queue));
 
     private void FailForLostWrites() =>
         Fail("the backend came back without what its last life had not flushed: acknowledged writes may be lost; stop the device, check the data, start it again");

@@ -34,12 +34,25 @@ internal sealed partial class Queue<TMemory, TPolicy>
         {
             int index = _requests.FirstWaiting;
             ref Request request = ref _requests[index];
+            if (_repeats is not null && IsLostRepeat(index))
+            {
+                _requests.StopIssuing(index);
+                request.Error = Errno.EIO;
+                _requests.Answer(index);
+                continue;
+            }
+
             if (!TryIssuePiece(index, ref request))
                 return;
+            // In flight it fails with its session, as any other.
+            _repeats?.Remove(index);
             if (request.IsIssued)
                 _requests.StopIssuing(index);
         }
     }
+
+    private bool IsLostRepeat(int index) =>
+        _repeats!.TryGetValue(index, out ulong handedOn) && _device.IsLostFlush(handedOn, _session) && _repeats.Remove(index);
 
     private bool TryIssuePiece(int index, ref Request request)
     {

@@ -411,6 +411,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
         }
 
         _reissuesLeft = 0;
+        _repeats?.Clear();
         _requests.AnswerAll(error);
     }
 

@@ -55,6 +55,12 @@ internal sealed partial class Queue<TMemory, TPolicy>
     private readonly RequestTable _requests;
     private readonly FlightRecorder _flight;
     private readonly Piece[] _pieces;
+
+    /// <summary>
+    /// Requests of an earlier process that wait, of those that must not pass a lost session: the session that each was handed on to. Null
+    /// where there are none.
+    /// </summary>
+    private Dictionary<int, ulong>? _repeats;
     private readonly int[] _freeTags;
     private int _freeTagCount;
 
@@ -99,6 +105,7 @@ internal sealed partial class Queue<TMemory, TPolicy>
     /// <param name="channel">A channel whose claim word is <paramref name="claimed"/>, state CLAIMED, ours.</param>
     /// <param name="queue">Number of this queue within the device.</param>
     /// <param name="announceOffer">Tells the other hosts that there is an offer to look at.</param>
+    /// <param name="isOver">There is no channel, because the device failed before it had one: every request is answered with EIO.</param>
     public Queue(
         in TMemory memory,
         RegionGeometry geometry,
@@ -107,9 +114,12 @@ internal sealed partial class Queue<TMemory, TPolicy>
         BlkdevState device,
         int queue,
         QueueOptions options,
-        Action announceOffer)
+        Action announceOffer,
+        bool isOver = false)
     {
-        if (claimed.State != ClaimState.Claimed)
+        if (isOver)
+            _phase = QueuePhase.Lost;
+        else if (claimed.State != ClaimState.Claimed)
             throw new ArgumentException($"channel {channel} is {claimed}", nameof(claimed));
         _memory = memory;
         _geometry = geometry;
@@ -178,6 +188,26 @@ internal sealed partial class Queue<TMemory, TPolicy>
         else if (error == 0 && _phase is QueuePhase.Closing or QueuePhase.Closed)
             error = Errno.ESHUTDOWN;
         return _requests.TryAdd(request, error);
+    }
+
+    /// <summary>
+    /// Takes a request that an earlier process of this device had taken and not answered; false if the table is full. Requests are
+    /// repeated in their order, on all queues, before anything new is submitted.
+    /// </summary>
+    /// <param name="request">The request.</param>
+    /// <param name="session"><see cref="BlkdevState.SessionEpoch"/> when that process handed it on.</param>
+    public bool TryRepeat(in BlockRequest request, ulong session)
+    {
+        bool mustNotPass = TPolicy.FailBufferedFlush && (request.Operation == BlockOperation.Flush || (request.Flags & BlockFlags.ForceUnitAccess) != 0);
+        if (mustNotPass && _device.IsLostFlush(session, _device.SessionEpoch))
+            return _requests.TryAdd(request, Errno.EIO);
+        int waiting = _requests.WaitingCount;
+        if (!TrySubmit(request))
+            return false;
+        // Its session may be lost before it is issued.
+        if (mustNotPass && _requests.WaitingCount > waiting)
+            (_repeats ??= [])[_requests.NewestWaiting] = session;
+        return true;
     }
 
     /// <summary>

@@ -54,6 +54,11 @@ internal sealed class RequestTable
 
     public bool HasWaiting => _waiting.Count > 0;
 
+    public int WaitingCount => _waiting.Count;
+
+    /// <summary>The request that was added last, while it waits.</summary>
+    public int NewestWaiting => _waiting.Last;
+
     /// <summary>The request that is issued next.</summary>
     public int FirstWaiting => _waiting.First;
 
@@ -150,6 +155,8 @@ internal sealed class RequestTable
         public int Count { get; private set; }
 
         public int First => Count > 0 ? _items[_head] : throw new InvalidOperationException("the list is empty");
+
+        public int Last => Count > 0 ? _items[(_head + Count - 1) % _items.Length] : throw new InvalidOperationException("the list is empty");
 
         public void Add(int item)
         {

@@ -23,10 +23,14 @@ internal enum ClaimState : byte
     Registering = 6,
 
     /// <summary>
-    /// Backends only: the owner is gone, the body stays as the record for the blkdevs that wait, and for the next start of
-    /// the disk.
+    /// Backends: the owner is gone, the body stays as the record for the blkdevs that wait, and for the next start of
+    /// the disk. Blkdevs: the owner is dead, and the entry and the backend's writer word are reserved for the next life of its host
+    /// (<see cref="ClaimWord.NoHost"/>).
     /// </summary>
     Orphaned = 7,
+
+    /// <summary>Blkdevs only: an orphan that its host takes up again. The body of the orphan is the record until the claim is active.</summary>
+    Adopting = 8,
 
     /// <summary>Channels only: taken by a blkdev.</summary>
     Claimed = 16,
@@ -55,6 +59,12 @@ internal readonly record struct ClaimWord(ulong Raw)
     /// <summary>The largest epoch; an entry that reached it stays as it is and is never claimed again.</summary>
     public const ulong MaxEpoch = (1UL << 40) - 1;
 
+    /// <summary>
+    /// The host of an orphaned blkdev: no entry has this id. Hosts of the version before clear by the host id of a word, and so
+    /// leave it alone.
+    /// </summary>
+    public const int NoHost = ushort.MaxValue;
+
     public ClaimWord(ClaimState state, int host, ulong epoch)
         : this(((ulong)state << 56) | ((ulong)(ushort)host << 40) | (epoch & MaxEpoch))
     {
@@ -71,6 +81,9 @@ internal readonly record struct ClaimWord(ulong Raw)
 
     /// <summary>A new claim by <paramref name="host"/>: the next epoch.</summary>
     public ClaimWord Next(ClaimState state, int host) => new(state, host, checked(Epoch + 1));
+
+    /// <summary>The same claim without a host: what the next life of its host takes up again.</summary>
+    public ClaimWord Orphaned() => new(ClaimState.Orphaned, NoHost, Epoch);
 
     /// <summary>The free word that keeps the epoch, so that it is never used twice.</summary>
     public ClaimWord Freed() => new(ClaimState.Free, 0, Epoch);

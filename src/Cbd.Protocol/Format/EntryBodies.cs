@@ -53,5 +53,32 @@ internal static class EntryBodies<TMemory>
         return false;
     }
 
+    /// <summary>
+    /// The record of a blkdev that is orphaned, or being adopted: its newest body of that epoch or an earlier one, and which copy it
+    /// is (an adoption must keep that copy whole until its own body is published).
+    /// </summary>
+    public static bool TryReadBlkdevRecord(in TMemory memory, RegionGeometry geometry, int blkdev, ulong newestEpoch, out BlkdevBody body, out BodyStamp stamp, out string error)
+    {
+        Span<byte> frame = stackalloc byte[BodyFrame.SizeBytes];
+        if (Body<TMemory>.TryReadRecord(memory, BodyPlace.OfBlkdev(geometry, blkdev), newestEpoch, frame, out stamp, out int length))
+            return BlkdevBody.TryDecode(frame.Slice(BodyFrame.PayloadOffset, length), geometry, out body, out error);
+        body = null!;
+        error = NoCopy(newestEpoch);
+        return false;
+    }
+
+    /// <summary>
+    /// Whether the newest body of a blkdev's claim says that it outlives its process. Most have shorter bodies, which are
+    /// not read for that.
+    /// </summary>
+    public static bool IsKept(in TMemory memory, RegionGeometry geometry, int blkdev, ulong epoch)
+    {
+        BodyPlace place = BodyPlace.OfBlkdev(geometry, blkdev);
+        return (MayBeKept(memory, place, 0) || MayBeKept(memory, place, 1)) && TryReadBlkdev(memory, geometry, blkdev, epoch, out BlkdevBody body, out _) && body.IsKept;
+    }
+
+    private static bool MayBeKept(in TMemory memory, in BodyPlace place, int copy) =>
+        BlkdevBody.MayBeKept((int)(memory.ReadPublished(place.CopyOffset(copy)) >> (8 * BodyFrame.LengthOffset)));
+
     private static string NoCopy(ulong epoch) => $"neither copy of the body is whole in epoch {epoch}";
 }

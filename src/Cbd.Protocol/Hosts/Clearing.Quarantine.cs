@@ -29,7 +29,7 @@ internal sealed partial class Clearing<TMemory, TPolicy>
             if (word.State is ClaimState.Quarantined or ClaimState.Clearing && IsOwnerProven(word) && !HasQuarantinedChannel(blkdev, word))
                 FreeBlkdev(blkdev, word);
             else if (IsStale(_geometry.BlkdevOffset(blkdev), word, nowMs) && MayEnd(word))
-                FreeBlkdev(blkdev, word);
+                EndClaim(blkdev, word);
         }
 
         for (int backend = 0; backend < _geometry.BackendCount; backend++)
@@ -89,6 +89,32 @@ internal sealed partial class Clearing<TMemory, TPolicy>
         return word.State == ClaimState.Quarantined && Swap(offset, word, EndOf(backend, word));
     }
 
+    /// <summary>
+    /// Gives up a blkdev that waits for the next life of its host: whoever adopts it later finds that its claim is gone, and its device
+    /// fails. False if it is not the orphan that was seen.
+    /// </summary>
+    /// <param name="blkdev">Its id.</param>
+    /// <param name="word">Its claim word, as it was seen.</param>
+    public bool ReleaseOrphan(int blkdev, ClaimWord word)
+    {
+        // Out of ORPHANED first: an adoption that comes now must not get a writer word that is being freed.
+        ClaimWord ending = word.With(ClaimState.Clearing);
+        if (word.State != ClaimState.Orphaned || !Swap(_geometry.BlkdevOffset(blkdev), word, ending))
+            return false;
+        FreeBlkdev(blkdev, ending);
+        References<TMemory, TPolicy>.FreeUnusedOrphans(_memory, _geometry);
+        return true;
+    }
+
+    /// <summary>A claim that came to nothing: an adoption leaves the orphan that it began with.</summary>
+    private void EndClaim(int blkdev, ClaimWord word)
+    {
+        if (word.State == ClaimState.Adopting)
+            Swap(_geometry.BlkdevOffset(blkdev), word, word.Orphaned());
+        else
+            FreeBlkdev(blkdev, word);
+    }
+
     private void FreeBlkdev(int blkdev, ClaimWord word)
     {
         References<TMemory, TPolicy>.FreeWriter(_memory, _geometry, blkdev, word.Epoch);
@@ -100,8 +126,8 @@ internal sealed partial class Clearing<TMemory, TPolicy>
     /// until there is some, so its id belongs to nobody else meanwhile. Read the entry's word first.
     /// </summary>
     private bool IsOwnerProven(ClaimWord word) =>
-        (uint)word.Host < (uint)_geometry.HostCount &&
-        Read(_geometry.HostOffset(word.Host)).State is not (ClaimState.Quarantined or ClaimState.Clearing);
+        word is { Host: ClaimWord.NoHost, State: ClaimState.Clearing } ||
+        ((uint)word.Host < (uint)_geometry.HostCount && Read(_geometry.HostOffset(word.Host)).State is not (ClaimState.Quarantined or ClaimState.Clearing));
 
     /// <summary>
     /// Whether whoever made a claim stores no more. Its next swap would fail, but it may stand still in the middle of the body, and then store
@@ -110,10 +136,10 @@ internal sealed partial class Clearing<TMemory, TPolicy>
     private bool MayEnd(ClaimWord word) =>
         !TPolicy.EndClaimingWithProof || (uint)word.Host >= (uint)_geometry.HostCount || _tracker.Get(word.Host).Liveness == Liveness.Dead;
 
-    /// <summary>Whether a claim has stood in CLAIMING for a dead-time of this observer.</summary>
+    /// <summary>Whether a claim has stood in CLAIMING, or in the middle of an adoption, for a dead-time of this observer.</summary>
     private bool IsStale(long offset, ClaimWord word, long nowMs)
     {
-        if (word.State != ClaimState.Claiming)
+        if (word.State is not (ClaimState.Claiming or ClaimState.Adopting))
         {
             _claiming.Remove(offset);
             return false;

@@ -201,12 +201,13 @@ internal sealed partial class Clearing<TMemory, TPolicy>
             ClaimWord word = Read(offset);
             if (word.State == ClaimState.Free || word.Host != claim.Host)
                 return true;
-            bool isClaiming = word.State == ClaimState.Claiming;
+            bool isClaiming = word.State is ClaimState.Claiming or ClaimState.Adopting;
             // One that stands still in CLAIMING may store the rest of its body yet.
             bool mayEnd = claim.Dead || (isClaiming && !TPolicy.EndClaimingWithProof);
-            bool kept = !mayEnd || (!isClaiming && HasQuarantinedChannel(blkdev, word));
-            ClaimState to = kept ? ClaimState.Quarantined
-                : word.State is ClaimState.Clearing or ClaimState.Claiming ? ClaimState.Free
+            bool stays = !mayEnd || (!isClaiming && HasQuarantinedChannel(blkdev, word));
+            ClaimState to = stays ? ClaimState.Quarantined
+                : IsOrphan(blkdev, word) ? ClaimState.Orphaned
+                : word.State is ClaimState.Clearing or ClaimState.Claiming or ClaimState.Adopting ? ClaimState.Free
                 : ClaimState.Clearing;
             if (to == word.State)
                 return true;
@@ -214,9 +215,21 @@ internal sealed partial class Clearing<TMemory, TPolicy>
                 return false;
             if (to == ClaimState.Free)
                 References<TMemory, TPolicy>.FreeWriter(_memory, _geometry, blkdev, word.Epoch);
-            Swap(offset, word, to == ClaimState.Free ? word.Freed() : word.With(to));
+            Swap(offset, word, to switch
+            {
+                ClaimState.Free => word.Freed(),
+                ClaimState.Orphaned => word.Orphaned(),
+                _ => word.With(to),
+            });
         }
     }
+
+    /// <summary>
+    /// A claim of a dead host that its next life takes up again: one that was active and says so, or one that died while it did that.
+    /// One swap, so that nobody finds the writer word without a claim. A device that was closing was being stopped: that is finished.
+    /// </summary>
+    private bool IsOrphan(int blkdev, ClaimWord word) => TPolicy.KeepOrphan &&
+        (word.State == ClaimState.Adopting || (word.State == ClaimState.Active && EntryBodies<TMemory>.IsKept(_memory, _geometry, blkdev, word.Epoch)));
 
     /// <summary>Whether nothing is left to do for the backend.</summary>
     private bool ClearBackend(in HostUnderClearing claim, int backend)

@@ -45,6 +45,9 @@ internal sealed class HostClaim<TMemory, TPolicy>
     /// <summary>Name as published.</summary>
     public string Name => _identity.Name;
 
+    /// <summary>As kept in the state directory: the same for all lives of this host.</summary>
+    public Guid HostUuid => _identity.HostUuid;
+
     /// <summary>
     /// Whether the entry is still this claim, and active. When it is not, somebody cleared this host: nothing of it may
     /// be stored to any more.

@@ -30,6 +30,8 @@ internal enum MatrixState
     BlkdevClaiming,
     BlkdevActive,
     BlkdevClosing,
+    BlkdevKept,
+    BlkdevAdopting,
     Clearer,
     Leaver,
     Formatter,
@@ -162,6 +164,9 @@ internal static class CrashMatrix
         Entry(MatrixState.BlkdevClaiming, MatrixOutcome.FreedWithWriter, "blkdev | CLAIMING", "FREE, with the writer word"),
         Entry(MatrixState.BlkdevActive, MatrixOutcome.FreedWithWriter, "blkdev | ACTIVE, CLOSING", "after its channels: writer word, FREE; an ORPHANED backend that it used last is freed, too"),
         Entry(MatrixState.BlkdevClosing, MatrixOutcome.FreedWithWriter, "blkdev | ACTIVE, CLOSING", "after its channels: writer word, FREE; an ORPHANED backend that it used last is freed, too"),
+
+        Entry(MatrixState.BlkdevKept, MatrixOutcome.Orphaned, "blkdev | ACTIVE, kept", "after its channels: ORPHANED, with the writer word; the next process of its host adopts it"),
+        Entry(MatrixState.BlkdevAdopting, MatrixOutcome.Orphaned, "blkdev | ADOPTING", "ORPHANED again: the record was kept, and the writer word is this blkdev's, of one epoch or another"),
 
         new(MatrixState.Clearer, MatrixDeath.Owner, MatrixOutcome.Freed, "clearer | host CLEARING, entries in any of the states above", WhoGoesOn, "any other clearer: every step is one swap, done or not"),
         new(MatrixState.Leaver, MatrixDeath.Owner, MatrixOutcome.Freed, "host that leaves | CLOSING or CLEARING, lock free", WhoGoesOn, "somebody, as for any dead host"),

@@ -28,14 +28,29 @@ internal sealed partial class CrashWatch<TPolicy>
             MatrixState? state = word.Host != host ? null : word.State switch
             {
                 ClaimState.Claiming => MatrixState.BlkdevClaiming,
-                ClaimState.Active => MatrixState.BlkdevActive,
+                ClaimState.Active => IsKept(blkdev, word) ? MatrixState.BlkdevKept : MatrixState.BlkdevActive,
+                ClaimState.Adopting => MatrixState.BlkdevAdopting,
                 ClaimState.Closing => MatrixState.BlkdevClosing,
                 _ => null,
             };
             int id = blkdev;
-            if (state is { } known)
+            if (state is MatrixState.BlkdevKept or MatrixState.BlkdevAdopting)
+                Add(found, state.Value, MatrixDeath.Owner, offset, word, e => IsBlkdevOrphaned(e, id));
+            else if (state is { } known)
                 Add(found, known, MatrixDeath.Owner, offset, word, e => e.IsOver ? !HasWriter(id, e.Word.Epoch) : IsLost(e));
         }
+    }
+
+    private bool IsKept(int blkdev, ClaimWord word) =>
+        world.Scenario.Keep > 0 && EntryBodies<SimulatedMemory>.IsKept(world.Inspection, world.Geometry, blkdev, word.Epoch);
+
+    private bool? IsBlkdevOrphaned(Expectation e, int blkdev)
+    {
+        if (!e.SawOrphaned)
+            return e.IsOver ? false : IsLost(e);
+        return e.Latest.State is not (ClaimState.Orphaned or ClaimState.Adopting) ||
+            (EntryBodies<SimulatedMemory>.TryReadBlkdevRecord(world.Inspection, world.Geometry, blkdev, e.Latest.Epoch, out BlkdevBody record, out _, out _) && record.IsKept)
+            ? true : throw new SimulationException($"the record of blkdev {blkdev} ({e.Latest}) is lost");
     }
 
     private bool HasWriter(int blkdev, ulong epoch)

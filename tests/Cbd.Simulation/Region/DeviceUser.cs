@@ -12,8 +12,8 @@ internal sealed class DeviceUser<TPolicy>
     private const int MaxBlocks = 4;
 
     private readonly World<TPolicy> _world;
-    private readonly SimulatedDevice<TPolicy> _device;
-    private readonly Queue<SimulatedMemory, TPolicy> _queue;
+    private SimulatedDevice<TPolicy> _device;
+    private Queue<SimulatedMemory, TPolicy> _queue;
     private readonly int _number;
     private readonly NativeBuffer _buffer;
     private readonly Sent?[] _inFlight = new Sent?[Slots];
@@ -21,7 +21,12 @@ internal sealed class DeviceUser<TPolicy>
     private bool _isForgotten;
     private bool _released;
 
-    private sealed record Sent(BlockOperation Operation, BlockFlags Flags, int Block, int Count, long Began, long[] Ids)
+    /// <summary>Slots of requests that the process before had taken, in their order: sent again before anything new.</summary>
+    private readonly Queue<int> _repeats = new();
+    private int _repeating;
+
+    /// <param name="Session">The device's session when it was sent.</param>
+    private sealed record Sent(BlockOperation Operation, BlockFlags Flags, int Block, int Count, long Began, long[] Ids, ulong Session)
     {
         public bool ReachesMedium => Operation == BlockOperation.Flush || (Operation == BlockOperation.Write && (Flags & BlockFlags.ForceUnitAccess) != 0);
     }
@@ -47,12 +52,27 @@ internal sealed class DeviceUser<TPolicy>
     /// <summary>Blocks that the device has, as its user sees it.</summary>
     private int BlockCount => (int)(_device.State!.Info.SizeBytes / SimulatedDisk.BlockBytes);
 
+    /// <summary>What the process before had taken is not all answered yet: no user of the device sends anything new.</summary>
+    public bool IsRepeating => _repeating > 0;
+
+    /// <summary>Another process has taken the device up: what is not answered is sent again.</summary>
+    public void TakeUp(SimulatedDevice<TPolicy> device, Queue<SimulatedMemory, TPolicy> queue)
+    {
+        (_device, _queue) = (device, queue);
+        _isForgotten = false;
+        _repeats.Clear();
+        foreach (int slot in Enumerable.Range(0, Slots).Where(i => _inFlight[i] is not null).OrderBy(i => _inFlight[i]!.Began))
+            _repeats.Enqueue(slot);
+        _repeating = _repeats.Count;
+    }
+
     public string Describe() => $"channel {_queue.Channel}: {_queue.Outstanding} requests in the queue, not answered: {string.Join(", ", _inFlight.Where(s => s is not null).Select(s => $"{s!.Operation} {s.Block}+{s.Count}"))}";
 
     private SharedDisk<TPolicy> Disk => _device.Disk;
 
     public void Turn(long nowMicroseconds)
     {
+        Repeat();
         Submit();
         bool held = _device.State!.IsHeld;
         int inFlight = _queue.InFlight;
@@ -74,6 +94,8 @@ internal sealed class DeviceUser<TPolicy>
     public void Forget()
     {
         _isForgotten = true;
+        _repeats.Clear();
+        _repeating = 0;
         Array.Clear(_inFlight);
     }
 
@@ -91,7 +113,7 @@ internal sealed class DeviceUser<TPolicy>
     private void Submit()
     {
         int slot = Array.IndexOf(_inFlight, null);
-        if (slot < 0 || _device.HasFailed)
+        if (slot < 0 || _device.HasFailed || _device.IsRepeating)
             return;
         if (FinalBlock >= 0)
         {
@@ -125,6 +147,22 @@ internal sealed class DeviceUser<TPolicy>
         }
     }
 
+    private void Repeat()
+    {
+        while (_repeats.TryPeek(out int slot))
+        {
+            Sent sent = _inFlight[slot]!;
+            if (!_queue.TryRepeat(Request(slot, sent.Operation, sent.Flags, sent.Block, sent.Count), sent.Session))
+                return;
+            _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} repeats {sent.Operation} {sent.Block}+{sent.Count} [{string.Join(' ', sent.Ids)}] slot {slot}");
+            _repeats.Dequeue();
+        }
+    }
+
+    private BlockRequest Request(int slot, BlockOperation operation, BlockFlags flags, int block, int count) => new(
+        (ulong)slot, operation, flags, (long)block * SimulatedDisk.BlockBytes, (long)count * SimulatedDisk.BlockBytes,
+        count > 0 ? new BufferSlice(_buffer, slot * MaxBlocks * SimulatedDisk.BlockBytes, count * SimulatedDisk.BlockBytes) : default);
+
     private void Send(int slot, BlockOperation operation, BlockFlags flags, int block, int count)
     {
         long[] ids = [];
@@ -139,11 +177,10 @@ internal sealed class DeviceUser<TPolicy>
             }
         }
 
-        _inFlight[slot] = new Sent(operation, flags, block, count, Disk.History.Begin(), ids);
+        _inFlight[slot] = new Sent(operation, flags, block, count, Disk.History.Begin(), ids, _device.State!.SessionEpoch);
         _world.CountRequest();
         _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} sends {operation} {block}+{count} {flags} [{string.Join(' ', ids)}] slot {slot}");
-        var request = new BlockRequest((ulong)slot, operation, flags, (long)block * SimulatedDisk.BlockBytes, (long)count * SimulatedDisk.BlockBytes, count > 0 ? data : default);
-        if (!_queue.TrySubmit(request))
+        if (!_queue.TrySubmit(Request(slot, operation, flags, block, count)))
             _inFlight[slot] = null;
     }
 
@@ -152,6 +189,8 @@ internal sealed class DeviceUser<TPolicy>
         int slot = (int)completion.Cookie;
         Sent sent = _inFlight[slot] ?? throw new SimulationException($"request {slot} was answered twice");
         _inFlight[slot] = null;
+        if (_repeating > 0)
+            _repeating--;
         _world.TraceIo($"disk {Disk.Number}: process {_device.Process.Number} channel {_queue.Channel} slot {slot} {sent.Operation} {sent.Block}+{sent.Count} answered, error {completion.Error}");
         bool success = completion.Error == 0;
         if (!success)

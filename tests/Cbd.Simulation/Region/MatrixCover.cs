@@ -64,12 +64,15 @@ internal static class DirectedRuns
         return seen;
     }
 
+    private static WorldScenario ScenarioOf(MatrixCell cell) =>
+        cell.State is MatrixState.BlkdevKept or MatrixState.BlkdevAdopting ? WorldScenario.DirectedAdoptions : WorldScenario.Directed;
+
     /// <summary>One seed aimed at one cell.</summary>
     public static WorldSummary Run(MatrixCell cell, long seed, Action<string>? log = null)
     {
         try
         {
-            return new World<SafePolicy>(seed, WorldScenario.Directed, cell) { Log = log }.Run(Steps);
+            return new World<SafePolicy>(seed, ScenarioOf(cell), cell) { Log = log }.Run(Steps);
         }
         catch (SimulationException e)
         {

@@ -23,6 +23,8 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
             return;
         SimulatedProcess<TPolicy> process = up[Random.Next(up.Length)];
         SharedDisk<TPolicy> disk = world.Disks[Random.Next(world.Disks.Count)];
+        if (disk.Parked is { } parked && Random.Next(16) == 0)
+            process.Ask(p => GiveUp(p, parked));
         switch (Random.Next(16))
         {
             case < 4:
@@ -90,7 +92,7 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
                 session.Process.Ask(_ => session.ClearFlushError());
             else if (session.IsServing && IsQuarantinedWith(session))
                 session.Process.Ask(_ => session.Stop(force: true));
-            else if (session.IsServing && disk.Device is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
+            else if (session.IsServing && disk.Device is null && disk.Parked is null && !up.Any(p => p.Devices.Any(d => d.Disk == disk && !d.IsOver)))
                 up[Random.Next(up.Length)].Ask(p => StartDevice(p, disk));
         }
     }
@@ -240,6 +242,23 @@ internal sealed class Operator<TPolicy>(World<TPolicy> world)
                 }
             }
         });
+    }
+
+    /// <summary>dev-clear of a device whose daemon is away.</summary>
+    private void GiveUp(SimulatedProcess<TPolicy> process, KeptDevice<TPolicy> kept)
+    {
+        int blkdev = kept.Record.Body.BlkdevId;
+        if (!kept.IsParked || kept.MayBeGone)
+            return;
+        world.GivingUpDevice = process.Number;
+        try
+        {
+            process.Session.Clearing.ReleaseOrphan(blkdev, world.Word(process.Geometry.BlkdevOffset(blkdev)));
+        }
+        finally
+        {
+            world.GivingUpDevice = 0;
+        }
     }
 
     /// <summary>backend-start -b of a backend that is served, by another process: has to be refused while that may live.</summary>

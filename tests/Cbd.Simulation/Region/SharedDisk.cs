@@ -58,6 +58,9 @@ internal sealed class SharedDisk<TPolicy>
     /// <summary>The device that uses it now, as the world knows: never two.</summary>
     public SimulatedDevice<TPolicy>? Device { get; set; }
 
+    /// <summary>The device that waits for the next process of its daemon; null for none.</summary>
+    public KeptDevice<TPolicy>? Parked { get; set; }
+
     /// <summary>Its machine lost power, and its device has neither failed nor gone on yet.</summary>
     public bool IsLossPending { get; set; }
 
@@ -132,10 +135,11 @@ internal sealed class SharedDisk<TPolicy>
         if (!_locks.Remove(machine) || machine != _lastMachine)
             return;
         Disk.LoseCache();
-        bool gone = Device is null || Device.IsOver || Device.HasFailed;
+        bool waits = Device is null && Parked is { MayBeGone: false } && Parked.Record.Body.Failure.Length == 0;
+        bool gone = !waits && (Device is null || Device.IsOver || Device.HasFailed);
         History.ForgiveUnflushed(presentLifeToo: gone);
         IsLossPending = !gone;
-        SessionAtLoss = Device?.State?.SessionEpoch ?? 0;
+        SessionAtLoss = waits ? Parked!.Record.Body.Session : Device?.State?.SessionEpoch ?? 0;
     }
 
     /// <summary>The user of the present device was told, or is gone.</summary>

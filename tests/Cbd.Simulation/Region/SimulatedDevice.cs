@@ -3,6 +3,7 @@ using Cbd.Host.Devices;
 using Cbd.Memory;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Format;
+using Cbd.Protocol.Records;
 
 namespace Cbd.Simulation.Region;
 
@@ -13,7 +14,7 @@ namespace Cbd.Simulation.Region;
 internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     where TPolicy : struct, IProtocolPolicy
 {
-    private const int QueueCount = 2;
+    public const int QueueCount = 2;
 
     private readonly World<TPolicy> _world;
     private readonly SimulatedProcess<TPolicy> _process;
@@ -21,8 +22,20 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     private bool _isLifeEnded;
     private bool _isClaimed;
 
-    public SimulatedDevice(World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss, string? name = null, string? identity = null)
+    /// <param name="kept">What outlives the process; null: it ends with that.</param>
+    /// <param name="record">The record that an earlier process left, if it goes on with that.</param>
+    public SimulatedDevice(
+        World<TPolicy> world, SimulatedProcess<TPolicy> process, SharedDisk<TPolicy> disk, int backend, LossPolicy loss, string? name = null, string? identity = null,
+        KeptDevice<TPolicy>? kept = null, DeviceRecord? record = null)
     {
+        Kept = kept;
+        IsAdoption = record is not null;
+        record ??= kept?.Record;
+        record?.Stored = () => world.BeforeAccess(process, MemoryAccess.Store);
+        if (IsAdoption)
+            (BackendLife, BackendEnds) = (kept!.BackendLife, kept.BackendEnds);
+        else
+            kept?.Device = this;
         _world = world;
         _process = process;
         Disk = disk;
@@ -33,6 +46,8 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             Identity = identity ?? disk.Identity,
             Queues = QueueCount,
             Loss = loss,
+            Record = record,
+            Adopts = IsAdoption,
             QueueOptions = new QueueOptions { DeadlineMicroseconds = 3000, PieceBytes = 1024 },
         }, process.Machine.NowMs)
         {
@@ -47,6 +62,15 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     public DeviceLife<SimulatedMemory, TPolicy> Machine { get; }
 
     public SharedDisk<TPolicy> Disk { get; }
+
+    /// <summary>What outlives the process; null: it ends with that.</summary>
+    public KeptDevice<TPolicy>? Kept { get; }
+
+    /// <summary>It goes on with what an earlier process left.</summary>
+    public bool IsAdoption { get; }
+
+    /// <summary>What an earlier process had taken is not all answered yet.</summary>
+    public bool IsRepeating => IsAdoption && Array.Exists(_users, u => u.IsRepeating);
 
     public int Backend => Machine.Backend;
 
@@ -166,8 +190,18 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     }
 
     /// <summary>The end of the process.</summary>
-    public void Die()
+    /// <param name="keepsMemory">What another process keeps for it is there.</param>
+    public void Die(bool keepsMemory)
     {
+        if (keepsMemory && !_isLifeEnded && IsToGoOn)
+        {
+            Park();
+            return;
+        }
+
+        // It never was this one's: its own daemon may come yet.
+        if (Kept is { IsParked: true })
+            return;
         EndLife();
         Release();
     }
@@ -179,9 +213,27 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             user.Release();
     }
 
+    /// <summary>A successor takes it up: its start was done, and its stop has not begun.</summary>
+    private bool IsToGoOn => Kept is { IsParked: false } kept && kept.Device == this && _users.Length > 0 && kept.Record.Body.State == DeviceRecordState.Serving;
+
+    private void Park()
+    {
+        _isLifeEnded = true;
+        if (Disk.Device == this)
+            Disk.Device = null;
+        _world.Over(this);
+        KeptDevice<TPolicy> kept = Kept!;
+        (kept.Life, kept.BackendLife, kept.BackendEnds, kept.Users) = (Life, BackendLife, BackendEnds, _users);
+        if (Machine.HasClaim)
+            kept.Channels = [.. Machine.Channels.Select(c => (c.Channel, c.Word.Epoch))];
+        _world.Parked(kept);
+    }
+
     void IDeviceObserver.EntryClaimed()
     {
         _isClaimed = true;
+        if (IsAdoption)
+            _world.TakenUp(Kept!, this);
         _world.Claimed(this);
     }
 
@@ -198,6 +250,15 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             if (Machine.HasToWait(now))
                 return;
             Machine.Claim(now);
+            if (IsAdoption && !_isClaimed)
+            {
+                // Its claim is gone: its users get errors.
+                _isClaimed = true;
+                _world.TakenUp(Kept!, this);
+            }
+
+            if (IsAdoption)
+                (Life, _users) = (Kept!.Life, Kept.Users);
             Machine.Activate("nbd", now);
         }
         catch (CbdException e)
@@ -209,10 +270,19 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
 
     private void Run(long now)
     {
-        Life = ++Disk.History.Life;
+        if (IsAdoption)
+        {
+            for (int i = 0; i < _users.Length; i++)
+                _users[i].TakeUp(this, Machine.Queues[i]);
+        }
+        else
+        {
+            Life = ++Disk.History.Life;
+            _users = [.. Machine.Queues.Select((q, i) => new DeviceUser<TPolicy>(_world, this, q, i))];
+        }
+
         Machine.BeginServing(now);
         _world.Running(this);
-        _users = [.. Machine.Queues.Select((q, i) => new DeviceUser<TPolicy>(_world, this, q, i))];
         Threads = [.. _users.Select(u => new SimulatedThread<TPolicy>(_process, () => UserTurn(u)))];
     }
 
@@ -236,8 +306,17 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
     {
         if (_isLifeEnded || !_isClaimed)
             return;
+        // An adoption that came to nothing, and is tried again.
+        if (IsAdoption && Kept!.Record.Body.State == DeviceRecordState.Serving && !_process.IsDead && !Machine.Session.Condition.IsFenced)
+        {
+            Park();
+            return;
+        }
+
         _isLifeEnded = true;
-        if (Disk.Device == this)
+        if (Kept is not null)
+            _world.Drop(Kept);
+        if (Disk.Device == this || (IsAdoption && Disk.Device is null))
         {
             Disk.Device = null;
             Disk.Forgive();
@@ -247,7 +326,7 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             user.Forget();
         _world.Over(this);
         if (Life > 0)
-            _world.Ended(this, [.. Machine.Channels]);
+            _world.Ended(this, IsAdoption && Machine.Channels.Count == 0 ? Kept!.Channels : [.. Machine.Channels.Select(c => (c.Channel, c.Word.Epoch))]);
     }
 
     /// <summary>A device that runs is on the disk on which it was started, whatever its backend's entry has become.</summary>

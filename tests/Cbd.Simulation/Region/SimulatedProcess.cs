@@ -5,6 +5,7 @@ using Cbd.Host.Wanted;
 using Cbd.Memory;
 using Cbd.Protocol.Format;
 using Cbd.Protocol.Hosts;
+using Cbd.Protocol.Records;
 using Cbd.Protocol.Transports;
 
 namespace Cbd.Simulation.Region;
@@ -63,8 +64,9 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     private long _nextStep;
     private long _leaveLimitMs;
     private (int Host, ulong Epoch) _freed = (-1, 0);
+    private bool _hasSeenOthers;
 
-    public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format, RecordMedium? medium = null)
+    public SimulatedProcess(World<TPolicy> world, int slot, int number, Machine machine, string name, bool format, RecordMedium? medium = null, Guid? hostUuid = null)
     {
         _world = world;
         Name = name;
@@ -79,7 +81,7 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
         {
             Name = name,
             BootId = machine.BootId,
-            HostUuid = medium?.HostUuid ?? machine.HostUuid,
+            HostUuid = medium?.HostUuid ?? hostUuid ?? machine.HostUuid,
             Device = 5,
             Inode = 77,
             Pid = number,
@@ -158,11 +160,12 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public void Ask(Action<SimulatedProcess<TPolicy>> command) => _commands.Enqueue(command);
 
     /// <summary>SIGKILL, or the end of its machine. What it stored is on its way; nothing more comes.</summary>
-    public void Die()
+    /// <param name="keepsMemory">What another process keeps for it is there.</param>
+    public void Die(bool keepsMemory = true)
     {
         IsDead = true;
         foreach (SimulatedDevice<TPolicy> device in _devices)
-            device.Die();
+            device.Die(keepsMemory);
         foreach (SimulatedSession<TPolicy> session in _sessions)
             session.Abandon();
         Machine.ReleaseLocksOf(this);
@@ -194,9 +197,27 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
     public SimulatedDevice<TPolicy> StartDevice(SharedDisk<TPolicy> disk, int backend, string? name = null, string? identity = null)
     {
         Session.CheckUsable();
-        var device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy(), name, identity);
+        SimulatedDevice<TPolicy> device;
+        if (_world.Scenario.Keep > 0 && _world.Chance(_world.Scenario.Keep))
+        {
+            KeptDevice<TPolicy> kept = _world.Keep(this, disk, backend, SimulatedDevice<TPolicy>.QueueCount);
+            device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, kept.Loss, name, identity, kept);
+        }
+        else
+        {
+            device = new SimulatedDevice<TPolicy>(_world, this, disk, backend, _world.NextLossPolicy(), name, identity);
+        }
+
         _devices.Add(device);
         return device;
+    }
+
+    /// <summary>Goes on with what an earlier process left, as the descriptors that it is given say.</summary>
+    public void TakeUp(KeptDevice<TPolicy> kept)
+    {
+        Session.CheckUsable();
+        var record = DeviceRecord.Open(kept.Memory);
+        _devices.Add(new SimulatedDevice<TPolicy>(_world, this, kept.Disk, record.Body.BackendId, kept.Loss, kept: kept, record: record));
     }
 
     /// <summary>The entry of this host, claimed or on the way, is this process's.</summary>
@@ -236,9 +257,26 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             Do(() => command(this));
         if (Wanted is not null)
             Do(Wanted.Turn);
+        if (_world.KeptDevices.Count > 0)
+            TakeUpWhatIsKept();
         KeepHouse();
         if (IsUp)
             TurnAll();
+    }
+
+    private void TakeUpWhatIsKept()
+    {
+        foreach (KeptDevice<TPolicy> kept in _world.KeptDevices.ToArray())
+        {
+            if (!kept.IsParked || _world.Region.Now < kept.NextTry || _devices.Exists(d => d.Kept == kept))
+                continue;
+            // Now and then it is given the descriptors of another daemon.
+            if (kept.Slot != Slot && (_world.IsCalming || _hasSeenOthers || !_world.Chance(0.3)))
+                continue;
+            _hasSeenOthers |= kept.Slot != Slot;
+            kept.NextTry = _world.Region.Now + 500;
+            Do(() => TakeUp(kept));
+        }
     }
 
     private void Do(Action command)
@@ -277,6 +315,8 @@ internal sealed class SimulatedProcess<TPolicy> : IHostLocks
             RegionGeometry geometry = TransportInfo.Read(Memory, Memory.SizeBytes).Geometry;
             Wanted?.CheckRegion(geometry.RegionId);
             _membership = new Membership<SimulatedMemory, TPolicy>("transport 0", Memory, geometry, _identity, this, World<TPolicy>.Times, () => new SessionCondition(), Machine.NowMs);
+            if (_world.Scenario.Keep > 0)
+                _membership.KeepsLife = life => _world.KeepsLife(Slot, life);
         }
         catch (CbdException e) when (e is OtherRegionException || (Wanted is { MayFormat: false } && !_format))
         {

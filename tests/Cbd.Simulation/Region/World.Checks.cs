@@ -25,8 +25,13 @@ internal sealed partial class World<TPolicy>
                 throw new SimulationException($"blkdev {device.Blkdev} of process {device.Process.Number} got the writer word of backend {device.Backend} while channels of the one before are not free: {string.Join(", ", life.Channels.Select(c => $"{c.Channel} claimed in {c.Epoch} is {Word(Geometry.ChannelOffset(c.Channel))}"))}");
         }
 
-        device.BackendLife = BackendLife(device.Backend);
-        device.BackendEnds = _backendEnds.GetValueOrDefault(Geometry.BackendOffset(device.Backend));
+        CheckReserved(device);
+        if (!device.IsAdoption)
+        {
+            device.BackendLife = BackendLife(device.Backend);
+            device.BackendEnds = _backendEnds.GetValueOrDefault(Geometry.BackendOffset(device.Backend));
+        }
+
         _liveDevices.Add(device);
     }
 
@@ -52,13 +57,16 @@ internal sealed partial class World<TPolicy>
 
     internal void Running(SimulatedDevice<TPolicy> device)
     {
+        // It answers with errors, and another may have the disk by now.
+        if (!device.Machine.HasClaim)
+            return;
         if (device.Disk.Device is { IsOver: false } other && other != device && other.Process.MayStore && other.Backend == device.Backend && other.BackendLife == device.BackendLife)
             throw new SimulationException($"disk {device.Disk.Number} has two devices: of processes {other.Process.Number} and {device.Process.Number}");
         if (device.Name is { } name)
             Records!.Served(device.Process, name, device.Disk, device.Machine.Identity);
         device.Disk.Device = device;
         // The device before, whose record was given up, may not know yet: this one was promised nothing of what was lost.
-        if (device.Disk.IsLossPending)
+        if (device.Disk.IsLossPending && !device.IsAdoption)
             device.Disk.Forgive();
         _deviceCount++;
         Trace($"process {device.Process.Number}: blkdev {device.Blkdev} runs on backend {device.Backend} (disk {device.Disk.Number}), channels {string.Join(", ", device.Queues.Select(q => q.Channel))}");
@@ -134,13 +142,15 @@ internal sealed partial class World<TPolicy>
         foreach (EndedLife life in _ended)
             life.Disk.History.EndLife(life.Life);
         _ended.Clear();
+        foreach (KeptDevice<TPolicy> kept in _kept)
+            kept.MayBeGone = true;
         _watch.Formatted();
         Trace($"process {formatter.Number} has formatted the region");
     }
 
     /// <summary>A device's life is over; what it sent can take effect until all its channels have gone on.</summary>
-    internal void Ended(SimulatedDevice<TPolicy> device, (int Channel, ClaimWord Word)[] channels) =>
-        _ended.Add(new EndedLife(device.Disk, device.Backend, device.BackendLife, device.Life, [.. channels.Select(c => (c.Channel, c.Word.Epoch))]));
+    internal void Ended(SimulatedDevice<TPolicy> device, (int Channel, ulong Epoch)[] channels) =>
+        _ended.Add(new EndedLife(device.Disk, device.Backend, device.BackendLife, device.Life, channels));
 
     /// <summary>A device may not store any more, or has given everything back.</summary>
     internal void Over(SimulatedDevice<TPolicy> device) => _liveDevices.Remove(device);
@@ -191,6 +201,7 @@ internal sealed partial class World<TPolicy>
             CheckFreed((int)((offset - Geometry.ChannelAreaOffset) / Geometry.BytesPerChannel), before);
         if (offset == TransportInfo.MagicOffset)
             LastMagicSwap = process;
+        CheckKeptClaims(process, offset, before, after);
         _watch.Swapped(process, offset, before, after);
     }
 

@@ -17,6 +17,9 @@ internal sealed partial class World<TPolicy>
 
         /// <summary>Its state directory; null if daemons have no records.</summary>
         public RecordMedium? Medium { get; set; }
+
+        /// <summary>Its host uuid in all its lives; null where those of one machine share theirs.</summary>
+        public Guid? HostUuid { get; set; }
     }
 
     internal void Exit(SimulatedProcess<TPolicy> process)
@@ -31,17 +34,18 @@ internal sealed partial class World<TPolicy>
         // The kernel takes a process off its CPU, which drains its stores, before it lets go of the locks that prove its death.
         foreach (SimulatedProcess<TPolicy> process in processes)
             Region.Fence(process.Number);
-        End(processes);
+        End(keepsMemory: true, processes);
     }
 
-    private void End(params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
+    /// <param name="keepsMemory">The machine lives: what other processes keep for these is there.</param>
+    private void End(bool keepsMemory, params ReadOnlySpan<SimulatedProcess<TPolicy>> processes)
     {
         _watch.BeforeDeath(processes);
         foreach (SimulatedProcess<TPolicy> process in processes)
         {
             Trace($"process {process.Number} ('{process.Slot}', {process.Describe()}, host {process.Host?.Host}) is killed");
             _deaths++;
-            process.Die();
+            process.Die(keepsMemory);
             Forget(process);
         }
 
@@ -54,7 +58,8 @@ internal sealed partial class World<TPolicy>
             return;
         SimulatedProcess<TPolicy>[] processes = [.. Living.Where(p => p.Machine == machine)];
         Trace($"machine {machine.Number} loses power");
-        End(processes);
+        End(keepsMemory: false, processes);
+        LoseKept(machine);
         if (Other?.Machine == machine)
         {
             Other.End();
@@ -133,7 +138,7 @@ internal sealed partial class World<TPolicy>
     {
         // Now and then a daemon is given another's name, by mistake.
         string name = Records is null && !IsCalming && _random.Next(8) == 0 ? _slots[_random.Next(_slots.Length)].Name : slot.Name;
-        slot.Process = new SimulatedProcess<TPolicy>(this, slot.Number, ++_nextProcess, _machines[slot.Machine], name, slot.Format && (!IsCalming || Records is not null), slot.Medium);
+        slot.Process = new SimulatedProcess<TPolicy>(this, slot.Number, ++_nextProcess, _machines[slot.Machine], name, slot.Format && (!IsCalming || Records is not null), slot.Medium, slot.HostUuid);
         slot.Format = false;
         Trace($"process {_nextProcess} ('{slot.Number}') starts");
     }

@@ -92,6 +92,12 @@ internal sealed partial class World<TPolicy>
         Region.Swapped = Swapped;
         foreach (ProcessSlot slot in _slots)
             slot.StartAt = _random.Next(0, 3000);
+        if (scenario.Keep > 0)
+        {
+            foreach (ProcessSlot slot in _slots)
+                slot.HostUuid = Machine.NewId(_random);
+        }
+
         if (!scenario.HasRecords)
             return;
         Records = new RecordWatch<TPolicy>(this);

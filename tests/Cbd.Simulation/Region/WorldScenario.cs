@@ -80,6 +80,9 @@ internal sealed record WorldScenario
     /// <summary>Share of the lives of a daemon that hold what they find in the record.</summary>
     public double Hold { get; init; }
 
+    /// <summary>Share of the devices that outlive their processes.</summary>
+    public double Keep { get; init; }
+
     public bool PayloadCrc { get; init; } = true;
     public int Blocks { get; init; } = 24;
 
@@ -153,6 +156,15 @@ internal sealed record WorldScenario
     /// </summary>
     public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.0001, Crash = 0.00001, RecordCrash = 0.03, RecordFull = 0.01, Hold = 0.1, MemoryShare = 0.5, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
 
+    /// <summary>Processes of devices that outlive them die at any store, with their backends or without, and machines lose their power.</summary>
+    public static WorldScenario Adoptions { get; } = new() { Operate = 0.01, Crash = 0.0001, MachineCrash = 0.00005, DiskDelay = 3000, SlowShare = 0.2, Blocks = 6, FlushShare = 0.15, Submit = 0.4, Grow = 0.3, SpareBlocks = 4, Impatience = 0.1, Keep = 0.9 };
+
+    /// <summary>The same with lines that come late, in parts or never, and with processes that stand still.</summary>
+    public static WorldScenario RoughAdoptions { get; } = Everything with { Crash = 0.0001, Keep = 0.9 };
+
+    /// <summary>For a directed run of a state that only such devices have.</summary>
+    public static WorldScenario DirectedAdoptions { get; } = Directed with { Keep = 1, Crash = 0.00003 };
+
     public static IReadOnlyDictionary<string, WorldScenario> All { get; } = new Dictionary<string, WorldScenario>
     {
         ["everything"] = Everything,
@@ -172,5 +184,8 @@ internal sealed record WorldScenario
         ["give-ups"] = GiveUps,
         ["memory"] = Memory,
         ["records"] = Records,
+        ["adoptions"] = Adoptions,
+        ["rough-adoptions"] = RoughAdoptions,
+        ["directed-adoptions"] = DirectedAdoptions,
     };
 }

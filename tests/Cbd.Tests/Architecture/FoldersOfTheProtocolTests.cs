@@ -14,7 +14,8 @@ public sealed class FoldersOfTheProtocolTests
     [
         ("Format", []),
         ("", ["Format"]),
-        ("Channels", ["Format"]),
+        ("Records", ["Format"]),
+        ("Channels", ["Format", "Records"]),
         ("Hosts", ["Format"]),
         ("Transports", ["Format", "Hosts"]),
         ("Backends", ["Format", "Hosts"]),

@@ -181,6 +181,8 @@ public sealed class Decoding_a_body
 
     private static BlkdevBody Blkdev() => new() { HostId = 2, HostEpoch = 9, ReadOnly = true, SessionEpoch = 3, BackendId = 1, Name = "nbd://x", Channels = [3, 0, 1] };
 
+    private static BlkdevBody KeptBlkdev() => Blkdev() with { HostUuid = new Guid("aaaaaaaa-0000-0000-0000-000000000007"), Life = 0x1122334455667788 };
+
     [Fact]
     public void Gives_back_what_was_encoded()
     {
@@ -204,6 +206,42 @@ public sealed class Decoding_a_body
         // Lists compare by reference: compared on their own, then left out.
         Assert.Equal(blkdev.Channels, readBlkdev.Channels);
         Assert.Equal(blkdev, readBlkdev with { Channels = blkdev.Channels });
+        BlkdevBody kept = KeptBlkdev();
+        kept.Encode(payload);
+        Assert.True(BlkdevBody.TryDecode(payload, s_region.Geometry, out readBlkdev, out _));
+        Assert.True(readBlkdev.IsKept);
+        Assert.Equal(kept, readBlkdev with { Channels = kept.Channels });
+    }
+
+    /// <summary>Hosts of the version before store and know bodies of 416 bytes; a blkdev that is not kept has the same.</summary>
+    [Fact]
+    public void Of_a_blkdev_that_is_not_kept_ends_where_it_did_before()
+    {
+        var payload = new byte[BodyFrame.MaxPayloadBytes];
+        payload.AsSpan().Fill(0xEE);
+        BlkdevBody plain = Blkdev();
+        plain.Encode(payload);
+        Assert.Equal(416, plain.SizeBytes);
+        Assert.True(payload.AsSpan(416).IndexOfAnyExcept((byte)0xEE) < 0);
+        Assert.True(BlkdevBody.TryDecode(payload.AsSpan(0, 416), s_region.Geometry, out BlkdevBody read, out _));
+        Assert.Equal((false, 0UL, Guid.Empty), (read.IsKept, read.Life, read.HostUuid));
+        BlkdevBody kept = KeptBlkdev();
+        Assert.Equal(440, kept.SizeBytes);
+        kept.Encode(payload);
+        // What that version reads of it: its fields, and no flag that it does not know.
+        Assert.Equal(3u, System.Buffers.Binary.BinaryPrimitives.ReadUInt32LittleEndian(payload.AsSpan(4)));
+        Assert.False(BlkdevBody.TryDecode(payload.AsSpan(0, 416), s_region.Geometry, out _, out string error));
+        Assert.StartsWith("length is 416", error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Of_a_kept_blkdev_has_a_life()
+    {
+        var payload = new byte[BlkdevBody.EncodedSizeBytes];
+        KeptBlkdev().Encode(payload);
+        payload.AsSpan(432, 8).Clear();
+        Assert.False(BlkdevBody.TryDecode(payload, s_region.Geometry, out _, out string error));
+        Assert.StartsWith("life is 0", error, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -271,7 +309,7 @@ public sealed class Decoding_a_body
             {
                 case 0: Host().Encode(payload); break;
                 case 1: TestRegion.Disk().Encode(payload); break;
-                default: Blkdev().Encode(payload); break;
+                default: KeptBlkdev().Encode(payload); break;
             }
 
             for (int i = random.Next(1, 6); i > 0; i--)

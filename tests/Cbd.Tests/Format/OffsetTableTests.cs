@@ -27,7 +27,7 @@ public sealed class The_offset_tables
             "host_id 0 4, flags 4 4, host_epoch 8 8, size 16 8, logical_block 24 4, physical_block 28 4, discard_granularity 32 4, max_transfer 36 4, " +
             "durability_id 40 16, handlers 56 4, engine 60 4, flush_errno 64 4, identity_length 68 2, path_length 70 2, identity 72 128, path 200 512, name_length 712 1, name 713 31"),
         [nameof(BlkdevBody)] = (BlkdevBody.Layout, BlkdevBody.EncodedSizeBytes,
-            "host_id 0 4, flags 4 4, host_epoch 8 8, session 16 8, backend_id 24 4, queues 28 2, name_length 30 2, name 32 128, channels 160 256"),
+            "host_id 0 4, flags 4 4, host_epoch 8 8, session 16 8, backend_id 24 4, queues 28 2, name_length 30 2, name 32 128, channels 160 256, host_uuid 416 16, life 432 8"),
     };
 
     /// <summary>Structures of one line or word, whose bytes are checked below one by one.</summary>
@@ -151,9 +151,11 @@ public sealed class The_offset_tables
     [InlineData("backend_id")]
     [InlineData("name")]
     [InlineData("channels")]
+    [InlineData("host_uuid")]
+    [InlineData("life")]
     public void Of_a_blkdev_body_are_where_its_properties_go(string field)
     {
-        BlkdevBody body = new() { ReadOnly = false, SessionEpoch = 1, BackendId = 1, Name = "a", Channels = [1, 2] };
+        BlkdevBody body = new() { ReadOnly = false, SessionEpoch = 1, BackendId = 1, Name = "a", Channels = [1, 2], Life = 1 };
         BlkdevBody changed = field switch
         {
             "host_id" => body with { HostId = -1 },
@@ -162,6 +164,8 @@ public sealed class The_offset_tables
             "session" => body with { SessionEpoch = ulong.MaxValue },
             "backend_id" => body with { BackendId = -1 },
             "name" => body with { Name = "b" },
+            "host_uuid" => body with { HostUuid = Guid.AllBitsSet },
+            "life" => body with { Life = ulong.MaxValue },
             _ => body with { Channels = [1, 3] },
         };
         AssertOnlyField(BlkdevBody.Layout, field, Encode(body.Encode), Encode(changed.Encode));
@@ -198,7 +202,7 @@ public sealed class The_offset_tables
     public void Of_enums_never_change()
     {
         static string Values<T>() where T : struct, Enum => string.Join(" ", Enum.GetValues<T>().Select(value => $"{value}={Convert.ToUInt64(value)}"));
-        Assert.Equal("Free=0 Claiming=1 Active=2 Closing=3 Clearing=4 Quarantined=5 Registering=6 Orphaned=7 Claimed=16 Offered=17 Attached=18 Detached=19", Values<ClaimState>());
+        Assert.Equal("Free=0 Claiming=1 Active=2 Closing=3 Clearing=4 Quarantined=5 Registering=6 Orphaned=7 Adopting=8 Claimed=16 Offered=17 Attached=18 Detached=19", Values<ClaimState>());
         Assert.Equal("Host=1 Backend=2 Blkdev=3 Channel=4", Values<RegionArea>());
         Assert.Equal("None=0 ReadOnly=1 CanDiscard=2 CanZeroFast=4 Buffered=8 Stopped=16 CanCache=32 Rotational=64", Values<BackendFlags>());
         Assert.Equal("Direct=0 IoUring=1 Pread=2", Values<BackendEngine>());

@@ -71,12 +71,12 @@ public sealed class SealedMemoryTests
         Refuses(device, "is no sealed memory");
         using FileDescriptor directory = FileDescriptor.Open("/tmp", OpenFlags.ReadOnly);
         Refuses(directory, "is no sealed memory");
-        using FileDescriptor unsealed = FileDescriptor.Own(LibC.MemFdCreate("unsealed", MemFdCloseOnExec | MemFdAllowSealing), "unsealed");
+        using FileDescriptor unsealed = FileDescriptor.Own(LibC.CreateMemoryFile("unsealed", MemoryFileCloseOnExec | MemoryFileAllowSealing), "unsealed");
         unsealed.Truncate(SizeBytes);
         Refuses(unsealed, "its size could change");
         Assert.Equal(0, LibC.FCntl(unsealed, FcntlAddSeals, SealShrink | SealGrow));
         Refuses(unsealed, "its size could change");
-        Assert.Equal(0, LibC.FCntl(unsealed, FcntlAddSeals, SealSeal));
+        Assert.Equal(0, LibC.FCntl(unsealed, FcntlAddSeals, SealSeals));
         using SealedMemory opened = SealedMemory.Open(unsealed, "sealed", SizeBytes, SizeBytes);
     }
 
