@@ -10,7 +10,6 @@ internal static class FileInterfaceInC
         ["KernelConstants.AtStatxDontSync"] = "AT_STATX_DONT_SYNC",
         ["KernelConstants.FcntlAddSeals"] = "F_ADD_SEALS",
         ["KernelConstants.FcntlGetSeals"] = "F_GET_SEALS",
-        ["KernelConstants.SealSeal"] = "F_SEAL_SEAL",
         ["KernelConstants.SealShrink"] = "F_SEAL_SHRINK",
         ["KernelConstants.SealGrow"] = "F_SEAL_GROW",
         ["KernelConstants.SeekEnd"] = "SEEK_END",

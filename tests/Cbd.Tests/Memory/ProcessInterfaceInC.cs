@@ -17,8 +17,6 @@ internal static class ProcessInterfaceInC
         ["KernelConstants.MemoryAdviseDontNeed"] = "MADV_DONTNEED",
         ["KernelConstants.MemoryAdviseNoHugePage"] = "MADV_NOHUGEPAGE",
         ["KernelConstants.MemoryAdvisePopulateWrite"] = "MADV_POPULATE_WRITE",
-        ["KernelConstants.MemFdCloseOnExec"] = "MFD_CLOEXEC",
-        ["KernelConstants.MemFdAllowSealing"] = "MFD_ALLOW_SEALING",
         ["KernelConstants.MemoryAdviseDontNeedLocked"] = "MADV_DONTNEED_LOCKED",
         ["KernelConstants.LockCurrent"] = "MCL_CURRENT",
         ["KernelConstants.LockFuture"] = "MCL_FUTURE",
