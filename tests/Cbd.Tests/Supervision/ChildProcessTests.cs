@@ -30,13 +30,22 @@ public sealed class ChildProcessTests : IDisposable
     [Fact]
     public void Places_that_its_descriptors_are_to_have_may_be_taken_by_others_of_them()
     {
-        // The lowest numbers above 2 that this process has, in turn.
-        FileDescriptor[] files = [.. Enumerable.Range(0, 60).Select(i => Open($"f{i}"))];
+        // So many places that the numbers of the files are among them, and numbers that are free.
+        const int fileCount = 50, placeCount = 2000;
+        FileDescriptor[] files = [.. Enumerable.Range(0, fileCount).Select(i => Open($"f{i}"))];
         try
         {
-            FileDescriptor[] reversed = [.. files.Reverse()];
-            string answer = RunShell("i=3; while [ $i -lt 63 ]; do readlink /proc/self/fd/$i; i=$((i + 1)); done", reversed);
-            Assert.Equal(Enumerable.Range(0, 60).Select(i => _directory.PathOf($"f{59 - i}")), answer.Split('\n', StringSplitOptions.RemoveEmptyEntries));
+            FileDescriptor[] places = [.. Enumerable.Range(0, placeCount).Select(i => files[(placeCount - i) % fileCount])];
+            string answer = RunShell("ls -l /proc/$$/fd", places);
+            var found = new Dictionary<int, string>();
+            foreach (string line in answer.Split('\n').Where(line => line.Contains(" -> ", StringComparison.Ordinal)))
+            {
+                string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+                found[int.Parse(words[^3])] = words[^1];
+            }
+
+            for (int i = 0; i < placeCount; i++)
+                Assert.Equal(_directory.PathOf($"f{(placeCount - i) % fileCount}"), found.GetValueOrDefault(3 + i));
         }
         finally
         {

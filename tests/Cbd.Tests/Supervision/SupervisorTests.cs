@@ -12,6 +12,7 @@ namespace Cbd.Tests.Supervision;
 /// </summary>
 public sealed class SupervisorTests : IDisposable
 {
+    private const int PatientMs = 120_000;
     private const string Python = "/usr/bin/python3";
 
     private const string Common = """
@@ -136,9 +137,12 @@ public sealed class SupervisorTests : IDisposable
         string errors = _directory.PathOf("errors");
         using var shell = FileDescriptor.Open("/bin/sh", OpenFlags.ReadOnly);
         // What the script says is for the message of a test that fails.
-        using var supervisor = new Supervisor(
+        var supervisor = new Supervisor(
             shell, ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], [], upstream, NullLogger.Instance);
-        int code = supervisor.Run();
-        Assert.True(code == 0, File.ReadAllText(errors));
+        Task<int> running = Task.Run(supervisor.Run);
+        // One that goes on for ever is left alone: the tests end with it.
+        Assert.True(running.Wait(PatientMs), $"the supervisor did not end: {File.ReadAllText(errors)}");
+        using (supervisor)
+            Assert.True(running.Result == 0, File.ReadAllText(errors));
     }
 }
