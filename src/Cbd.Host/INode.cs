@@ -21,6 +21,12 @@ internal interface INode : IControl, IDisposable
     /// </summary>
     void KeepNames(Func<IReadOnlyCollection<string>> names);
 
+    /// <summary>Ends devices that a process before this one served, and that are not to be gone on with: their users get I/O errors.</summary>
+    /// <param name="isWanted">Whether a device of that name is.</param>
+    void EndLives(Predicate<string> isWanted)
+    {
+    }
+
     /// <summary>Leaves a transport because this host ends: starts on it give up, and what is still there is stopped.</summary>
     void LeaveTransport(int transport);
 

@@ -245,11 +245,32 @@ internal sealed class Node : INode
         }
 
         _kernel.CleanUp(Log);
-        return transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
+        KeptLife? kept = _options.Kept?.TryTake(request.Name);
+        // It goes on as what it is, whatever else this kernel has by now.
+        if (kept is not null)
+            kind = AttachChoice.Fuse;
+        else if (kind == AttachChoice.Fuse)
+            kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request));
+        try
         {
-            _kernel.ReserveName(device!, Owner);
-            return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Log = Log });
-        });
+            return transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
+            {
+                _kernel.ReserveName(device!, Owner);
+                return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Life = kept?.Attachment, Log = Log });
+            }, kept);
+        }
+        catch
+        {
+            if (kept is not null)
+                _options.Kept!.GiveBack(kept);
+            throw;
+        }
+    }
+
+    public void EndLives(Predicate<string> isWanted)
+    {
+        if (_options.Kept is { } kept && kept.EndUnwanted(isWanted))
+            _kernel?.CleanUp(Log);
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
@@ -383,6 +404,8 @@ internal sealed class Node : INode
     {
         try
         {
+            if (_options.Kept is { } kept)
+                opened.Membership.KeepsLife = kept.Attachments.Has;
             return new Transport(id, path, opened, _options, StartThread);
         }
         catch

@@ -1,3 +1,4 @@
+using Cbd.Host.Attachments;
 using Cbd.Host.Sessions;
 using Microsoft.Extensions.Logging;
 
@@ -59,6 +60,9 @@ internal sealed record NodeOptions
 
     /// <summary>Device names that no device gets unless they are asked for; called from any thread.</summary>
     public Predicate<string>? IsNameReserved { get; init; }
+
+    /// <summary>Devices of this machine's kernel that outlive this process; null: none does.</summary>
+    public KeptLives? Kept { get; init; }
 
     public const int DefaultBeatMs = 1000;
     public const int DefaultDeadMs = 10000;

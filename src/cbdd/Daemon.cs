@@ -12,6 +12,7 @@ using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.State;
 using Cbd.Host;
+using Cbd.Host.Attachments;
 using Cbd.Host.Logs;
 using Cbd.Host.Threads;
 using Cbd.Host.Wanted;
@@ -65,12 +66,15 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         });
         PoolThreads.Start();
         Action heard = static () => { };
+        var uuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust);
+        using var lives = new KeptLives(inherited.Store, uuid, line => _logger.LogWarning("{Line}", line));
         using var node = createNode(new NodeOptions
         {
+            Kept = inherited.Store is null ? null : lives,
             RunDirectory = run.Path,
             StateDirectory = state.Path,
             DisksDirectory = options.DisksDirectory,
-            HostUuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust),
+            HostUuid = uuid,
             Access = rights.Access,
             Logger = logs.CreateLogger("node"),
             BeatMs = options.BeatMs,
@@ -96,7 +100,13 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         node.KeepNames(record.KernelNames);
         // Until the lines were done, what one of them wanted may be wanted again.
         var areLinesDone = false;
-        void CloseUnwanted() => inherited.Kept.CloseUnwanted(name => record.Wants(name, Volatile.Read(ref areLinesDone)));
+        void CloseUnwanted()
+        {
+            bool IsWanted(string name) => record.Wants(name, Volatile.Read(ref areLinesDone));
+            inherited.Kept.CloseUnwanted(IsWanted);
+            node.EndLives(IsWanted);
+        }
+
         CloseUnwanted();
         var recording = new RecordingControl(node, record)
         {
@@ -140,6 +150,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         var isClean = Draining.Drain(node, _logger);
         // Nobody is there any more who would answer their clients.
         inherited.Kept.CloseUnwanted(static _ => false);
+        node.EndLives(static _ => false);
         return isClean ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
     }
 

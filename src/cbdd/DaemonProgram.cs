@@ -38,7 +38,7 @@ internal static class DaemonProgram
             using var store = DescriptorStore.TryFromEnvironment(manager, GivenDescriptors.TakeFromEnvironment(), out var others, line => logger.LogWarning("{Line}", line));
             using var given = GivenSockets.Own(others);
             using var kept = new KeptSockets(store, line => logger.LogWarning("{Line}", line));
-            return new Daemon(options, logs, new Inherited(given, kept, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
+            return new Daemon(options, logs, new Inherited(given, kept, store, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
         }
         catch (CbdException e) when (options.LogsAsJson)
         {

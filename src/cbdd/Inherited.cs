@@ -6,9 +6,10 @@ namespace Cbd.Programs.Daemon;
 /// <summary>What a daemon has from whoever started it. Thread-safe.</summary>
 /// <param name="Given">Sockets that a service manager opened for it.</param>
 /// <param name="Kept">Sockets of devices that outlived the daemon before.</param>
+/// <param name="Store">What keeps descriptors over the death of this daemon; null if nothing does.</param>
 /// <param name="Manager">The way to the service manager or supervisor; null if there is none.</param>
 /// <param name="WatchdogMs">How long the manager waits for a sign of life; null: for ever.</param>
-internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, NotifySocket? Manager, long? WatchdogMs)
+internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, DescriptorStore? Store, NotifySocket? Manager, long? WatchdogMs)
 {
     private int _isReady;
 

@@ -64,6 +64,8 @@ internal sealed class AttachedExport : IExport
             TryRemoveLink();
             if (_attachment.Node.Length > 0)
                 _attachment.Stop(force: true);
+            else
+                _attachment.Abandon();
             throw new CbdException(e.Kind, $"{_link.Path} cannot be attached by {_kind}: {e.Message}; --attach none serves the device over NBD instead", e);
         }
     }

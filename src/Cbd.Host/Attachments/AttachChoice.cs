@@ -9,6 +9,9 @@ internal static class AttachChoice
     /// <summary>NBD over a socket: no node.</summary>
     public const string None = "none";
 
+    /// <summary>A file served over <c>/dev/fuse</c>, and a loop device on it.</summary>
+    public const string Fuse = "fuse";
+
     /// <summary>The kinds by name, the best first.</summary>
-    public static readonly IReadOnlyList<string> Order = ["ublk", "nbd", "fuse"];
+    public static readonly IReadOnlyList<string> Order = ["ublk", "nbd", Fuse];
 }

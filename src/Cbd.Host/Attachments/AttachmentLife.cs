@@ -13,8 +13,6 @@ internal readonly record struct KeptDescriptor(string Name, FileDescriptor Descr
 /// </summary>
 internal sealed class AttachmentLife
 {
-    private ulong _session;
-
     /// <summary>Host of the state directory.</summary>
     public required Guid Host { get; init; }
 
@@ -46,14 +44,13 @@ internal sealed class AttachmentLife
     /// Whether a session is gone that answered writes which may be on no medium: flushes, and writes that must be durable, which were
     /// taken in it get EIO. Null: no session is ever gone so.
     /// </summary>
-    public Func<ulong, bool>? IsSessionLost { get; init; }
+    public Func<ulong, bool>? IsSessionLost { get; set; }
 
-    /// <summary>The session of the backend in which requests are taken from now on; stored with each of them. Any thread.</summary>
-    public ulong Session
-    {
-        get => Volatile.Read(ref _session);
-        set => Volatile.Write(ref _session, value);
-    }
+    /// <summary>The session of the backend in which requests are taken now; stored with each of them. Set before the attachment serves; any thread calls it.</summary>
+    public Func<ulong>? SessionOf { get; set; }
+
+    /// <summary>See <see cref="SessionOf"/>; 0 if nobody tells.</summary>
+    public ulong Session => SessionOf?.Invoke() ?? 0;
 
     /// <summary>The life's id in names.</summary>
     public string Text => TextOf(Id);
@@ -82,6 +79,13 @@ internal sealed class AttachmentLives(Guid host)
     {
         lock (_lives)
             _lives.Add(life);
+    }
+
+    /// <summary>The life is this daemon's.</summary>
+    public bool Has(ulong life)
+    {
+        lock (_lives)
+            return _lives.Contains(life);
     }
 
     /// <summary>The life is over: what is left of it may be removed.</summary>

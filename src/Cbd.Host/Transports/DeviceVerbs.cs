@@ -1,9 +1,11 @@
+using Cbd.Host.Attachments;
 using Cbd.Host.Devices;
 using Cbd.Host.Threads;
 using Cbd.Memory;
 using Cbd.Protocol.Channels;
 using Cbd.Protocol.Blkdevs;
 using Cbd.Protocol.Format;
+using Cbd.Protocol.Records;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Host.Transports;
@@ -27,10 +29,11 @@ internal sealed class DeviceVerbs(Transport transport)
     /// <param name="options">What is to be started.</param>
     /// <param name="nameOf">What the device with an id is called.</param>
     /// <param name="openExport">Opens the export of a device with that name; null for an address that was given, which has no need of one.</param>
-    public StartedDevice Start(StartDeviceOptions options, Func<int, string> nameOf, Func<string?, IExport> openExport)
+    /// <param name="kept">What of it outlives this process; null: nothing.</param>
+    public StartedDevice Start(StartDeviceOptions options, Func<int, string> nameOf, Func<string?, IExport> openExport, KeptLife? kept = null)
     {
         using IDisposable operation = transport.Begin();
-        int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
+        int queues = kept?.Record.Body.Queues ?? QueuesOf(options);
         if (queues is < 1 or > BlkdevBody.MaxQueues)
             throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
         if ((uint)options.Backend >= (uint)transport.Geometry.BackendCount)
@@ -42,7 +45,9 @@ internal sealed class DeviceVerbs(Transport transport)
             transport.CheckGoesOn();
             life = new DeviceLife<MappedMemory, SafePolicy>(transport.Session, new DeviceWish
             {
-                Backend = options.Backend,
+                Backend = kept is { IsGiven: true } ? kept.Record.Body.BackendId : options.Backend,
+                Record = kept?.Record,
+                Adopts = kept is { IsGiven: true },
                 Identity = options.DiskIdentity,
                 ReadOnly = options.ReadOnly,
                 Queues = queues,
@@ -62,11 +67,14 @@ internal sealed class DeviceVerbs(Transport transport)
                 export = openExport(null);
             Step(() => life.Claim(MonotonicClock.Milliseconds));
             string name = nameOf(life.Blkdev);
+            kept?.Record.Change(body => body with { Name = name });
             options.Limit?.Check("its node or socket is being made");
             export ??= openExport(name);
             export.KeepFor(name);
             server = Activate(life, name, export, options.Mode);
             AwaitAttachment(life, options.Limit);
+            if (kept is not null)
+                TellSessions(kept.Attachment, life);
             Step(() => life.BeginServing(MonotonicClock.Milliseconds));
             server.Serve();
         }
@@ -81,6 +89,9 @@ internal sealed class DeviceVerbs(Transport transport)
         Logger.LogInformation("device {Device}: started on backend {Backend} with {Queues} queue(s), {Address}", life.Blkdev, life.Backend, life.QueueCount, server.Address);
         return new StartedDevice(life.Blkdev, server.Address, Name: server.Name);
     }
+
+    /// <summary>How many queues a new device has.</summary>
+    public static int QueuesOf(StartDeviceOptions options) => options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
 
     /// <summary>
     /// Stops a device of this host. Refused while it is used, unless forced. A stop that was accepted and is not done in time goes
@@ -164,6 +175,15 @@ internal sealed class DeviceVerbs(Transport transport)
             if (server.Life.Stage == DeviceStage.EndingExport)
                 server.Life.EndServing(MonotonicClock.Milliseconds);
         });
+    }
+
+    /// <summary>What was answered in a session that went through the page cache of its host is gone with it.</summary>
+    private static void TellSessions(AttachmentLife attachment, DeviceLife<MappedMemory, SafePolicy> life)
+    {
+        BlkdevState state = life.State!;
+        DeviceRecord record = life.Record!;
+        attachment.SessionOf = () => state.SessionEpoch;
+        attachment.IsSessionLost = session => record.Body.WasBuffered && (session != state.SessionEpoch || state.IsBackendLost);
     }
 
     /// <summary>What the devices of this host are called.</summary>
