@@ -355,6 +355,9 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
             Disk.Forgive();
         else if (Disk.SessionAtLoss != State!.SessionEpoch && Array.TrueForAll(Machine.Queues, q => q.Phase == QueuePhase.Attached) && State.SessionEpoch == Machine.BackendWord.Epoch)
         {
+            // A session that the device had not seen when it was lost, too, says nothing yet.
+            if (Kept is not null && !_world.Sessions.Any(s => s.Disk == Disk && s.Epoch == State.SessionEpoch && !s.Process.IsDead))
+                return;
             if (Kept is not null && Disk.IsOwedAtLoss)
                 throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on although writes were lost that it had acknowledged");
             Disk.IsLossPending = false;
