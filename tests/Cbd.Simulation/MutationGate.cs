@@ -72,6 +72,11 @@ internal static class MutationGate
         new("ConfirmUncertain", "records"),
         new("FinishForcedStops", "records", 37),
         new("KeepDiskInRegion", "records"),
+        new("KeepOrphan", "adoptions"),
+        new("AdoptMovesWriter", "adoptions"),
+        new("WaitForOwnDead", "adoptions"),
+        new("JudgeBeforeStore", "adoption-power-cuts", 207),
+        new("AdoptOnlyOwnUuid", "adoptions"),
         new(MutantPolicy.DiskLock, "slow-disks", 33),
     ];
 

@@ -42,6 +42,7 @@ internal static class Simulations
         1 => "power-cuts",
         2 => "failing-flushes",
         3 => "pauses",
+        4 => "adoptions",
         _ => "everything",
     };
 

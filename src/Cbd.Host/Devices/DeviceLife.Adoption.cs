@@ -11,8 +11,6 @@ namespace Cbd.Host.Devices;
 /// <summary>The part of a device that goes on with what an earlier process of its host left.</summary>
 internal sealed partial class DeviceLife<TMemory, TPolicy>
 {
-    private string? _goneReason;
-
     /// <summary>It fails from its start, and has no channels.</summary>
     private bool _isHollow;
 
@@ -54,7 +52,7 @@ internal sealed partial class DeviceLife<TMemory, TPolicy>
         {
             // Before its users are told.
             _wish.Record.StoreFailure(e.Message);
-            (_goneReason, _isHollow, Stage) = (e.Message, true, DeviceStage.Claimed);
+            (_isHollow, Stage) = (true, DeviceStage.Claimed);
             return;
         }
         catch (CbdException e)

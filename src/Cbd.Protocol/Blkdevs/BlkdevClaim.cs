@@ -51,8 +51,8 @@ internal sealed class BlkdevClaim<TMemory, TPolicy>
     /// <summary>The backend's session when the blkdev was claimed; the default if it was adopted.</summary>
     public BackendSession Session { get; }
 
-    /// <summary>Whether the entry is still this claim. If not, this host was cleared.</summary>
-    public bool IsMine() => ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset) == _word;
+    /// <summary>Whether the entry is still this claim. If not, this host was cleared, or it has given the entry back.</summary>
+    public bool IsMine() => _word.State is not (ClaimState.Free or ClaimState.Orphaned) && ClaimOperations<TMemory, TPolicy>.Read(_memory, _offset) == _word;
 
     /// <summary>
     /// Becomes active with these channels, which this host has claimed and not offered yet. Throws if the backend's

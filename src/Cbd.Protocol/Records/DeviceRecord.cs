@@ -52,8 +52,7 @@ internal sealed class DeviceRecord : IDisposable
 
     private DeviceRecord(NativeBuffer memory, DeviceRecordBody body)
     {
-        if (!memory.TryAddReference())
-            throw new ObjectDisposedException(nameof(memory));
+        ObjectDisposedException.ThrowIf(!memory.TryAddReference(), memory);
         _memory = memory;
         _body = body;
         Counts = new BufferWords(memory, CountsOffset, body.Queues * (CountsBytes / sizeof(long)));

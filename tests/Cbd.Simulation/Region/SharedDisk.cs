@@ -64,6 +64,9 @@ internal sealed class SharedDisk<TPolicy>
     /// <summary>Its machine lost power, and its device has neither failed nor gone on yet.</summary>
     public bool IsLossPending { get; set; }
 
+    /// <summary>What was lost with that was acknowledged to its user.</summary>
+    public bool IsOwedAtLoss { get; private set; }
+
     /// <summary>A flush failed, its user knows, and no operator has cleared that.</summary>
     public bool HasFailedFlush { get; set; }
 
@@ -134,8 +137,10 @@ internal sealed class SharedDisk<TPolicy>
     {
         if (!_locks.Remove(machine) || machine != _lastMachine)
             return;
-        Disk.LoseCache();
         bool waits = Device is null && Parked is { MayBeGone: false } && Parked.Record.Body.Failure.Length == 0;
+        int life = waits ? Parked!.Life : Device?.Life ?? 0;
+        IsOwedAtLoss = (IsLossPending && IsOwedAtLoss) || Disk.Dirty.Any(d => History.IsOwed(d.Block, d.Id, life));
+        Disk.LoseCache();
         bool gone = !waits && (Device is null || Device.IsOver || Device.HasFailed);
         History.ForgiveUnflushed(presentLifeToo: gone);
         IsLossPending = !gone;
@@ -146,7 +151,7 @@ internal sealed class SharedDisk<TPolicy>
     public void Forgive()
     {
         History.ForgiveUnflushed(presentLifeToo: true);
-        IsLossPending = false;
+        IsLossPending = IsOwedAtLoss = false;
     }
 
     public BackendBody Describe(Guid durabilityId, string identity, string? path = null) => new()

@@ -31,7 +31,14 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
         Kept = kept;
         IsAdoption = record is not null;
         record ??= kept?.Record;
-        record?.Stored = () => world.BeforeAccess(process, MemoryAccess.Store);
+        Guid judged = record?.Body.DurabilityId ?? Guid.Empty;
+        record?.Stored = () =>
+        {
+            // Where a device goes to another durability id a death is of most interest.
+            bool isNew = record.Body.State == DeviceRecordState.Serving && record.Body.DurabilityId != judged;
+            judged = record.Body.DurabilityId;
+            world.RecordStored(process, isNew);
+        };
         if (IsAdoption)
             (BackendLife, BackendEnds) = (kept!.BackendLife, kept.BackendEnds);
         else
@@ -347,6 +354,13 @@ internal sealed class SimulatedDevice<TPolicy> : IDeviceObserver
         if (HasFailed)
             Disk.Forgive();
         else if (Disk.SessionAtLoss != State!.SessionEpoch && Array.TrueForAll(Machine.Queues, q => q.Phase == QueuePhase.Attached) && State.SessionEpoch == Machine.BackendWord.Epoch)
+        {
+            // A session that the device had not seen when it was lost, too, says nothing yet.
+            if (Kept is not null && !_world.Sessions.Any(s => s.Disk == Disk && s.Epoch == State.SessionEpoch && !s.Process.IsDead))
+                return;
+            if (Kept is not null && Disk.IsOwedAtLoss)
+                throw new SimulationException($"blkdev {Blkdev} of process {_process.Number} on disk {Disk.Number} goes on although writes were lost that it had acknowledged");
             Disk.IsLossPending = false;
+        }
     }
 }

@@ -13,6 +13,14 @@ internal sealed partial class World<TPolicy>
 
     internal IReadOnlyList<KeptDevice<TPolicy>> KeptDevices => _kept;
 
+    /// <summary>A process has stored into the record of a device: it may die here, too.</summary>
+    internal void RecordStored(SimulatedProcess<TPolicy> process, bool isJudged)
+    {
+        if (!IsCalming && Chance(isJudged ? Math.Min(1, 20 * _scenario.RecordCrash) : _scenario.RecordCrash))
+            Kill(process);
+        BeforeAccess(process, MemoryAccess.Store);
+    }
+
     /// <summary>The daemon has the record of an attachment that is to go on.</summary>
     internal bool KeepsLife(int slot, ulong life) =>
         _kept.Exists(k => k.Slot == slot && k.LifeId == life && (k.IsParked || k.Record.Body.State == DeviceRecordState.Serving));

@@ -157,10 +157,13 @@ internal sealed record WorldScenario
     public static WorldScenario Records { get; } = new() { Operate = 0.03, MachineCrash = 0.0001, Crash = 0.00001, RecordCrash = 0.03, RecordFull = 0.01, Hold = 0.1, MemoryShare = 0.5, DiskDelay = 500, Blocks = 6, Submit = 0.2, HasRecords = true };
 
     /// <summary>Processes of devices that outlive them die at any store, with their backends or without, and machines lose their power.</summary>
-    public static WorldScenario Adoptions { get; } = new() { Operate = 0.01, Crash = 0.0001, MachineCrash = 0.00005, DiskDelay = 3000, SlowShare = 0.2, Blocks = 6, FlushShare = 0.15, Submit = 0.4, Grow = 0.3, SpareBlocks = 4, Impatience = 0.1, Keep = 0.9 };
+    public static WorldScenario Adoptions { get; } = new() { Operate = 0.01, Crash = 0.0001, MachineCrash = 0.00005, DiskDelay = 3000, SlowShare = 0.2, Blocks = 6, FlushShare = 0.15, Submit = 0.4, Grow = 0.3, SpareBlocks = 4, Impatience = 0.1, Keep = 0.9, ClearForced = false };
 
-    /// <summary>The same with lines that come late, in parts or never, and with processes that stand still.</summary>
-    public static WorldScenario RoughAdoptions { get; } = Everything with { Crash = 0.0001, Keep = 0.9 };
+    /// <summary>The machines of the disks lose their power, and processes of devices die where they have just stored into a record.</summary>
+    public static WorldScenario AdoptionPowerCuts { get; } = Adoptions with { Operate = 0.03, MachineCrash = 0.0002, Crash = 0.00001, RecordCrash = 0.03, Blocks = 4, SpareBlocks = 0, Grow = 0, FlushShare = 0.03, Submit = 0.6, Impatience = 0, Keep = 1 };
+
+    /// <summary>Such devices with lines that come late, in parts or never, and with processes that stand still and are cleared by force.</summary>
+    public static WorldScenario RoughAdoptions { get; } = Everything with { Crash = 0.00005, Keep = 0.9 };
 
     /// <summary>For a directed run of a state that only such devices have.</summary>
     public static WorldScenario DirectedAdoptions { get; } = Directed with { Keep = 1, Crash = 0.00003 };
@@ -185,6 +188,7 @@ internal sealed record WorldScenario
         ["memory"] = Memory,
         ["records"] = Records,
         ["adoptions"] = Adoptions,
+        ["adoption-power-cuts"] = AdoptionPowerCuts,
         ["rough-adoptions"] = RoughAdoptions,
         ["directed-adoptions"] = DirectedAdoptions,
     };

@@ -14,10 +14,10 @@ namespace Cbd.Tests.Host;
 internal sealed class SteppedHost
 {
     /// <param name="isFar">On another machine: nobody here sees its locks, and nothing but its beat says that it lives.</param>
-    public SteppedHost(TestRegion region, string name, bool isFar = false)
+    public SteppedHost(TestRegion region, string name, bool isFar = false, Guid? hostUuid = null)
     {
         Region = region;
-        Identity = isFar ? TestRegion.Identity(name) with { BootId = TestRegion.OtherBootId, HostUuid = Guid.NewGuid() } : TestRegion.Identity(name);
+        Identity = isFar ? TestRegion.Identity(name) with { BootId = TestRegion.OtherBootId, HostUuid = Guid.NewGuid() } : TestRegion.Identity(name) with { HostUuid = hostUuid ?? TestRegion.OwnUuid };
         Locks = new TestLocks(isFar ? new LockTable() : region.Locks);
         Membership = new Membership<ArrayMemory, SafePolicy>(
             "transport 0", region.Memory, region.Geometry, Identity, Locks, new HostTimes(Identity.BeatMs, Identity.DeadMs), static () => new SessionCondition(), 0);

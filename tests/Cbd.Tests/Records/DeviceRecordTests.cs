@@ -57,7 +57,7 @@ public sealed class The_record_of_a_device : IDisposable
 
     private DeviceRecord Again() => DeviceRecord.Open(_memory);
 
-    private BlkdevState StateOf(DeviceRecord record, bool isAdopted = false) =>
+    private static BlkdevState StateOf(DeviceRecord record, bool isAdopted = false) =>
         new(3, 7, 1, Session(record.Body.Session, record.Body.DurabilityId), 2, record, isAdopted);
 
     [Fact]
