@@ -251,20 +251,12 @@ internal sealed class Node : INode
             kind = AttachChoice.Fuse;
         else if (kind == AttachChoice.Fuse)
             kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request));
-        try
+        using var start = new KeptStart(_options.Kept, kept);
+        return start.Done(transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {
-            return transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
-            {
-                _kernel.ReserveName(device!, Owner);
-                return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Life = kept?.Attachment, Log = Log });
-            }, kept);
-        }
-        catch
-        {
-            if (kept is not null)
-                _options.Kept!.GiveBack(kept);
-            throw;
-        }
+            _kernel.ReserveName(device!, Owner);
+            return _kernel.Open(kind, new KernelExportOptions { Name = device!, Region = transport.Geometry.RegionId, Life = kept?.Attachment, Log = Log });
+        }, kept));
     }
 
     public void EndLives(Predicate<string> isWanted)

@@ -37,6 +37,24 @@ internal sealed class KeptLife
     }
 }
 
+/// <summary>The start of a device that is kept: unless it is done, what is kept is given back at the end.</summary>
+internal sealed class KeptStart(KeptLives? lives, KeptLife? life) : IDisposable
+{
+    private bool _isDone;
+
+    public T Done<T>(T answer)
+    {
+        _isDone = true;
+        return answer;
+    }
+
+    public void Dispose()
+    {
+        if (!_isDone && life is not null)
+            lives!.GiveBack(life);
+    }
+}
+
 /// <summary>
 /// The devices of this machine's kernel that outlive this process, by the names of the devices: those that a process before this one left, and
 /// those that begin here. Without a store there are none. Thread-safe.
