@@ -70,7 +70,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         using var lives = new KeptLives(inherited.Store, uuid, line => _logger.LogWarning("{Line}", line));
         using var node = createNode(new NodeOptions
         {
-            Kept = inherited.Store is null ? null : lives,
+            Kept = lives,
             RunDirectory = run.Path,
             StateDirectory = state.Path,
             DisksDirectory = options.DisksDirectory,
@@ -147,6 +147,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         }
 
         End(server, reconciler);
+        // Before the transports are left, so that their claims are given up.
+        node.EndLives(static _ => false);
         var isClean = Draining.Drain(node, _logger);
         // Nobody is there any more who would answer their clients.
         inherited.Kept.CloseUnwanted(static _ => false);

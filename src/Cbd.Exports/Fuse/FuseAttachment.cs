@@ -42,6 +42,8 @@ internal sealed class FuseAttachment : IKernelAttachment
         _loop = loop;
         _lives = lives;
         _fileName = LoopOwner.Self(options.Name, options.Life).FileName;
+        // What was given stays as it is until it is served.
+        _isLeft = options.Life is { Given.Count: > 0 };
         if (options.Life is { } life)
             lives?.Add(life.Id);
     }

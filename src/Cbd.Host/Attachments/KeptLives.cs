@@ -29,12 +29,10 @@ internal sealed class KeptLife
     /// <summary>The record, for the store.</summary>
     internal FileDescriptor Descriptor => _memory.Descriptor;
 
-    /// <summary>Lets go of what this process has of the record.</summary>
-    internal void Dispose()
-    {
-        Record.Dispose();
-        _memory.Dispose();
-    }
+    /// <summary>
+    /// Closes the record's descriptor. Its memory goes when nobody has it any more: the device may still close, and counts there.
+    /// </summary>
+    internal void Dispose() => _memory.Descriptor.Dispose();
 }
 
 /// <summary>The start of a device that is kept: unless it is done, what is kept is given back at the end.</summary>
@@ -270,8 +268,10 @@ internal sealed class KeptLives : IDisposable
         foreach (string name in names)
             _store!.Remove(name);
         _store!.Remove(DevicePrefix + AttachmentLife.TextOf(id));
+        KeptLife? life;
         lock (_lock)
-            _own.Remove(id);
+            _own.Remove(id, out life);
+        life?.Dispose();
     }
 
     /// <summary>With the last duplicate of its channels the kernel ends what it has of the device. The device itself is not touched.</summary>
