@@ -43,7 +43,7 @@ internal sealed class Node : INode
         _operations = NodeOperations.Of(this);
         try
         {
-            _kernel?.CleanUp(Log);
+            _kernel?.CleanUp(Log, IsKept);
             _watchdog = NeededThread.Start("cbd-watch", Watch);
         }
         catch
@@ -204,7 +204,10 @@ internal sealed class Node : INode
         Transport transport = Find(request.Transport);
         var access = new CallerAccess(transport);
         access.CheckRegion(request.Caller);
-        (string? kind, string note) = _kernel?.Choose(request.AskedAttach) ?? (null, "");
+        // It goes on as what it is, whatever else is asked for, or this kernel has by now.
+        KeptLife? kept = _kernel is null ? null : _options.Kept?.TryTake(request.Name);
+        using var start = new KeptStart(_options.Kept, kept);
+        (string? kind, string note) = kept is not null ? (AttachChoice.Fuse, "") : _kernel?.Choose(request.AskedAttach) ?? (null, "");
         using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {
@@ -244,14 +247,9 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        _kernel.CleanUp(Log);
-        KeptLife? kept = _options.Kept?.TryTake(request.Name);
-        // It goes on as what it is, whatever else this kernel has by now.
-        if (kept is not null)
-            kind = AttachChoice.Fuse;
-        else if (kind == AttachChoice.Fuse)
-            kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request));
-        using var start = new KeptStart(_options.Kept, kept);
+        _kernel.CleanUp(Log, IsKept);
+        if (kept is null && kind == AttachChoice.Fuse)
+            start.Life = kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.CheckQueues(request));
         return start.Done(transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {
             _kernel.ReserveName(device!, Owner);
@@ -262,7 +260,7 @@ internal sealed class Node : INode
     public void EndLives(Predicate<string> isWanted)
     {
         if (_options.Kept is { } kept && kept.EndUnwanted(isWanted))
-            _kernel?.CleanUp(Log);
+            _kernel?.CleanUp(Log, IsKept);
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
@@ -297,6 +295,8 @@ internal sealed class Node : INode
         if (_ownsLog)
             _log.Dispose();
     }
+
+    private bool IsKept(string device) => _options.Kept?.HasGiven(device) == true;
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
 

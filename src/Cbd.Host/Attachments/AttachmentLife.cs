@@ -40,12 +40,6 @@ internal sealed class AttachmentLife
     /// </summary>
     public bool CountsDeaths { get; init; } = true;
 
-    /// <summary>
-    /// Whether a session is gone that answered writes which may be on no medium: flushes, and writes that must be durable, which were
-    /// taken in it get EIO. Null: no session is ever gone so.
-    /// </summary>
-    public Func<ulong, bool>? IsSessionLost { get; set; }
-
     /// <summary>The session of the backend in which requests are taken now; stored with each of them. Set before the attachment serves; any thread calls it.</summary>
     public Func<ulong>? SessionOf { get; set; }
 

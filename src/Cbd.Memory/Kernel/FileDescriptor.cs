@@ -103,6 +103,15 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return moved < 0 ? throw new SystemCallException("fcntl", error, subject) : new FileDescriptor(moved, subject, ownsHandle: true);
     }
 
+    /// <summary>Another descriptor of the same file, closed when this process executes a program.</summary>
+    /// <param name="subject">What messages call it.</param>
+    /// <exception cref="CbdException">Exhausted: this process has no more descriptors.</exception>
+    public FileDescriptor Duplicate(string subject)
+    {
+        int copy = LibC.FCntl(this, FcntlDuplicateCloseOnExec, 3);
+        return copy >= 0 ? Own(copy, subject) : throw SystemCallException.Last("fcntl F_DUPFD_CLOEXEC", subject);
+    }
+
     /// <summary>A descriptor that stays somebody else's: Dispose leaves it open.</summary>
     internal static FileDescriptor Borrow(int descriptor, string subject) => new(descriptor, subject, ownsHandle: false);
 
