@@ -11,6 +11,7 @@ using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.State;
+using Cbd.Programs.Daemon.Supervision;
 using Cbd.Host;
 using Cbd.Host.Attachments;
 using Cbd.Host.Logs;
@@ -29,6 +30,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
 {
     /// <summary>The name of the service manager's socket for the control API.</summary>
     private const string ControlSocketName = "control";
+
+    /// <summary>What was being started has given up by then: its transport was left.</summary>
+    private const int AttemptsMs = 5_000;
 
     /// <summary>Of sockaddr_un, without the zero at its end.</summary>
     private const int MostSocketPathBytes = 107;
@@ -137,6 +141,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             CloseUnwanted();
             inherited.SayReady("");
             var signal = stop.Wait();
+            if (signal == PosixSignal.SIGTERM && inherited.MayPark())
+                Park(node, reconciler);
             inherited.Manager?.Say("STOPPING=1");
             _logger.LogInformation("{Signal}: stopping", signal);
         }
@@ -152,10 +158,25 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         // Before the transports are left, so that their claims are given up.
         node.EndLives(static _ => false);
         var isClean = Draining.Drain(node, _logger);
+        // A start that has just given up may have handed a life back.
+        reconciler.AwaitAttempts(AttemptsMs);
         // Nobody is there any more who would answer their clients.
         inherited.Kept.CloseUnwanted(static _ => false);
         node.EndLives(static _ => false);
         return isClean ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+    }
+
+    /// <summary>
+    /// Ends this process, and leaves all it serves to the next one. What was not done is as after a kill, which any instruction may be: so
+    /// nobody is waited for but those whose connections are handed over.
+    /// </summary>
+    private void Park(INode node, Reconciler reconciler)
+    {
+        _logger.LogInformation("SIGTERM: the next process of this daemon goes on with what this one serves");
+        reconciler.End();
+        node.Park();
+        logs.Dispose();
+        Environment.Exit(SupervisorRules.ParkedExitCode);
     }
 
     /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>

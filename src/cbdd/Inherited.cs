@@ -13,6 +13,16 @@ internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, Descripto
 {
     private int _isReady;
 
+    /// <summary>What this daemon has kept outlives it: somebody starts the next process.</summary>
+    public bool MayPark()
+    {
+        if (Store is null)
+            return false;
+        // Whether it is there is seen when something is sent.
+        Manager?.SayStatus("the worker ends, and is started again");
+        return !Store.IsGone;
+    }
+
     /// <summary>
     /// Tells the manager that the daemon answers, and that what the command line asks for is done, or waits for something. What it waits for is told each time.
     /// </summary>

@@ -171,6 +171,7 @@ internal static class KernelConstants
     internal const int SignalQuit = 3;
     internal const int SignalKill = 9;
     internal const int SignalTerminate = 15;
+    internal const int SignalUser1 = 10;
 
     // Calls that go through syscall(2).
     internal const nint SyscallPidfdSendSignal = 424;

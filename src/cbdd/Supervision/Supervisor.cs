@@ -250,7 +250,7 @@ internal sealed class Supervisor : IDisposable
     {
         while (_signals.TryDequeue(out var signal))
         {
-            if (signal is PosixSignal.SIGTERM or PosixSignal.SIGINT)
+            if (signal is PosixSignal.SIGTERM or PosixSignal.SIGINT or ProcessSignals.EndForGood)
             {
                 if (!_isStopping)
                     _upstream.SayStopping();
@@ -259,7 +259,8 @@ internal sealed class Supervisor : IDisposable
                     _end = ErrorKinds.ExitSuccess;
             }
 
-            _worker?.Process.Send(signal);
+            // SIGTERM asks a worker to leave all to the next one: there is none. SIGINT is ignored by what was started in the background.
+            _worker?.Process.Send(signal is PosixSignal.SIGTERM or PosixSignal.SIGINT ? ProcessSignals.EndForGood : signal);
         }
     }
 

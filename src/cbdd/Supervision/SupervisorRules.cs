@@ -18,6 +18,9 @@ internal enum AfterEnd
 /// <summary>What a supervisor does about a worker that ended. No state.</summary>
 internal static class SupervisorRules
 {
+    /// <summary>Of a worker that left all it served to the next one (EX_TEMPFAIL of sysexits.h).</summary>
+    public const int ParkedExitCode = 75;
+
     /// <param name="end">How it ended.</param>
     /// <param name="isStopping">The supervisor was told to end.</param>
     /// <param name="wasAnyReady">This worker, or one before it, was ready.</param>
