@@ -34,6 +34,10 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     /// <summary>What was being started has given up by then: its transport was left.</summary>
     private const int AttemptsMs = 5_000;
 
+    /// <summary>What messages call the run directory, and the option that names it.</summary>
+    public const string RunDirectoryName = "run directory";
+    public const string RunDirectoryOption = "--run-dir";
+
     /// <summary>Of sockaddr_un, without the zero at its end.</summary>
     private const int MostSocketPathBytes = 107;
 
@@ -42,13 +46,13 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     /// <summary>Runs until a signal; returns the exit code. Throws <see cref="CbdException"/> if it cannot start.</summary>
     public int Run()
     {
-        var socketPath = SocketPath();
+        var socketPath = SocketPath(options);
         CheckMachine();
         using var stop = new StopSignal();
         var verbs = VerbSet.ForDaemon();
         var lines = options.RunLines.Select(verbs.ParseLine).ToList();
         var rights = OptionsOfRights.Read(options);
-        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", rights.Peers.FileGroup, rights.IsRunDirectoryForAll, rights.Access.Trust);
+        using var run = OwnedDirectory.Take(options.RunDirectory, RunDirectoryName, RunDirectoryOption, rights.Peers.FileGroup, rights.IsRunDirectoryForAll, rights.Access.Trust);
         using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir", trust: rights.Access.Trust);
         state.CheckFiles("host-uuid", "wanted.json", "state.json");
         using var socket = TakeControlSocket(socketPath);
@@ -68,6 +72,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             else
                 stop.Handle(signal);
         });
+        inherited.SayHandlers();
         PoolThreads.Start();
         Action heard = static () => { };
         var uuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust);
@@ -139,7 +144,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             recording.IsStarting = false;
             Volatile.Write(ref areLinesDone, true);
             CloseUnwanted();
-            inherited.SayReady("");
+            inherited.SayStarted();
             var signal = stop.Wait();
             if (signal == PosixSignal.SIGTERM && inherited.MayPark())
                 Park(node, reconciler);
@@ -150,7 +155,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         {
             End(server, reconciler);
             Draining.Drain(node, _logger);
-            inherited.Kept.CloseUnwanted(static _ => false);
+            // The next worker may do better: clients and users of what was not started wait for it.
+            if (stop.IsSet || inherited.Store is not { IsGone: false })
+                inherited.Kept.CloseUnwanted(static _ => false);
             throw;
         }
 
@@ -195,7 +202,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     }
 
     /// <summary>Where the control socket goes. Throws, before anything is made, if the kernel takes no path of that length.</summary>
-    private string SocketPath()
+    public static string SocketPath(DaemonOptions options)
     {
         var path = Path.Combine(options.RunDirectory, RunDirectories.SocketName);
         var length = Encoding.UTF8.GetByteCount(path);
@@ -205,7 +212,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     }
 
     /// <summary>What a daemon needs of this machine, asked before anything is made.</summary>
-    private static void CheckMachine()
+    public static void CheckMachine()
     {
         if (ProcessLimits.AddressSpace < ProcessLimits.LeastAddressSpace)
             throw new CbdException(CbdErrorKind.Exhausted, $"the limit of address space is {ProcessLimits.AddressSpace} bytes, and cbdd needs at least {ProcessLimits.LeastAddressSpace}: raise it (LimitAS= of the unit, ulimit -v)");

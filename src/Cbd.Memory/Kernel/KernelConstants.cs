@@ -150,6 +150,7 @@ internal static class KernelConstants
     internal const int ControlRights = 1;
     internal const int ControlCredentials = 2;
     internal const nuint IoctlSocketFile = 0x89e0;
+    internal const int MessagePeek = 2;
     internal const int MessageControlTruncated = 8;
     internal const int MessageTruncated = 0x20;
     internal const int MessageDontWait = 0x40;
