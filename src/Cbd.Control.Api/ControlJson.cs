@@ -40,6 +40,8 @@ namespace Cbd.Control.Api;
 [JsonSerializable(typeof(IReadOnlyList<FlightDescription>))]
 [JsonSerializable(typeof(WantedThings))]
 [JsonSerializable(typeof(ForgetRequest))]
+[JsonSerializable(typeof(UpgradeRequest))]
+[JsonSerializable(typeof(DaemonDescription))]
 [JsonSerializable(typeof(ControlProblem))]
 [JsonSerializable(typeof(int))]
 internal sealed partial class ControlJson : JsonSerializerContext

@@ -7,6 +7,7 @@ public static class Operations
     private const string Post = "POST";
     private const string Put = "PUT";
     private const string Delete = "DELETE";
+    private const string Daemon = "/v1/daemon";
     private const string Wanted = "/v1/wanted";
     private const string Transports = "/v1/transports";
     private const string Transport = Transports + "/{transport}";
@@ -76,6 +77,12 @@ public static class Operations
     public static readonly Operation<ForgetRequest, Done> Forget =
         new("forget", Post, Wanted + "/forget", "Wants a thing no more that is not there", Done.Instance);
 
+    public static readonly Operation<ControlRequest, DaemonDescription> GetDaemon =
+        new("daemon-info", Get, Daemon, "Describes the process that answers");
+
+    public static readonly Operation<UpgradeRequest, DaemonDescription> UpgradeDaemon =
+        new("daemon-upgrade", Post, Daemon + "/upgrade", "Puts another program in the place of the one that runs; devices stay. Describes the old one");
+
     /// <summary>All of them, in the order of the description of the API.</summary>
     public static IReadOnlyList<Operation> All { get; } =
     [
@@ -83,5 +90,6 @@ public static class Operations
         ListBackends, StartBackend, StopBackend, ClearBackend, ResizeBackend, SetFaults,
         ListDevices, StartDevice, StopDevice, ClearDevice,
         ListWanted, Forget,
+        GetDaemon, UpgradeDaemon,
     ];
 }

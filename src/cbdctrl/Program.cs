@@ -27,7 +27,7 @@ internal static class Program
         var version = VerbOptions.Flag("--version", null, "print the version");
         root.Options.Add(runDirectory);
         root.Options.Add(version);
-        var verbs = new VerbSet(root, "cbdctrl", WaitVerb.Make(), BenchVerb.Create());
+        var verbs = new VerbSet(root, "cbdctrl", WaitVerb.Make(), DaemonVerb.Make(), BenchVerb.Create());
         var line = verbs.Parse(words);
         if (line.CommandResult.Command == root && line.UnmatchedTokens.Count == 0 && line.GetValue(version))
         {

@@ -12,6 +12,7 @@ using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.State;
 using Cbd.Programs.Daemon.Supervision;
+using Cbd.Programs.Daemon.Upgrading;
 using Cbd.Host;
 using Cbd.Host.Attachments;
 using Cbd.Host.Logs;
@@ -129,7 +130,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
                 CloseUnwanted();
             },
         };
-        var gate = new CheckedControl(recording);
+        var gate = new CheckedControl(new UpgradingControl(recording, inherited, _logger));
         ControlServer? server = null;
         try
         {

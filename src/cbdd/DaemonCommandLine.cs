@@ -5,6 +5,7 @@ using Cbd.Control.Verbs;
 using Cbd.Memory;
 using Cbd.Host;
 using Cbd.Programs.Daemon.Supervision;
+using Cbd.Programs.Daemon.Upgrading;
 
 namespace Cbd.Programs.Daemon;
 
@@ -44,6 +45,8 @@ internal sealed class DaemonCommandLine
         "--socket-owner", null, "owner of NBD sockets; by default who asks for the device", "USER[:GROUP]");
     private readonly Option<bool> _supervise = VerbOptions.Flag(
         SupervisorProgram.Option, null, "run the daemon as a child that is started again when it dies, and keep its sockets open meanwhile");
+    private readonly Option<bool> _checkStart = VerbOptions.Flag(
+        StartCheck.Option, null, "check the other options, print the versions of records that this program reads, and end");
     private readonly Option<bool> _restore = VerbOptions.Flag(
         "--restore", null, "start again what the record in the state directory has; this is the default");
     private readonly Option<bool> _noRestore = VerbOptions.Flag(
@@ -108,6 +111,7 @@ internal sealed class DaemonCommandLine
             SocketMode = Mode(line.GetValue(_socketMode), "--socket-mode"),
             SocketOwner = line.GetValue(_socketOwner),
             Supervise = line.GetValue(_supervise),
+            CheckStart = line.GetValue(_checkStart),
             NoRestore = line.GetValue(_noRestore),
             AdoptRecord = line.GetValue(_adoptRecord),
             RunLines = line.GetValue(_run) ?? [],

@@ -37,6 +37,9 @@ internal sealed record DaemonOptions
     /// <summary>Supervise a daemon with the other options.</summary>
     public bool Supervise { get; init; }
 
+    /// <summary>Say whether a daemon with the other options can be started, and end.</summary>
+    public bool CheckStart { get; init; }
+
     /// <summary>What the record has is held, and not started.</summary>
     public bool NoRestore { get; init; }
 

@@ -6,6 +6,7 @@ using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.Logs;
 using Cbd.Programs.Daemon.Supervision;
+using Cbd.Programs.Daemon.Upgrading;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon;
@@ -26,6 +27,12 @@ internal static class DaemonProgram
         }
 
         var options = commandLine.Options(line);
+        if (options.CheckStart)
+        {
+            output.Results.Write(StartCheck.Text);
+            return ErrorKinds.ExitSuccess;
+        }
+
         if (options.Supervise && !SupervisorProgram.IsFromMemory)
             SupervisorProgram.MoveToMemory(words);
         using var logs = new LogQueue(new LogStream(StandardStream.Error, options.LogsAsJson).Write);
@@ -43,7 +50,7 @@ internal static class DaemonProgram
             using var store = kept = DescriptorStore.TryFromEnvironment(manager, GivenDescriptors.TakeFromEnvironment(), out var others, line => logger.LogWarning("{Line}", line));
             using var given = GivenSockets.Own(others);
             using var sockets = new KeptSockets(store, line => logger.LogWarning("{Line}", line));
-            return new Daemon(options, logs, new Inherited(given, sockets, store, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
+            return new Daemon(options, logs, new Inherited(given, sockets, store, manager, Watchdog.TakeFromEnvironment(), SupervisorWords.TakeFromEnvironment()), createNode).Run();
         }
         catch (CbdException e) when (options.LogsAsJson)
         {

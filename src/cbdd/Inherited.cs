@@ -1,6 +1,7 @@
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.Supervision;
+using Cbd.Programs.Daemon.Upgrading;
 
 namespace Cbd.Programs.Daemon;
 
@@ -10,7 +11,8 @@ namespace Cbd.Programs.Daemon;
 /// <param name="Store">What keeps descriptors over the death of this daemon; null if nothing does.</param>
 /// <param name="Manager">The way to the service manager or supervisor; null if there is none.</param>
 /// <param name="WatchdogMs">How long the manager waits for a sign of life; null: for ever.</param>
-internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, DescriptorStore? Store, NotifySocket? Manager, long? WatchdogMs)
+/// <param name="Words">What the supervisor says of itself.</param>
+internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, DescriptorStore? Store, NotifySocket? Manager, long? WatchdogMs, SupervisorWords Words)
 {
     private int _isReady;
 

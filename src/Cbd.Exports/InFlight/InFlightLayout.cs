@@ -43,6 +43,9 @@ internal static class InFlightLayout
     internal const ulong Magic = 0x544C464E49444243;
 
     internal const uint Version = 1;
+
+    /// <summary>Versions that this program reads.</summary>
+    internal static IReadOnlyList<uint> ReadableVersions { get; } = [Version];
     internal const int HeaderBytes = 4096;
 
     /// <summary>Requests in flight of one queue. A loop device has 128.</summary>

@@ -2,7 +2,7 @@ namespace Cbd.Memory.Store;
 
 /// <summary>
 /// Names of descriptors in a store. The part before the first '-' says what the descriptor is: <c>fuse-LIFE-Q</c>, <c>inflight-LIFE-Q</c>,
-/// <c>device-LIFE</c>, <c>nbd-NAME</c>. LIFE is 16 hex digits, Q a queue's number, NAME a device's name.
+/// <c>device-LIFE</c>, <c>nbd-NAME</c>, <c>program-next</c>. LIFE is 16 hex digits, Q a queue's number, NAME a device's name.
 /// </summary>
 public static class StoredName
 {
@@ -18,6 +18,7 @@ public static class StoredName
         ("fuse-", DescriptorKind.FuseChannel),
         ("inflight-", DescriptorKind.Memory),
         ("device-", DescriptorKind.Memory),
+        ("program-", DescriptorKind.Memory),
     ];
 
     /// <summary>What a descriptor of that name has to be; null if it is no name of a stored descriptor.</summary>

@@ -20,6 +20,9 @@ internal sealed class DeviceRecord : IDisposable
     /// <summary>Of the layout. Another one is a new reader; the layout of the release before stays readable.</summary>
     public const uint Version = 1;
 
+    /// <summary>Versions that this program reads.</summary>
+    public static IReadOnlyList<uint> ReadableVersions { get; } = [Version];
+
     public const ulong Magic = 0x4452_4543_4456_4243;
 
     /// <summary>Bytes before the counts.</summary>

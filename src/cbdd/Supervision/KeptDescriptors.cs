@@ -43,6 +43,17 @@ internal sealed class KeptDescriptors(int capacity) : IDisposable
         return null;
     }
 
+    /// <summary>Hands out what is kept under that name; null if there is nothing.</summary>
+    public FileDescriptor? TryTake(string name)
+    {
+        var at = _kept.FindIndex(kept => kept.Name == name);
+        if (at < 0)
+            return null;
+        var (_, descriptor) = _kept[at];
+        _kept.RemoveAt(at);
+        return descriptor;
+    }
+
     /// <summary>Closes what is kept under that name, if anything is.</summary>
     public void Remove(string name)
     {

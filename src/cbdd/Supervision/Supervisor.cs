@@ -6,6 +6,7 @@ using Cbd.Host;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
+using Cbd.Programs.Daemon.Upgrading;
 using Microsoft.Extensions.Logging;
 
 namespace Cbd.Programs.Daemon.Supervision;
@@ -15,7 +16,7 @@ namespace Cbd.Programs.Daemon.Supervision;
 /// dies. It maps no region and opens no disk, lock or file. All of it is one thread, and a second one that takes signals. What fails in a turn of its loop is
 /// logged, and the next turn goes on.
 /// </summary>
-internal sealed class Supervisor : IDisposable
+internal sealed partial class Supervisor : IDisposable
 {
     private const ulong NotifyToken = 0;
     private const ulong SignalToken = 1;
@@ -26,6 +27,9 @@ internal sealed class Supervisor : IDisposable
 
     /// <summary>More than a socket's queue may hold.</summary>
     private const int AllDatagrams = 100_000;
+
+    /// <summary>The program of an upgrade has so long to be ready, ms.</summary>
+    private const int TrialMs = 30_000;
 
     /// <summary>Refusals that wait for a barrier, characters.</summary>
     private const int MostRefusals = 16_384;
@@ -38,7 +42,7 @@ internal sealed class Supervisor : IDisposable
     private const int AliveAgainMs = 100;
 
     private readonly IReadOnlyList<string> _words;
-    private readonly FileDescriptor _program;
+    private readonly WorkerProgram _program;
     private readonly IReadOnlyList<(string Name, FileDescriptor Descriptor)> _activation;
     private readonly Upstream _upstream;
     private readonly ILogger _logger;
@@ -83,7 +87,7 @@ internal sealed class Supervisor : IDisposable
     /// <param name="logger">For what happens to workers.</param>
     /// <exception cref="CbdException">The socket cannot be made.</exception>
     public Supervisor(
-        FileDescriptor program, IReadOnlyList<string> words, IReadOnlyList<(string Name, FileDescriptor Descriptor)> activation, string directory, Upstream upstream, ILogger logger)
+        WorkerProgram program, IReadOnlyList<string> words, IReadOnlyList<(string Name, FileDescriptor Descriptor)> activation, string directory, Upstream upstream, ILogger logger)
     {
         _program = program;
         _words = words;
@@ -177,6 +181,9 @@ internal sealed class Supervisor : IDisposable
             ["FDSTORE"] = _capacity.ToString(CultureInfo.InvariantCulture),
             ["WATCHDOG_USEC"] = _upstream.WatchdogMs is { } limit ? (limit * 1000).ToString(CultureInfo.InvariantCulture) : null,
         };
+        environment[SupervisorWords.ProgramVariable] = _program.Path;
+        environment[SupervisorWords.RestartsVariable] = _restarts.ToString(CultureInfo.InvariantCulture);
+        environment[SupervisorWords.FailureVariable] = _program.Failure;
         List<string> numbers = [.. _upstream.WatchdogMs is null ? Array.Empty<string>() : ["WATCHDOG_PID"]];
         IReadOnlyList<FileDescriptor> descriptors = [.. _activation.Select(given => given.Descriptor), .. _kept.Descriptors];
         if (descriptors.Count > 0)
@@ -192,7 +199,7 @@ internal sealed class Supervisor : IDisposable
                 environment.TryAdd(variable, null);
         }
 
-        var worker = ChildProcess.Start(new ChildStart { Program = _program, Words = _words, Environment = environment, ProcessIdVariables = numbers, Descriptors = descriptors });
+        var worker = ChildProcess.Start(new ChildStart { Program = _program.Descriptor, Words = _words, Environment = environment, ProcessIdVariables = numbers, Descriptors = descriptors });
         try
         {
             _poll.Add(worker.Process.Descriptor, WorkerToken);
@@ -207,6 +214,7 @@ internal sealed class Supervisor : IDisposable
         }
 
         _worker = worker;
+        _program.Started();
         _hasHandlers = false;
         _readyAtMs = _startedAtMs = _aliveAtMs = null;
         _startAtMs = MonotonicClock.Milliseconds;
@@ -218,6 +226,8 @@ internal sealed class Supervisor : IDisposable
         var due = long.MaxValue;
         if (_worker is null)
             due = _startAtMs;
+        if (_program.IsOnTrial)
+            due = Math.Min(due, _startAtMs + TrialMs);
         if (_upstream.WatchdogMs is not null)
             due = Math.Min(due, _sayAliveAtMs);
         return due == long.MaxValue ? -1 : Math.Max(0, due - MonotonicClock.Milliseconds) * 1_000_000;
@@ -228,6 +238,13 @@ internal sealed class Supervisor : IDisposable
         var now = MonotonicClock.Milliseconds;
         if (_end is null && _worker is null && now >= _startAtMs)
             StartNext();
+        if (_worker is not null && _program.IsOnTrial && now - _startAtMs > TrialMs)
+        {
+            _logger.LogError("worker {Worker} of the new program is not ready after {Milliseconds} ms: it is killed", _worker.ProcessId, now - _startAtMs);
+            _startAtMs = now;
+            _worker.Process.Kill();
+        }
+
         if (_upstream.WatchdogMs is not { } limit)
             return;
         if (_worker is not null && _aliveAtMs is { } alive && now - alive > limit)
@@ -309,7 +326,15 @@ internal sealed class Supervisor : IDisposable
             if (!_wasAnyReady)
                 _logger.LogInformation("worker {Worker} is ready; {Capacity} descriptors can be kept for it", _worker!.ProcessId, _capacity);
             _wasAnyReady = true;
+            if (_program.TryCommit())
+                _logger.LogInformation("worker {Worker} of the new program is ready: the upgrade is done", _worker!.ProcessId);
             _upstream.SayReady();
+        }
+
+        if (message.Upgrades && _kept.TryTake(SupervisorWords.NextProgram) is { } next)
+        {
+            _program.Offer(next);
+            Hold(PosixSignal.SIGTERM);
         }
 
         SendHeld();
@@ -337,74 +362,6 @@ internal sealed class Supervisor : IDisposable
             _refusals.Append(name).Append(": ").Append(refused).Append('\n');
     }
 
-    private void TakeSignals()
-    {
-        while (_signals.TryDequeue(out var signal))
-        {
-            if (signal is PosixSignal.SIGTERM or PosixSignal.SIGINT or ProcessSignals.EndForGood)
-                TakeStop(signal);
-            else if (_worker is not null)
-                Hold(signal);
-        }
-
-        SendHeld();
-    }
-
-    private void TakeStop(PosixSignal signal)
-    {
-        var now = MonotonicClock.Milliseconds;
-        var isLater = _isStopping && now - _stopAtMs >= StopSignal.OneSignalMs;
-        if (!_isStopping)
-        {
-            _upstream.SayStopping();
-            _isStopping = true;
-            _stopAtMs = now;
-        }
-
-        if (_worker is not null && isLater)
-        {
-            // It ends at once, also one that cannot take it yet.
-            _held.Clear();
-            _worker.Process.Send(signal);
-            return;
-        }
-
-        // SIGTERM asks a worker to leave all to the next one: there is none. SIGINT is ignored by what was started in the background.
-        Hold(ProcessSignals.EndForGood);
-        if (_worker is null)
-            GiveUp();
-    }
-
-    private void GiveUp()
-    {
-        if (_kept.Names.Count == 0)
-        {
-            _end = ErrorKinds.ExitSuccess;
-            return;
-        }
-
-        // In the region the devices that were served are reserved for the next worker, and only a worker can end them.
-        _logger.LogInformation("a worker is started to end what is kept: {Names}", string.Join(", ", _kept.Names));
-        _isGivingUp = true;
-        _startAtMs = MonotonicClock.Milliseconds;
-    }
-
-    private void Hold(PosixSignal signal)
-    {
-        if (!_held.Contains(signal))
-            _held.Add(signal);
-    }
-
-    /// <summary>A worker that has no handlers yet would be killed by what it is to handle.</summary>
-    private void SendHeld()
-    {
-        if (_worker is null || !_hasHandlers || (_isGivingUp && _readyAtMs is null))
-            return;
-        foreach (var signal in _held)
-            _worker.Process.Send(signal);
-        _held.Clear();
-    }
-
     private void TakeEnd()
     {
         var worker = _worker!;
@@ -420,9 +377,17 @@ internal sealed class Supervisor : IDisposable
 
         var end = AwaitEnd(worker);
         _worker = null;
+        _kept.Remove(SupervisorWords.NextProgram);
         _refusals.Clear();
         if (!_isStopping)
             _held.Clear();
+        if (_program.TryTakeBack($"it ended with {end} before it was ready") && !_isStopping)
+        {
+            _startAtMs = MonotonicClock.Milliseconds;
+            _logger.LogError("worker {Worker} of the new program ended with {End} before it was ready: the old program is started again", worker.ProcessId, end.ToString());
+            return;
+        }
+
         switch (SupervisorRules.Decide(end, _isStopping, _wasAnyReady, _wasAnyStarted))
         {
             case AfterEnd.GoOn when _isStopping:

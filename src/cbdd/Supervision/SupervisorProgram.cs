@@ -33,7 +33,7 @@ internal static class SupervisorProgram
     {
         using var copy = MemoryFile.TryCopyProgram(OwnProgram, Name);
         if (copy is not null)
-            _ = ProcessMemory.Restart($"/proc/self/fd/{copy.Number}", [Name, .. words]);
+            _ = ProcessMemory.Restart($"/proc/self/fd/{copy.Number}", [Environment.ProcessPath ?? Name, .. words]);
     }
 
     /// <summary>Runs the supervisor.</summary>
@@ -61,7 +61,9 @@ internal static class SupervisorProgram
             _ = Daemon.SocketPath(options);
             Daemon.CheckMachine();
             OwnedDirectory.Prepare(options.RunDirectory, Daemon.RunDirectoryName, Daemon.RunDirectoryOption, OptionsOfRights.Read(options).Access.Trust);
-            using var supervisor = new Supervisor(program, [Name, .. words.Where(word => word != Option)], activation, options.RunDirectory, upstream, logger);
+            // In memory the program has no path of its own, and is called as it was called.
+            using var programs = new WorkerProgram(program, (IsFromMemory ? Environment.GetCommandLineArgs()[0] : Environment.ProcessPath) ?? Name);
+            using var supervisor = new Supervisor(programs, [Name, .. words.Where(word => word != Option)], activation, options.RunDirectory, upstream, logger);
             ProcessSignals.Start(supervisor.Take);
             return supervisor.Run();
         }

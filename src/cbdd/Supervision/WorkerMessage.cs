@@ -3,7 +3,7 @@ using System.Text;
 namespace Cbd.Programs.Daemon.Supervision;
 
 /// <summary>
-/// One datagram of a worker: lines of names and values (sd_notify(3)). Names that are not known mean nothing, so that service managers do not mind the two of this
+/// One datagram of a worker: lines of names and values (sd_notify(3)). Names that are not known mean nothing, so that service managers do not mind the three of this
 /// project's own, which begin with X_CBD_.
 /// </summary>
 internal sealed record WorkerMessage
@@ -13,6 +13,9 @@ internal sealed record WorkerMessage
 
     /// <summary>The line of <see cref="IsStarted"/>.</summary>
     public const string Started = "X_CBD_STARTED=1";
+
+    /// <summary>The line of <see cref="Upgrades"/>.</summary>
+    public const string Upgrade = "X_CBD_UPGRADE=1";
 
     /// <summary>Longest datagram.</summary>
     public const int MostBytes = 8192;
@@ -38,6 +41,9 @@ internal sealed record WorkerMessage
     /// <summary>All that its command line asks for is done.</summary>
     public bool IsStarted { get; init; }
 
+    /// <summary>The next worker is to be of the program that is kept for it.</summary>
+    public bool Upgrades { get; init; }
+
     /// <summary>The worker lives (WATCHDOG=1).</summary>
     public bool IsAlive { get; init; }
 
@@ -56,6 +62,7 @@ internal sealed record WorkerMessage
                 "BARRIER=1" => message with { IsBarrier = true },
                 Handlers => message with { HasHandlers = true },
                 Started => message with { IsStarted = true },
+                Upgrade => message with { Upgrades = true },
                 "READY=1" => message with { IsReady = true },
                 "WATCHDOG=1" => message with { IsAlive = true },
                 _ when line.StartsWith("FDNAME=", StringComparison.Ordinal) => message with { Name = line["FDNAME=".Length..] },

@@ -18,7 +18,7 @@ public sealed class OperationsOfTheControlApi
 
     [Fact]
     public void Are_all_done_by_a_node_but_those_about_the_record() => Assert.Equal(
-        Operations.All.Except([Operations.ListWanted, Operations.Forget]), NodeOperations.Of(null!).Operations);
+        Operations.All.Except([Operations.ListWanted, Operations.Forget, Operations.GetDaemon, Operations.UpgradeDaemon]), NodeOperations.Of(null!).Operations);
 
     [Fact]
     public void Have_types_that_can_be_written() => Assert.All(Operations.All, operation =>
