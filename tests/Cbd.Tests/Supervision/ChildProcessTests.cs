@@ -27,6 +27,52 @@ public sealed class ChildProcessTests : IDisposable
             above.Where(line => !line.Contains("/proc/", StringComparison.Ordinal) && !line.EndsWith(' ')));
     }
 
+    /// <summary>A filter refuses close_range, as that of a container may, and the limit of open files is below what is open.</summary>
+    [Theory]
+    [InlineData(1)]
+    [InlineData(38)]
+    public void It_has_nothing_else_where_a_call_is_refused(int errno)
+    {
+        const string python = "/usr/bin/python3";
+        Assert.SkipUnless(File.Exists(python), "python3 is not installed");
+        string shim = Path.Combine(AppContext.BaseDirectory, "libcbdnative.so");
+        Assert.True(File.Exists(shim), shim);
+        string script = _directory.PathOf("refused.py");
+        File.WriteAllText(script, $$"""
+            import ctypes, os, resource, struct, sys
+            shim = ctypes.CDLL("{{shim}}")
+            libc = ctypes.CDLL(None, use_errno=True)
+            answer = os.open("{{_directory.PathOf("answer")}}", os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            for number in (7, 30, 200):
+                os.dup2(0, number, inheritable=True)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            # Load the number of the call; if it is close_range, the errno; else go on.
+            program = [(0x20, 0, 0, 0), (0x15, 0, 1, 436), (0x06, 0, 0, 0x00050000 | {{errno}}), (0x06, 0, 0, 0x7fff0000)]
+            filters = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+            class Program(ctypes.Structure):
+                _fields_ = [("length", ctypes.c_ushort), ("filters", ctypes.c_void_p)]
+            assert libc.prctl(38, 1, 0, 0, 0) == 0
+            assert libc.prctl(22, 2, ctypes.byref(Program(len(program), ctypes.addressof(filters))), 0, 0) == 0, ctypes.get_errno()
+            assert libc.syscall(436, 1000, 1000, 4) == -1
+            class Spawn(ctypes.Structure):
+                _fields_ = [("path", ctypes.c_char_p), ("arguments", ctypes.c_void_p), ("changes", ctypes.c_void_p), ("numbers", ctypes.c_void_p),
+                            ("descriptors", ctypes.POINTER(ctypes.c_int)), ("counts", ctypes.c_uint * 3), ("program", ctypes.c_int)]
+            words = (ctypes.c_char_p * 4)(b"sh", b"-c", b"ls -l /proc/$$/fd >&3", None)
+            none = (ctypes.c_char_p * 1)(None)
+            passed = (ctypes.c_int * 1)(answer)
+            process = ctypes.c_int()
+            spawn = Spawn(b"/bin/sh", ctypes.addressof(words), ctypes.addressof(none), ctypes.addressof(none), passed, (ctypes.c_uint * 3)(1, 0, 0), -1)
+            child = shim.cbd_spawn(ctypes.byref(spawn), ctypes.byref(process))
+            assert child > 0, child
+            assert shim.cbd_await_end(child) == 0
+            """);
+        Assert.Equal(new ProcessEnd(0, null), EndOf($"{python} {script}"));
+        string[] numbers = [.. File.ReadAllLines(_directory.PathOf("answer")).Where(line => line.Contains(" -> ", StringComparison.Ordinal))
+            .Select(line => line.Split(" -> ")[0].Split(' ')[^1]).Where(number => int.Parse(number) > 3)];
+        // The shell has its own of number 10.
+        Assert.Empty(numbers.Where(number => number != "10"));
+    }
+
     [Fact]
     public void Places_that_its_descriptors_are_to_have_may_be_taken_by_others_of_them()
     {

@@ -16,6 +16,7 @@ public sealed class DescriptorStoreTests : IDisposable
     private readonly DatagramSocket _manager;
     private readonly NotifySocket _notify;
     private readonly TemporaryDirectory _directory = new();
+    private int _filled;
 
     public DescriptorStoreTests()
     {
@@ -154,6 +155,79 @@ public sealed class DescriptorStoreTests : IDisposable
     }
 
     [Fact]
+    public void What_the_manager_must_know_is_said_until_it_took_it_in_its_order()
+    {
+        Fill();
+        _notify.SayForSure("READY=1");
+        _notify.SayForSure("STATUS=a");
+        Empty();
+        Assert.Equal("READY=1", Await().Text);
+        Assert.Equal("STATUS=a", Await().Text);
+        // Nobody waits for what is said for the moment.
+        Fill();
+        Assert.False(_notify.Say("WATCHDOG=1"));
+        // The end does not wait either.
+        _notify.SayForSure("STATUS=b");
+        _notify.Dispose();
+    }
+
+    [Fact]
+    public void A_removal_that_found_no_room_comes_before_what_is_kept_next()
+    {
+        using var store = new DescriptorStore(_notify, 4, sendMs: 20);
+        using StreamSocket listener = Listener("s");
+        store.Keep("nbd-a", listener.File);
+        Drop(Receive());
+        Fill();
+        store.Remove("nbd-a");
+        Assert.Equal(CbdErrorKind.TimedOut, Assert.Throws<CbdException>(() => store.Keep("nbd-b", listener.File)).Kind);
+        Empty();
+        store.Keep("nbd-b", listener.File);
+        Assert.Equal("FDSTOREREMOVE=1\nFDNAME=nbd-a", Receive().Text);
+        (string text, IReadOnlyList<FileDescriptor> descriptors, _) = Receive();
+        Assert.Equal("FDSTORE=1\nFDNAME=nbd-b\nFDPOLL=0", text);
+        Assert.Single(descriptors).Dispose();
+    }
+
+    [Fact]
+    public void The_end_of_the_manager_is_told_once()
+    {
+        (DatagramSocket sender, DatagramSocket receiver) = DatagramSocket.CreatePair();
+        int told = 0;
+        using var notify = new NotifySocket(sender, () => told++);
+        Assert.True(notify.Say("WATCHDOG=1"));
+        receiver.Dispose();
+        Assert.Equal(0, told);
+        Assert.False(notify.Say("WATCHDOG=1"));
+        notify.SayForSure("READY=1");
+        Assert.Equal(1, told);
+    }
+
+    [Theory]
+    [InlineData("vsock:2:1234")]
+    [InlineData("relative")]
+    [InlineData("@")]
+    [InlineData("/missing/socket")]
+    public void A_manager_at_an_address_of_an_unknown_form_is_none(string address)
+    {
+        Environment.SetEnvironmentVariable("NOTIFY_SOCKET", address);
+        Assert.Null(NotifySocket.TryFromEnvironment());
+        Assert.Null(Environment.GetEnvironmentVariable("NOTIFY_SOCKET"));
+    }
+
+    [Theory]
+    [InlineData("0", null)]
+    [InlineData("999", null)]
+    [InlineData("-5", null)]
+    [InlineData("soon", null)]
+    [InlineData("3000000", 3000L)]
+    public void A_watchdog_without_a_time_is_none(string text, long? milliseconds)
+    {
+        Environment.SetEnvironmentVariable("WATCHDOG_USEC", text);
+        Assert.Equal(milliseconds, Watchdog.TakeFromEnvironment());
+    }
+
+    [Fact]
     public void A_manager_that_has_ended_leaves_no_store()
     {
         using var store = new DescriptorStore(_notify, 4);
@@ -180,6 +254,20 @@ public sealed class DescriptorStoreTests : IDisposable
         // Without a store all of them are sockets for the daemon.
         Assert.Null(DescriptorStore.TryFromEnvironment(_notify, given, out others, lines.Add));
         Assert.Equal(given, others);
+    }
+
+    /// <summary>Sends until no datagram fits any more.</summary>
+    private void Fill()
+    {
+        while (_notify.TrySend("STATUS=", null, 0) == 0)
+            _filled++;
+    }
+
+    /// <summary>Takes what was in the queue when it was full.</summary>
+    private void Empty()
+    {
+        for (; _filled > 0; _filled--)
+            Drop(Receive());
     }
 
     private StreamSocket Listener(string name)

@@ -75,9 +75,11 @@ public sealed class KeptDescriptorsTests : IDisposable
     [Fact]
     public void The_limit_leaves_open_files_for_the_supervisor_and_for_each_descriptor_a_second_one()
     {
-        Assert.Equal(1, KeptDescriptors.CapacityOf(64));
-        Assert.Equal(18, KeptDescriptors.CapacityOf(100));
-        Assert.Equal(KeptDescriptors.MostDescriptors, KeptDescriptors.CapacityOf(1 << 20));
+        Assert.Equal(1, KeptDescriptors.CapacityOf(64, 0));
+        Assert.Equal(18, KeptDescriptors.CapacityOf(100, 0));
+        Assert.Equal(15, KeptDescriptors.CapacityOf(100, 3));
+        Assert.Equal(1, KeptDescriptors.CapacityOf(100, 30));
+        Assert.Equal(KeptDescriptors.MostDescriptors, KeptDescriptors.CapacityOf(1 << 20, 100));
         // All names fit into one string of an environment (MAX_ARG_STRLEN).
         Assert.InRange(KeptDescriptors.MostDescriptors * (StoredName.MostCharacters + 1), 0, 128 << 10);
     }

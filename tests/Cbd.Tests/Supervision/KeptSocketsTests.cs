@@ -1,5 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
+using Cbd.Exports.Nbd;
+using Cbd.Host;
 using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
@@ -19,6 +21,7 @@ public sealed class KeptSocketsTests : IDisposable
     private readonly Thread _thread;
     private readonly List<string> _removed = [];
     private readonly PollWake _end = new();
+    private volatile bool _isSlow;
 
     public KeptSocketsTests()
     {
@@ -119,6 +122,40 @@ public sealed class KeptSocketsTests : IDisposable
     }
 
     [Fact]
+    public void The_end_of_a_device_waits_until_the_manager_has_closed_its_socket()
+    {
+        using KeptSockets kept = Back(("cbd0", Listener("a")));
+        NbdListener listener = Adopt(kept, AccessOptions.OwnerOnly);
+        _isSlow = true;
+        listener.Dispose();
+        Assert.Equal(["nbd-cbd0"], _removed);
+        Assert.False(File.Exists(_directory.PathOf("a")));
+    }
+
+    [Fact]
+    public void The_mode_of_a_socket_that_came_back_is_the_one_that_is_asked_for_now()
+    {
+        const uint forGroup = 0x1b0; // 0660
+        using KeptSockets kept = Back(("cbd0", Listener("a")));
+        Assert.Equal(AccessOptions.OwnerOnly, Status("a").Permissions);
+        using NbdListener listener = Adopt(kept, forGroup);
+        Assert.Equal(forGroup, Status("a").Permissions);
+        Assert.Empty(_removed);
+    }
+
+    [Fact]
+    public void The_owner_of_a_socket_that_came_back_is_the_one_that_is_asked_for_now()
+    {
+        Assert.SkipUnless(ControlSyscalls.EffectiveUserId == 0, "only root can give files away");
+        const uint nobody = 65534;
+        using KeptSockets kept = Back(("cbd0", Listener("a")));
+        Adopt(kept, AccessOptions.OwnerOnly, new FileOwner(nobody, nobody)).GiveUp();
+        Assert.Equal(nobody, Status("a").OwnerId);
+        using NbdListener listener = Adopt(kept, AccessOptions.OwnerOnly);
+        Assert.Equal(ControlSyscalls.EffectiveUserId, Status("a").OwnerId);
+    }
+
+    [Fact]
     public void What_does_not_listen_is_closed_and_removed_from_the_store()
     {
         (StreamSocket ours, FileDescriptor other) = StreamSocket.CreatePair();
@@ -129,6 +166,9 @@ public sealed class KeptSocketsTests : IDisposable
         store.Confirm();
         Assert.Equal(["nbd-cbd0"], _removed);
     }
+
+    private NbdListener Adopt(KeptSockets kept, uint mode, FileOwner? owner = null) => NbdListener.Bind(
+        NbdAddress.Parse($"unix:{_directory.PathOf("a")}", insecure: false), withTls: false, new SocketOptions { Device = "cbd0", Mode = mode, Owner = owner }, kept);
 
     /// <summary>Sockets that came back under the names of these devices.</summary>
     private KeptSockets Back(params (string Device, StreamSocket Socket)[] sockets)
@@ -169,6 +209,8 @@ public sealed class KeptSocketsTests : IDisposable
 
             while (_manager.TryReceive(buffer, out ReceivedDatagram datagram))
             {
+                if (_isSlow)
+                    Thread.Sleep(50);
                 string text = System.Text.Encoding.UTF8.GetString(buffer, 0, datagram.Length);
                 if (text.StartsWith("FDSTOREREMOVE=1\nFDNAME=", StringComparison.Ordinal))
                     _removed.Add(text["FDSTOREREMOVE=1\nFDNAME=".Length..]);

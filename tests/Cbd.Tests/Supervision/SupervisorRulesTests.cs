@@ -13,25 +13,37 @@ public sealed class SupervisorRulesTests
 
     [Fact]
     public void A_worker_that_refuses_to_start_ends_the_supervisor_with_its_code() =>
-        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(s_refused, isStopping: false, wasAnyReady: false));
+        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(s_refused, isStopping: false, wasAnyReady: false, wasAnyStarted: false));
 
     [Fact]
     public void A_worker_that_is_killed_before_it_is_ready_is_started_again() =>
-        Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(s_killed, isStopping: false, wasAnyReady: false));
+        Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(s_killed, isStopping: false, wasAnyReady: false, wasAnyStarted: false));
 
     [Fact]
-    public void A_worker_that_ends_after_one_was_ready_is_started_again_however_it_ended()
+    public void A_worker_that_ends_after_one_had_started_is_started_again_however_it_ended()
     {
         foreach (ProcessEnd end in new[] { s_killed, s_refused, new ProcessEnd(0, null) })
-            Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(end, isStopping: false, wasAnyReady: true));
+            Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(end, isStopping: false, wasAnyReady: true, wasAnyStarted: true));
+    }
+
+    [Fact]
+    public void What_waited_and_then_could_not_be_done_would_fail_again_and_what_was_told_to_end_would_not()
+    {
+        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(s_refused, isStopping: false, wasAnyReady: true, wasAnyStarted: false));
+        Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(new ProcessEnd(0, null), isStopping: false, wasAnyReady: true, wasAnyStarted: false));
+        Assert.Equal(AfterEnd.Restart, SupervisorRules.Decide(s_killed, isStopping: false, wasAnyReady: true, wasAnyStarted: false));
+        // What it waited for is no time in which it served.
+        Assert.Null(SupervisorRules.ServedMs(s_refused, 5000, null));
+        Assert.Equal(10, SupervisorRules.ServedMs(s_refused, 5000, 10));
+        Assert.Equal(5000, SupervisorRules.ServedMs(s_killed, 5000, null));
     }
 
     [Fact]
     public void A_stop_ends_the_supervisor_as_the_worker_ends()
     {
-        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(new ProcessEnd(0, null), isStopping: true, wasAnyReady: true));
-        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(s_refused, isStopping: true, wasAnyReady: false));
-        Assert.Equal(AfterEnd.EndBySignal, SupervisorRules.Decide(s_killed, isStopping: true, wasAnyReady: true));
+        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(new ProcessEnd(0, null), isStopping: true, wasAnyReady: true, wasAnyStarted: true));
+        Assert.Equal(AfterEnd.EndWithCode, SupervisorRules.Decide(s_refused, isStopping: true, wasAnyReady: false, wasAnyStarted: false));
+        Assert.Equal(AfterEnd.EndBySignal, SupervisorRules.Decide(s_killed, isStopping: true, wasAnyReady: true, wasAnyStarted: true));
     }
 
     [Fact]
@@ -64,6 +76,8 @@ public sealed class SupervisorRulesTests
         Assert.Equal(new WorkerMessage { Removes = true, Name = "nbd-a" }, WorkerMessage.Parse("FDSTOREREMOVE=1\nFDNAME=nbd-a\n"u8));
         Assert.Equal(new WorkerMessage { IsReady = true, Status = "a=b" }, WorkerMessage.Parse("READY=1\nSTATUS=a=b"u8));
         Assert.Equal(new WorkerMessage { IsBarrier = true }, WorkerMessage.Parse("BARRIER=1"u8));
+        Assert.Equal(new WorkerMessage { HasHandlers = true, Status = "starting" }, WorkerMessage.Parse("STATUS=starting\nX_CBD_SIGNALS=1"u8));
+        Assert.Equal(new WorkerMessage { IsStarted = true }, WorkerMessage.Parse("X_CBD_STARTED=1"u8));
         Assert.Equal(new WorkerMessage { IsAlive = true }, WorkerMessage.Parse("WATCHDOG=1"u8));
         foreach (string other in new[] { "", "\n\n", "FDSTORE=0", "FDSTORE=1 ", "READY", "MAINPID=1", "\0\xff", "=" })
             Assert.Equal(new WorkerMessage(), WorkerMessage.Parse(Encoding.Latin1.GetBytes(other)));

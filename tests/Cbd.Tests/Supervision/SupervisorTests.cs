@@ -1,7 +1,11 @@
+using System.Collections.Concurrent;
+using System.Runtime.InteropServices;
 using Cbd.Memory;
+using Cbd.Memory.Sockets;
+using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.Supervision;
 using Cbd.Tests.Memory;
-using Microsoft.Extensions.Logging.Abstractions;
+using Microsoft.Extensions.Logging;
 using Xunit;
 
 namespace Cbd.Tests.Supervision;
@@ -18,7 +22,7 @@ public sealed class SupervisorTests : IDisposable
     private const string Common = """
         import os, signal, socket, sys
         manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        manager.connect("\0" + os.environ["NOTIFY_SOCKET"][1:])
+        manager.connect(os.environ["NOTIFY_SOCKET"])
         names = [n for n in os.environ.get("LISTEN_FDNAMES", "").split(":") if n]
         def tell(text, *fds):
             socket.send_fds(manager, [text.encode()], list(fds))
@@ -34,9 +38,19 @@ public sealed class SupervisorTests : IDisposable
             return text.decode()
         def die():
             os.kill(os.getpid(), signal.SIGKILL)
+        def place(name):
+            return os.path.join(os.path.dirname(sys.argv[1]), name)
+        def wait_for(name):
+            import time
+            open(place("up"), "w").close()
+            while not os.path.exists(place(name)):
+                time.sleep(0.01)
         """;
 
     private readonly TemporaryDirectory _directory = new();
+    private readonly ConcurrentQueue<string> _lines = new();
+    private IReadOnlyList<(string Name, FileDescriptor Descriptor)> _activation = [];
+    private string? _throwsAt;
 
     public void Dispose() => _directory.Dispose();
 
@@ -129,20 +143,244 @@ public sealed class SupervisorTests : IDisposable
         assert not there, there
         """);
 
-    private void Passes(string script)
+    [Fact]
+    public void Another_user_cannot_reach_the_socket_and_no_file_of_it_is_left()
+    {
+        Assert.SkipUnless(ControlSyscalls.EffectiveUserId == 0, "only root can be another user");
+        Passes("""
+            child = os.fork()
+            if child == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+                try:
+                    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).connect(os.environ["NOTIFY_SOCKET"])
+                except PermissionError:
+                    os._exit(0)
+                os._exit(1)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            left = [name for name in os.listdir(os.path.dirname(sys.argv[1])) if name.startswith("notify-")]
+            assert not left, left
+            """);
+    }
+
+    [Fact]
+    public void Others_of_the_user_that_fill_the_queue_lose_nothing_of_the_worker() => Passes("""
+        if not names:
+            children = []
+            for i in range(2):
+                child = os.fork()
+                if child == 0:
+                    while True:
+                        tell("READY=1", 0, 1, 2)
+                children.append(child)
+            a, b = socket.socketpair()
+            for i in range(20):
+                keep(f"nbd-{i}", a.fileno())
+                assert barrier() == ""
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            die()
+        assert names == [f"nbd-{i}" for i in range(20)], names
+        """);
+
+    [Fact]
+    public void A_signal_waits_until_the_worker_can_take_it()
+    {
+        Passes(
+            """
+            wait_for("signalled")
+            # All that was there before the second of these is dealt with.
+            barrier()
+            barrier()
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            tell("X_CBD_SIGNALS=1")
+            while True:
+                signal.pause()
+            """,
+            supervisor =>
+            {
+                AwaitFile("up");
+                supervisor.Take(PosixSignal.SIGTERM);
+                File.WriteAllText(_directory.PathOf("signalled"), "");
+            });
+    }
+
+    [Fact]
+    public void A_stop_in_a_pause_starts_a_worker_that_ends_what_is_kept()
+    {
+        Passes(
+            """
+            if not os.path.exists(place("told")):
+                if not names:
+                    a, b = socket.socketpair()
+                    keep("nbd-a", a.fileno())
+                die()
+            assert names == ["nbd-a"], names
+            def end(*_):
+                tell("FDSTOREREMOVE=1\nFDNAME=nbd-a")
+                open(place("ended"), "w").close()
+                os._exit(0)
+            signal.signal(signal.SIGTERM, end)
+            tell("X_CBD_SIGNALS=1")
+            barrier()
+            assert not os.path.exists(place("ended"))
+            tell("READY=1")
+            while True:
+                signal.pause()
+            """,
+            supervisor =>
+            {
+                AwaitLine("is started in 1600 ms");
+                File.WriteAllText(_directory.PathOf("told"), "");
+                supervisor.Take(PosixSignal.SIGTERM);
+            });
+        Assert.True(File.Exists(_directory.PathOf("ended")));
+        Assert.DoesNotContain(_lines, line => line.Contains("no worker has ended", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void What_no_worker_could_end_is_named()
+    {
+        Passes(
+            """
+            if os.path.exists(place("told")):
+                os._exit(5)
+            if not names:
+                a, b = socket.socketpair()
+                keep("nbd-a", a.fileno())
+            die()
+            """,
+            supervisor =>
+            {
+                AwaitLine("is started in 1600 ms");
+                File.WriteAllText(_directory.PathOf("told"), "");
+                supervisor.Take(PosixSignal.SIGTERM);
+            },
+            exitCode: 5);
+        Assert.Contains(_lines, line => line.StartsWith("no worker has ended what is kept: nbd-a;", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void A_worker_that_waited_and_then_failed_for_good_ends_the_supervisor_with_its_code() => Passes(
+        """
+        tell("READY=1\nSTATUS=waits")
+        assert barrier() == ""
+        os._exit(3)
+        """,
+        exitCode: 3);
+
+    [Fact]
+    public void A_worker_that_had_started_is_started_again_however_it_ends() => Passes("""
+        if not os.path.exists(sys.argv[1]):
+            open(sys.argv[1], "w").close()
+            tell("READY=1")
+            tell("X_CBD_STARTED=1")
+            os._exit(3)
+        open(place("second"), "w").close()
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        tell("X_CBD_SIGNALS=1")
+        while True:
+            signal.pause()
+        """,
+        supervisor =>
+        {
+            AwaitFile("second");
+            supervisor.Take(PosixSignal.SIGTERM);
+        });
+
+    [Fact]
+    public void A_worker_that_never_gave_a_sign_of_life_is_not_waited_for() => Passes(
+        """
+        import time
+        tell("READY=1")
+        time.sleep(1.5)
+        os._exit(7)
+        """,
+        exitCode: 7, watchdogMs: 200);
+
+    [Fact]
+    public void A_worker_that_gives_no_further_sign_of_life_is_killed_also_before_it_is_ready() => Passes(
+        """
+        if os.path.exists(sys.argv[1]):
+            os._exit(0)
+        open(sys.argv[1], "w").close()
+        tell("WATCHDOG=1")
+        while True:
+            signal.pause()
+        """,
+        watchdogMs: 200);
+
+    [Fact]
+    public void What_fails_in_the_supervisor_is_logged_and_it_goes_on()
+    {
+        _throwsAt = "is not kept";
+        Passes("""
+            if not names:
+                a, b = socket.socketpair()
+                keep("region", a.fileno())
+                keep("nbd-a", b.fileno())
+                assert barrier() == ""
+                die()
+            assert names == ["nbd-a"], names
+            """);
+        Assert.Contains("the supervisor goes on after what must not happen: InvalidOperationException: is not kept", _lines);
+    }
+
+    [Fact]
+    public void Sockets_of_the_service_manager_count_for_the_size_of_the_store()
+    {
+        (StreamSocket ours, FileDescriptor other) = StreamSocket.CreatePair();
+        ours.Dispose();
+        using (other)
+        {
+            _activation = [("a", other), ("b", other), ("c", other)];
+            int capacity = KeptDescriptors.CapacityOf(ProcessLimits.OpenFiles, 3);
+            Passes($"assert os.environ['FDSTORE'] == '{capacity}' and names == ['a', 'b', 'c'], (os.environ['FDSTORE'], names)");
+        }
+    }
+
+    private void AwaitFile(string name) => Await(() => File.Exists(_directory.PathOf(name)), name);
+
+    private void AwaitLine(string text) => Await(() => _lines.Any(line => line.Contains(text, StringComparison.Ordinal)), text);
+
+    private static void Await(Func<bool> isThere, string what) => Assert.True(SpinWait.SpinUntil(isThere, PatientMs), $"'{what}' did not come");
+
+    private void Passes(string script, Action<Supervisor>? meanwhile = null, int exitCode = 0, long? watchdogMs = null)
     {
         Assert.SkipUnless(File.Exists(Python), "python3 is not installed");
         File.WriteAllText(_directory.PathOf("worker.py"), Common + "\n" + script);
-        using var upstream = new Upstream(null, null);
+        using var upstream = new Upstream(null, watchdogMs);
         string errors = _directory.PathOf("errors");
         using var shell = FileDescriptor.Open("/bin/sh", OpenFlags.ReadOnly);
         // What the script says is for the message of a test that fails.
         var supervisor = new Supervisor(
-            shell, ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], [], upstream, NullLogger.Instance);
+            shell, ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], _activation, _directory.PathOf("."), upstream, new Logger(this));
         Task<int> running = Task.Run(supervisor.Run);
+        meanwhile?.Invoke(supervisor);
         // One that goes on for ever is left alone: the tests end with it.
-        Assert.True(running.Wait(PatientMs), $"the supervisor did not end: {File.ReadAllText(errors)}");
+        Assert.True(running.Wait(PatientMs), $"the supervisor did not end: {Errors()}");
         using (supervisor)
-            Assert.True(running.Result == 0, File.ReadAllText(errors));
+            Assert.True(running.Result == exitCode, $"exit code {running.Result}: {Errors()}");
+
+        string Errors() => (File.Exists(errors) ? File.ReadAllText(errors) : "") + string.Join('\n', _lines);
+    }
+
+    /// <summary>Keeps the lines, and throws at one of them, once.</summary>
+    private sealed class Logger(SupervisorTests test) : ILogger
+    {
+        public IDisposable? BeginScope<TState>(TState state)
+            where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => true;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        {
+            string line = formatter(state, exception);
+            test._lines.Enqueue(line);
+            if (test._throwsAt is not { } text || !line.Contains(text, StringComparison.Ordinal))
+                return;
+            test._throwsAt = null;
+            throw new InvalidOperationException(text);
+        }
     }
 }
