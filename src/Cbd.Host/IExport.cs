@@ -66,6 +66,13 @@ internal interface IExport : IDisposable
     }
 
     /// <summary>
+    /// Ends the threads, and leaves to the next process what may go on there under the name of <see cref="KeepFor"/>: it is in the store when this
+    /// returns. What cannot go on there ends as in <see cref="Stop"/>. Only <see cref="IDisposable.Dispose"/> may follow. False, and nothing is
+    /// done, where nobody would keep it. Returns soon: who holds this up is disconnected.
+    /// </summary>
+    bool TryPark() => false;
+
+    /// <summary>
     /// Stops accepting, ends the connections after their requests were answered, and closes the queues. Not forced it
     /// may throw Busy, because it is in use after all, and serves on then.
     /// </summary>
