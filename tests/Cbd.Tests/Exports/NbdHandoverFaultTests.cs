@@ -166,6 +166,7 @@ public sealed class NbdHandoverFaultTests : IDisposable
         workers.Park();
         // One with both of its descriptors fits beside the listening socket.
         NbdTestServer.Until(() => workers.Store.Names.Length == 3 && workers.Store.Connections == 1, "nothing is left of the others");
+        Assert.Contains("nbd-vm-1", workers.Store.Names);
         NbdTestServer.Until(() => clients.Count(static client => client.HasEnded) == 2, "the others are disconnected");
         Assert.Contains("2 client(s) were disconnected, because they could not be handed over", workers.Log, StringComparison.Ordinal);
         workers.Start(_device);
