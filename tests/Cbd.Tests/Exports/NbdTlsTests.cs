@@ -224,6 +224,29 @@ public sealed class NbdTlsTests : IDisposable
         Assert.DoesNotContain("disconnected", Log(), StringComparison.Ordinal);
     }
 
+    [Fact]
+    public async Task Nothing_is_begun_while_clients_are_handed_over()
+    {
+        using var store = new NbdTestStore();
+        using KeptSockets kept = store.NextProcess(_log.Add);
+        Serve(new SocketOptions { Tls = _files.Options() with { Require = false } }, NbdTestServer.Endless with { ParkMs = 120_000 }, kept);
+        _export!.KeepFor("vm");
+        await using SslStream client = Go(null);
+        using NbdTestClient plain = NbdTestClient.Go(SocketPath);
+        _device.Held = true;
+        plain.SendRequest(NbdCommand.Flush, 1, 0, 0);
+        Until(() => _device.Submitted == 1, "it is at the device");
+        Task<bool> parking = Task.Run(_export.TryPark, TestContext.Current.CancellationToken);
+        // The end of this one says that the thread of both has begun to park.
+        Assert.Equal(0, await client.ReadAsync(new byte[1], TestContext.Current.CancellationToken));
+        plain.SendRequest(NbdCommand.Flush, 2, 0, 0);
+        await Task.Delay(200, TestContext.Current.CancellationToken);
+        _device.Held = false;
+        Assert.Equal((NbdError.None, 1UL), plain.ReadReply());
+        Assert.True(await parking);
+        Assert.Equal((1, 1), (_device.Submitted, store.Connections));
+    }
+
     /// <summary>Time is what one test is about; to the others a busy machine must not matter.</summary>
     private void Serve(SocketOptions options, ClientPatience? patience = null, KeptSockets? kept = null)
     {
