@@ -193,13 +193,14 @@ public sealed class NbdHandoverTests : IDisposable
         NbdTestServer.Until(() => _device.Submitted >= 128, "its share is at the device");
         int before = _device.Submitted;
         Task parking = Task.Run(_workers.Park, TestContext.Current.CancellationToken);
-        Assert.False(parking.Wait(100, TestContext.Current.CancellationToken));
+        await Task.Delay(100, TestContext.Current.CancellationToken);
+        Assert.False(parking.IsCompleted);
         _device.Held = false;
         var seen = new HashSet<ulong>();
         for (int i = 0; i < before; i++)
             Assert.True(seen.Add(ReadOne(client)));
         await parking;
-        Assert.InRange(State().Input.Length, NbdProtocol.RequestBytes, (requests - before) * NbdProtocol.RequestBytes);
+        Assert.InRange(State().Input.Length, 0, (requests - before) * NbdProtocol.RequestBytes);
         _workers.Start(_device);
         for (int i = before; i < requests; i++)
             Assert.True(seen.Add(ReadOne(client)));

@@ -208,7 +208,8 @@ public sealed class NbdTlsTests : IDisposable
         // The beginning of another request.
         await client.WriteAsync(new byte[10], TestContext.Current.CancellationToken);
         Task<bool> parking = Task.Run(_export.TryPark, TestContext.Current.CancellationToken);
-        Assert.False(parking.Wait(100, TestContext.Current.CancellationToken));
+        await Task.Delay(100, TestContext.Current.CancellationToken);
+        Assert.False(parking.IsCompleted);
         _device.Held = false;
         var seen = new HashSet<ulong>();
         byte[] data = new byte[64 << 10];
