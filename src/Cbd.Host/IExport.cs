@@ -66,8 +66,10 @@ internal interface IExport : IDisposable
     }
 
     /// <summary>
-    /// Ends its threads, and leaves its users and what they asked for to the next process of this daemon, which serves them on. Nothing that
-    /// the device has not done is answered. Only the end of this process may follow. False, and nothing is done, where nobody keeps it.
+    /// Ends the threads, and leaves its users and what they asked for to the next process of this daemon, under the name of
+    /// <see cref="KeepFor"/>: it is in the store when this returns. Nothing that the device has not done is answered. What cannot go on there
+    /// ends as in <see cref="Stop"/>. Only <see cref="IDisposable.Dispose"/> or the end of this process may follow. False, and nothing is
+    /// done, where nobody would keep it. Returns soon: who holds this up is disconnected.
     /// </summary>
     bool TryPark() => false;
 

@@ -14,6 +14,9 @@ internal sealed record ClientPatience
     /// <summary>How long a client with TLS has to take its last replies, milliseconds.</summary>
     internal int TlsLingerMs { get; init; } = 5000;
 
+    /// <summary>How long clients have to come to the end of a request when the export is parked, milliseconds.</summary>
+    internal int ParkMs { get; init; } = 300;
+
     /// <summary>How long the end of the export waits for clients that do not take their replies.</summary>
     internal int StopSeconds { get; init; } = 10;
 }

@@ -63,6 +63,12 @@ internal sealed class NbdAcceptor : IDisposable
         _thread = new Thread(Run) { IsBackground = true, Name = "nbd-accept" };
     }
 
+    /// <summary>The number of the last client before the first one of this acceptor.</summary>
+    internal long LastClient
+    {
+        init => _lastToken = ListenerToken + (ulong)value;
+    }
+
     /// <exception cref="CbdException">No thread can be had.</exception>
     internal void Start() => NeededThread.Begin(_thread);
 
@@ -324,7 +330,13 @@ internal sealed class NbdAcceptor : IDisposable
     {
         _poll.Remove(client.Socket);
         _clients.Remove(client.Token);
-        _handOver(new NbdConnection(client.Id, client.Socket, client.Received) { Session = client.Handshake.Session });
+        _handOver(new NbdConnection(client.Id, client.Socket, client.Received)
+        {
+            Session = client.Handshake.Session,
+            Told = client.Handshake.Told,
+            ClientFlags = client.Handshake.ClientFlags,
+            HasTls = client.Relay is not null,
+        });
     }
 
     private void DropLate()

@@ -12,16 +12,19 @@ internal sealed class NbdConnection : IDisposable
     /// <summary>Room for requests that came together.</summary>
     internal const int InputBytes = 64 << 10;
 
+    /// <summary>Most that is ever received and not taken: a header that was taken may be put back before what came with it.</summary>
+    internal const int MaxUntakenBytes = InputBytes + NbdProtocol.ExtendedRequestBytes;
+
     /// <param name="id">Number of the client in this export, for messages.</param>
     /// <param name="socket">A connected socket whose handshake is over; the connection owns it.</param>
-    /// <param name="received">What the client sent behind its handshake.</param>
+    /// <param name="received">What the client sent behind its handshake, or what was read ahead; at most <see cref="MaxUntakenBytes"/>.</param>
     internal NbdConnection(long id, StreamSocket socket, ReadOnlySpan<byte> received)
     {
         Id = id;
         Socket = socket;
         StalledNode = new LinkedListNode<NbdConnection>(this);
-        Input = new NativeBuffer(InputBytes);
-        received.CopyTo(Input.GetSpan(0, InputBytes));
+        Input = new NativeBuffer(MaxUntakenBytes);
+        received.CopyTo(Input.GetSpan(0, MaxUntakenBytes));
         InputEnd = received.Length;
     }
 
@@ -29,12 +32,24 @@ internal sealed class NbdConnection : IDisposable
 
     /// <summary>What the handshake came to.</summary>
     internal NbdSession Session { get; init; }
+
+    /// <summary>What the client was told of the device.</summary>
+    internal NbdExportInfo Told { get; init; }
+
+    internal NbdClientFlags ClientFlags { get; init; }
+
+    /// <summary>The socket is half of a pair whose other half a relay of TLS has.</summary>
+    internal bool HasTls { get; init; }
+
     internal StreamSocket Socket { get; }
 
     /// <summary>Bytes [<see cref="InputStart"/>, <see cref="InputEnd"/>) are received and not yet taken.</summary>
     internal NativeBuffer Input { get; }
     internal int InputStart;
     internal int InputEnd;
+
+    /// <summary>What was received and not taken.</summary>
+    internal Span<byte> Untaken => Input.GetSpan(InputStart, InputEnd - InputStart);
 
     /// <summary>The place in the pump's table; the epoll token is one more.</summary>
     internal int Index = -1;

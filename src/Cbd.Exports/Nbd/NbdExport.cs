@@ -2,6 +2,7 @@ using Cbd.Exports.Pumping;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd.Tls;
 using Cbd.Memory;
+using Cbd.Memory.Store;
 using Cbd.Host;
 
 namespace Cbd.Exports.Nbd;
@@ -10,16 +11,21 @@ namespace Cbd.Exports.Nbd;
 /// An NBD server: fixed newstyle, one export with the empty name. One thread accepts, and one per queue serves.
 /// All members are thread-safe.
 /// </summary>
-internal sealed class NbdExport : IExport
+internal sealed partial class NbdExport : IExport
 {
     private readonly Lock _lock = new();
     private readonly NbdListener _listener;
     private readonly SocketOptions _options;
     private readonly ClientPatience _patience;
     private readonly TlsRelays? _tls;
+    private readonly KeptConnections _kept;
     private readonly Action<string> _log;
     private NbdPump[] _pumps = [];
     private NbdAcceptor? _acceptor;
+
+    /// <summary>What the device is called.</summary>
+    private string? _device;
+    private bool _isServing;
     private int _admitted;
     private bool _refusalLogged;
     private bool _stopped;
@@ -28,9 +34,11 @@ internal sealed class NbdExport : IExport
     /// <param name="options">Limits, and whether it is with TLS.</param>
     /// <param name="patience">How long clients may keep others, and the end, waiting.</param>
     /// <param name="tls">The TLS that the options ask for.</param>
+    /// <param name="kept">Connections that outlive this process; stays the caller's.</param>
     /// <param name="log">Where messages go.</param>
-    internal NbdExport(NbdListener listener, SocketOptions options, ClientPatience patience, TlsServer? tls, Action<string> log)
+    internal NbdExport(NbdListener listener, SocketOptions options, ClientPatience patience, TlsServer? tls, KeptConnections kept, Action<string> log)
     {
+        _kept = kept;
         _listener = listener;
         _options = options;
         _patience = patience;
@@ -51,7 +59,11 @@ internal sealed class NbdExport : IExport
     public string Uri => _listener.Uri;
 
     /// <inheritdoc/>
-    public void KeepFor(string device) => _listener.KeepFor(device);
+    public void KeepFor(string device)
+    {
+        _listener.KeepFor(device);
+        _device = device;
+    }
 
     /// <inheritdoc/>
     public int ClientCount
@@ -92,9 +104,15 @@ internal sealed class NbdExport : IExport
             // Before a thread runs: where one cannot be had, Stop ends those that do.
             Volatile.Write(ref _pumps, [.. pumps]);
             pumps.ForEach(static pump => pump.Start());
+            // Before anybody new: they have their places already.
+            long last = TakeOver(device);
             _acceptor = new NbdAcceptor(
-                _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, LogRefused, ClientGone, HandOver, _log);
+                _listener, () => NbdExportInfo.Describe(device.Info), _options.HandshakeSeconds, _tls, TryAdmit, LogRefused, ClientGone, HandOver, _log)
+            {
+                LastClient = last,
+            };
             _acceptor.Start();
+            _isServing = true;
         }
     }
 

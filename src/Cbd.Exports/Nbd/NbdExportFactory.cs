@@ -44,6 +44,6 @@ internal sealed class NbdExportFactory(Action<string>? log = null, GivenSockets?
         NbdListener listener = isGiven
             ? NbdListener.Take(_given, address[GivenScheme.Length..], insecure, withTls)
             : NbdListener.Bind(NbdAddress.Parse(address, insecure), withTls, options, _kept);
-        return new NbdExport(listener, options, Patience, tls, _log);
+        return new NbdExport(listener, options, Patience, tls, _kept.Connections, _log);
     }
 }

@@ -22,7 +22,7 @@ internal sealed partial class NbdHandshake
             return;
         }
 
-        NbdExportInfo info = _describe();
+        NbdExportInfo info = Told = _describe();
         int length = 10 + (_noZeroes ? 0 : NbdProtocol.ExportNamePaddingBytes);
         Span<byte> bytes = output.GetSpan(length)[..length];
         bytes.Clear();
@@ -114,7 +114,7 @@ internal sealed partial class NbdHandshake
 
     private void WriteInfo(NbdOption option, ReadOnlySpan<byte> wanted, IBufferWriter<byte> output)
     {
-        NbdExportInfo info = _describe();
+        NbdExportInfo info = Told = _describe();
         Span<byte> bytes = stackalloc byte[14];
         BinaryPrimitives.WriteUInt16BigEndian(bytes, (ushort)NbdInfo.Export);
         BinaryPrimitives.WriteUInt64BigEndian(bytes[2..], info.SizeBytes);

@@ -65,6 +65,13 @@ internal sealed partial class NbdHandshake
     /// <summary>What was negotiated so far.</summary>
     internal NbdSession Session => _session;
 
+    /// <summary>What the client was told of the device last.</summary>
+    internal NbdExportInfo Told { get; private set; }
+
+    /// <summary>What the client sent first.</summary>
+    internal NbdClientFlags ClientFlags =>
+        (_fixedNewstyle ? NbdClientFlags.FixedNewstyle : 0) | (_noZeroes ? NbdClientFlags.NoZeroes : 0);
+
     /// <summary>Why the handshake ended without a request of the client to end it; empty otherwise.</summary>
     internal string Failure { get; private set; } = "";
 

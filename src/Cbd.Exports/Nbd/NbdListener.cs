@@ -132,6 +132,17 @@ internal sealed class NbdListener : IDisposable
         _kept.GiveBack(_device!, Socket);
     }
 
+    /// <summary>The next process takes the socket out of the store: clients wait until it does.</summary>
+    internal void Park()
+    {
+        if (_disposed)
+            return;
+        _disposed = true;
+        _name?.Dispose();
+        Socket.Dispose();
+        _giveBack?.Invoke();
+    }
+
     public void Dispose()
     {
         if (_disposed)

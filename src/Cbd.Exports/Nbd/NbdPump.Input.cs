@@ -119,6 +119,9 @@ internal sealed partial class NbdPump
                 return false;
             if (connection.ReceivingSlot >= 0 && !TakePayload(connection))
                 return true;
+            // Only a payload that is being received is still waited for.
+            if (_parking)
+                return false;
             int available = connection.InputEnd - connection.InputStart;
             NbdSession session = connection.Session;
             int taken = NbdRequestHeader.Take(

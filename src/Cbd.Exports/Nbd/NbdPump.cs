@@ -69,6 +69,9 @@ internal sealed partial class NbdPump : IDisposable
     private long _stopDeadline = long.MaxValue;
     private bool _stopping;
     private volatile bool _stopRequested;
+    private volatile bool _parkRequested;
+    private volatile bool _parkEnds;
+    private bool _parking;
     private PumpCounters _counters;
     private int _clientCount;
 
@@ -170,7 +173,7 @@ internal sealed partial class NbdPump : IDisposable
 
         CloseAll();
         // After a failure clients still come; they are told by the end of their connection.
-        while (!_stopRequested)
+        while (!_stopRequested && !_parkRequested)
         {
             _poll.Wait(-1);
             _wake.Clear();
@@ -202,7 +205,7 @@ internal sealed partial class NbdPump : IDisposable
                 Close(connection);
             if (_now - _lastLook >= Stopwatch.Frequency)
                 LookAround();
-            if (_stopping && (_clientCount == 0 || _now >= _stopDeadline))
+            if (_stopping && IsStopped())
                 return;
             _counters.EndTurn();
             bool mayWait = _ready.Count == 0 && !(_released && HasStalled);
@@ -221,6 +224,8 @@ internal sealed partial class NbdPump : IDisposable
                 TakeArrivals();
                 if (_stopRequested && !_stopping)
                     BeginStop();
+                else if (_parkRequested && !_stopping)
+                    BeginPark();
                 continue;
             }
 
@@ -264,7 +269,9 @@ internal sealed partial class NbdPump : IDisposable
             }
 
             MakeReady(connection);
-            if (_stopping)
+            if (_parking)
+                PrepareToPark(connection);
+            else if (_stopping)
                 EndInput(connection);
         }
     }

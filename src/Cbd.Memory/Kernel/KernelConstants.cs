@@ -140,6 +140,7 @@ internal static class KernelConstants
     internal const int KeepAlive = 9;
     internal const int PassCredentials = 16;
     internal const int AcceptsConnections = 30;
+    internal const int SocketCookieOption = 57;
     internal const int LevelTcp = 6;
     internal const int TcpNoDelay = 1;
     internal const int TcpKeepIdle = 4;

@@ -29,9 +29,7 @@ public sealed unsafe partial class StreamSocket
         fault = borrowed.DescribeFault();
         if (fault.Length == 0)
         {
-            borrowed._file.SetInherited(false);
-            int flags = LibC.FCntl(borrowed._file, FcntlGetFlags, 0);
-            _ = LibC.FCntl(borrowed._file, FcntlSetFlags, flags | SocketNonBlocking);
+            borrowed.MakeOwn();
             return borrowed;
         }
 
@@ -39,6 +37,39 @@ public sealed unsafe partial class StreamSocket
         if (!isOurs)
             borrowed._file.SetHandleAsInvalid();
         return null;
+    }
+
+    /// <summary>
+    /// Takes over a descriptor that must be a stream socket which does not listen; the connection may be over by now. Returns null and says what it is
+    /// instead; it stays the caller's then.
+    /// </summary>
+    public static StreamSocket? TryOwnConnected(FileDescriptor descriptor, out string fault)
+    {
+        var borrowed = new StreamSocket(descriptor);
+        fault = borrowed.TryGetOption(SocketTypeOption) switch
+        {
+            null => "no socket",
+            not SocketStream => "no stream socket",
+            _ => borrowed.TryGetOption(AcceptsConnections) == 0 ? "" : "listening",
+        };
+        if (fault.Length != 0)
+            return null;
+        borrowed.MakeOwn();
+        return borrowed;
+    }
+
+    /// <summary>
+    /// What the kernel calls this socket, as long as it lives, in whatever process (SO_COOKIE, Linux 4.12); 0 if it does not tell.
+    /// </summary>
+    public ulong Cookie
+    {
+        get
+        {
+            ulong value = 0;
+            uint length = sizeof(ulong);
+            // SAFETY: the call stores at most eight bytes, which live on this stack.
+            return LibC.GetSocketOption(_file, LevelSocket, SocketCookieOption, (int*)&value, &length) == 0 && length == sizeof(ulong) ? value : 0;
+        }
     }
 
     /// <summary>Another descriptor of the same socket.</summary>
@@ -104,6 +135,14 @@ public sealed unsafe partial class StreamSocket
         // SAFETY: the call stores at most that many bytes on this stack.
         nint length = LibC.ReadLink($"/proc/self/fd/{file.Number}", text, Room);
         return length > 0 ? Encoding.UTF8.GetString(text, (int)length) : null;
+    }
+
+    /// <summary>Non-blocking, and private to this process.</summary>
+    private void MakeOwn()
+    {
+        _file.SetInherited(false);
+        int flags = LibC.FCntl(_file, FcntlGetFlags, 0);
+        _ = LibC.FCntl(_file, FcntlSetFlags, flags | SocketNonBlocking);
     }
 
     private string DescribeFault()

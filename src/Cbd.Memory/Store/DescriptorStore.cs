@@ -124,6 +124,15 @@ public sealed class DescriptorStore : IDisposable
     /// <exception cref="CbdException">The manager refused one of them (that one is not in the store), did not answer in time, or is gone.</exception>
     public void Confirm(params IReadOnlyCollection<string> names)
     {
+        foreach ((string name, string why) in ConfirmEach(names))
+            throw new CbdException(CbdErrorKind.Exhausted, $"the descriptor store refused '{name}': {why}");
+    }
+
+    /// <summary>The same, where some may be missing: those that were refused, and why.</summary>
+    /// <param name="names">Of what was sent.</param>
+    /// <exception cref="CbdException">The manager did not answer in time, or is gone.</exception>
+    public IReadOnlyList<(string Name, string Why)> ConfirmEach(IReadOnlyCollection<string> names)
+    {
         lock (_lock)
         {
             (FileDescriptor reader, FileDescriptor writer) = PipeEnds.Create();
@@ -134,15 +143,14 @@ public sealed class DescriptorStore : IDisposable
                 ReadRefusals(reader);
             }
 
-            string? refused = null;
+            List<(string Name, string Why)> refused = [];
             foreach (string name in names)
             {
                 if (_refused.Remove(name, out string? why))
-                    refused ??= $"'{name}': {why}";
+                    refused.Add((name, why));
             }
 
-            if (refused is not null)
-                throw new CbdException(CbdErrorKind.Exhausted, $"the descriptor store refused {refused}");
+            return refused;
         }
     }
 

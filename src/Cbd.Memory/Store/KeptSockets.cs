@@ -21,6 +21,7 @@ public sealed class KeptSockets : IDisposable
     {
         _store = store;
         _log = log;
+        Connections = new KeptConnections(store, log);
         foreach (string name in store?.Given ?? [])
         {
             if (!name.StartsWith(StoredName.NbdPrefix, StringComparison.Ordinal) || store!.TryTake(name) is not { } descriptor)
@@ -39,6 +40,9 @@ public sealed class KeptSockets : IDisposable
 
     /// <summary>There is no store.</summary>
     public static KeptSockets None { get; } = new(null, static _ => { });
+
+    /// <summary>Connections of clients that a daemon handed over.</summary>
+    public KeptConnections Connections { get; }
 
     /// <summary>
     /// The socket that was kept for a device, if it is bound to that address now. If it is bound elsewhere, or its file is not there any more, it is
@@ -127,7 +131,10 @@ public sealed class KeptSockets : IDisposable
         }
     }
 
-    /// <summary>Closes those that were kept for devices which nobody wants any more, and removes their files: clients are refused.</summary>
+    /// <summary>
+    /// Closes those that were kept for devices which nobody wants any more, with the connections of their clients, and removes their files: clients
+    /// are refused.
+    /// </summary>
     /// <param name="isWanted">Whether a device of that name is still to come.</param>
     public void CloseUnwanted(Predicate<string> isWanted)
     {
@@ -141,6 +148,7 @@ public sealed class KeptSockets : IDisposable
             }
         }
 
+        Connections.CloseUnwanted(isWanted);
         foreach ((string device, StreamSocket socket) in unwanted)
         {
             string? place = socket.TryGetFile(out FileStatus own) ?? socket.GetPlace()?.UnixPath;
@@ -162,6 +170,8 @@ public sealed class KeptSockets : IDisposable
                 socket.Dispose();
             _sockets.Clear();
         }
+
+        Connections.Dispose();
     }
 
     private static string? FindFault(StreamSocket socket, string? path, IPEndPoint? address, FileStatus? file, out string place)

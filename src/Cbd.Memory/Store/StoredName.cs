@@ -2,12 +2,19 @@ namespace Cbd.Memory.Store;
 
 /// <summary>
 /// Names of descriptors in a store. The part before the first '-' says what the descriptor is: <c>fuse-LIFE-Q</c>, <c>inflight-LIFE-Q</c>,
-/// <c>device-LIFE</c>, <c>nbd-NAME</c>, <c>program-next</c>. LIFE is 16 hex digits, Q a queue's number, NAME a device's name.
+/// <c>device-LIFE</c>, <c>nbd-NAME</c>, <c>nbdconn-NAME-ID</c>, <c>nbdstate-NAME-ID</c>, <c>program-next</c>. LIFE and ID are 16 hex digits, Q is a
+/// queue's number, NAME a device's name.
 /// </summary>
 public static class StoredName
 {
     /// <summary>A listening socket of an NBD device.</summary>
     public const string NbdPrefix = "nbd-";
+
+    /// <summary>A connection of a client of an NBD device.</summary>
+    public const string NbdConnectionPrefix = "nbdconn-";
+
+    /// <summary>What was negotiated on a connection, and what was read ahead.</summary>
+    public const string NbdStatePrefix = "nbdstate-";
 
     /// <summary>Longest name. All names of a store travel in one variable of an environment.</summary>
     public const int MostCharacters = 64;
@@ -15,6 +22,8 @@ public static class StoredName
     private static readonly (string Prefix, DescriptorKind Kind)[] s_kinds =
     [
         (NbdPrefix, DescriptorKind.Socket),
+        (NbdConnectionPrefix, DescriptorKind.Socket),
+        (NbdStatePrefix, DescriptorKind.Memory),
         ("fuse-", DescriptorKind.FuseChannel),
         ("inflight-", DescriptorKind.Memory),
         ("device-", DescriptorKind.Memory),

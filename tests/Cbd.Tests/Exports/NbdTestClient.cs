@@ -246,6 +246,15 @@ internal sealed class NbdTestClient : IDisposable
         }
     }
 
+    /// <summary>Most that may be sent and not received yet, about: a longer <see cref="Send"/> ends when the server has received the rest.</summary>
+    internal int SendBufferBytes
+    {
+        set => _socket.SendBufferSize = value;
+    }
+
+    /// <summary>The server has closed, and nothing is left to be read.</summary>
+    internal bool HasEnded => _socket.Poll(0, SelectMode.SelectRead) && _socket.Available == 0;
+
     internal void ShutdownSend() => _socket.Shutdown(SocketShutdown.Send);
 
     public void Dispose() => _socket.Dispose();

@@ -5,12 +5,14 @@ using System.Security.Cryptography.X509Certificates;
 using Cbd.Blocks;
 using Cbd.Exports.Nbd;
 using Cbd.Memory;
+using Cbd.Memory.Store;
 using Cbd.Host;
 using Xunit;
 
 namespace Cbd.Tests.Exports;
 
 /// <summary>An export with TLS and clients of .NET's own; every wait is bounded by the sockets' time-outs.</summary>
+[Collection("environment of a store")]
 public sealed class NbdTlsTests : IDisposable
 {
     private readonly TlsFiles _files = new();
@@ -189,8 +191,65 @@ public sealed class NbdTlsTests : IDisposable
         Assert.Equal(CbdErrorKind.Denied, error.Kind);
     }
 
+    /// <summary>Not before its requests are answered, and with the end of TLS, so that it connects again.</summary>
+    [Fact]
+    public async Task Clients_end_between_requests_when_others_are_handed_over()
+    {
+        using var store = new NbdTestStore();
+        using KeptSockets kept = store.NextProcess(_log.Add);
+        Serve(new SocketOptions { Tls = _files.Options() with { Require = false } }, NbdTestServer.Endless with { ParkMs = 120_000 }, kept);
+        _export!.KeepFor("vm");
+        await using SslStream client = Go(null);
+        using NbdTestClient plain = NbdTestClient.Go(SocketPath);
+        _device.Held = true;
+        for (ulong handle = 0; handle < 64; handle++)
+            Send(client, NbdCommand.Read, handle, 0, 64 << 10);
+        Until(() => _device.Submitted == 64, "all are at the device");
+        // The beginning of another request.
+        await client.WriteAsync(new byte[10], TestContext.Current.CancellationToken);
+        Task<bool> parking = Task.Run(_export.TryPark, TestContext.Current.CancellationToken);
+        await Task.Delay(100, TestContext.Current.CancellationToken);
+        Assert.False(parking.IsCompleted);
+        _device.Held = false;
+        var seen = new HashSet<ulong>();
+        byte[] data = new byte[64 << 10];
+        for (int i = 0; i < 64; i++)
+        {
+            Assert.True(seen.Add(ReadReply(client)));
+            client.ReadExactly(data);
+        }
+
+        Assert.Equal(0, await client.ReadAsync(data, TestContext.Current.CancellationToken));
+        Assert.True(await parking);
+        Assert.Equal(1, store.Connections);
+        Assert.DoesNotContain("disconnected", Log(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Nothing_is_begun_while_clients_are_handed_over()
+    {
+        using var store = new NbdTestStore();
+        using KeptSockets kept = store.NextProcess(_log.Add);
+        Serve(new SocketOptions { Tls = _files.Options() with { Require = false } }, NbdTestServer.Endless with { ParkMs = 120_000 }, kept);
+        _export!.KeepFor("vm");
+        await using SslStream client = Go(null);
+        using NbdTestClient plain = NbdTestClient.Go(SocketPath);
+        _device.Held = true;
+        plain.SendRequest(NbdCommand.Flush, 1, 0, 0);
+        Until(() => _device.Submitted == 1, "it is at the device");
+        Task<bool> parking = Task.Run(_export.TryPark, TestContext.Current.CancellationToken);
+        // The end of this one says that the thread of both has begun to park.
+        Assert.Equal(0, await client.ReadAsync(new byte[1], TestContext.Current.CancellationToken));
+        plain.SendRequest(NbdCommand.Flush, 2, 0, 0);
+        await Task.Delay(200, TestContext.Current.CancellationToken);
+        _device.Held = false;
+        Assert.Equal((NbdError.None, 1UL), plain.ReadReply());
+        Assert.True(await parking);
+        Assert.Equal((1, 1), (_device.Submitted, store.Connections));
+    }
+
     /// <summary>Time is what one test is about; to the others a busy machine must not matter.</summary>
-    private void Serve(SocketOptions options, ClientPatience? patience = null)
+    private void Serve(SocketOptions options, ClientPatience? patience = null, KeptSockets? kept = null)
     {
         if (options.HandshakeSeconds == SocketOptions.DefaultHandshakeSeconds)
             options = options with { HandshakeSeconds = 300 };
@@ -198,7 +257,7 @@ public sealed class NbdTlsTests : IDisposable
         {
             lock (_log)
                 _log.Add(message);
-        })
+        }, kept: kept)
         {
             Patience = patience ?? NbdTestServer.Endless,
         }.OpenNbd("unix:" + SocketPath, options);

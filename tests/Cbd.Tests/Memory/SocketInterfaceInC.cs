@@ -31,6 +31,7 @@ internal static class SocketInterfaceInC
         ["KernelConstants.SocketTypeOption"] = "SO_TYPE",
         ["KernelConstants.KeepAlive"] = "SO_KEEPALIVE",
         ["KernelConstants.AcceptsConnections"] = "SO_ACCEPTCONN",
+        ["KernelConstants.SocketCookieOption"] = "SO_COOKIE",
         ["KernelConstants.LevelTcp"] = "IPPROTO_TCP",
         ["KernelConstants.TcpNoDelay"] = "TCP_NODELAY",
         ["KernelConstants.TcpKeepIdle"] = "TCP_KEEPIDLE",

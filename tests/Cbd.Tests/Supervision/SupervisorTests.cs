@@ -354,7 +354,7 @@ public sealed class SupervisorTests : IDisposable
         using var shell = FileDescriptor.Open("/bin/sh", OpenFlags.ReadOnly);
         // What the script says is for the message of a test that fails.
         var supervisor = new Supervisor(
-            shell, ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], _activation, _directory.PathOf("."), upstream, new Logger(this));
+            new WorkerProgram(shell, "/bin/sh"), ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], _activation, _directory.PathOf("."), upstream, new Logger(this));
         Task<int> running = Task.Run(supervisor.Run);
         meanwhile?.Invoke(supervisor);
         // One that goes on for ever is left alone: the tests end with it.

@@ -59,12 +59,15 @@ internal sealed class TlsRelays(TlsServer server, int limit, int lingerMs, Actio
     }
 
     /// <summary>Waits until all have ended; their plain halves are closed already. Who takes nothing is not waited for.</summary>
-    internal void End()
+    internal void End() => End(2L * lingerMs);
+
+    /// <summary>The same, with another limit.</summary>
+    internal void End(long limitMs)
     {
         TlsRelay[] relays;
         lock (_lock)
             relays = [.. _relays];
-        long deadline = Environment.TickCount64 + (2L * lingerMs);
+        long deadline = Environment.TickCount64 + limitMs;
         foreach (TlsRelay relay in relays)
         {
             if (relay.Join((int)Math.Max(0, deadline - Environment.TickCount64)))
