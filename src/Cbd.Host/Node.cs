@@ -244,13 +244,14 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        _kernel.CleanUp(Log);
         KeptLife? kept = _options.Kept?.TryTake(request.Name);
+        // After that: what is not gone on with is a leftover.
+        _kernel.CleanUp(Log);
         // It goes on as what it is, whatever else this kernel has by now.
         if (kept is not null)
-            kind = AttachChoice.Fuse;
-        else if (kind == AttachChoice.Fuse)
-            kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request));
+            kind = kept.Kind;
+        else if (_options.Kept is { } lives && _kernel.Outlives(kind))
+            kept = lives.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request), kind);
         using var start = new KeptStart(_options.Kept, kept);
         return start.Done(transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {

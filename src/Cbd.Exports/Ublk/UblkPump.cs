@@ -48,6 +48,8 @@ internal sealed class UblkPump : IDisposable
     private bool _isWakeArmed;
     private bool _hasFailed;
     private volatile bool _stopRequested;
+    private volatile bool _isParked;
+    private volatile bool _isRefused;
     private PumpCounters _counters;
 
     /// <param name="file">/dev/ublkcN; stays the caller's.</param>
@@ -105,6 +107,16 @@ internal sealed class UblkPump : IDisposable
         _wake.Signal();
     }
 
+    /// <summary>Ends the thread as it is: what the device has not done is not answered, and the kernel keeps it for another server. Any thread.</summary>
+    internal void Park()
+    {
+        _isParked = true;
+        _wake.Signal();
+    }
+
+    /// <summary>The kernel refused to give a request: the queue does not serve. Any thread.</summary>
+    internal bool IsRefused => _isRefused;
+
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
     {
@@ -124,7 +136,7 @@ internal sealed class UblkPump : IDisposable
         _counters.Begin();
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
-        while (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed))
+        while (!_isParked && (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed)))
         {
             if (!_isWakeArmed)
                 _isWakeArmed = _ring.PreparePoll(_wake, WakeUserData);
@@ -157,7 +169,10 @@ internal sealed class UblkPump : IDisposable
             if (result == UblkProtocol.ResultOk && userData < Depth)
                 Begin((int)userData);
             else if (result != UblkProtocol.ResultAbort)
+            {
+                _isRefused = true;
                 _log($"queue {_number}: the kernel ended the fetch of request {userData} with result {result}; it is not asked for again");
+            }
         }
 
         return progressed;

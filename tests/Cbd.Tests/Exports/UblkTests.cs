@@ -176,7 +176,7 @@ public sealed class UblkTests
     }
 
     private static bool IsLeftover(ulong owner, ushort state) =>
-        UblkAttachKind.IsLeftover(new UblkDeviceInfo { Owner = owner, State = state });
+        UblkAttachKind.IsLeftover(new UblkDeviceInfo { Owner = owner, State = state }, lives: null);
 
     private static UblkIoDescriptor Descriptor(uint operationFlags, ulong start, uint sectors) =>
         new() { OperationFlags = operationFlags, StartSector = start, Sectors = sectors };

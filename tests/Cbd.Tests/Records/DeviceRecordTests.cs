@@ -249,7 +249,7 @@ public sealed class The_record_of_a_device : IDisposable
         var copy = new byte[DeviceRecordBody.SizeBytes];
         var other = new byte[DeviceRecordBody.SizeBytes];
         DeviceRecordBody body = Serving();
-        body.Encode(copy);
+        body.Encode(copy, DeviceRecord.Version);
         foreach ((string field, DeviceRecordBody changed) in new (string, DeviceRecordBody)[]
         {
             ("life", body with { Life = 1 }), ("region_id", body with { RegionId = s_new }), ("host_uuid", body with { HostUuid = s_new }), ("backend_id", body with { BackendId = 2 }),
@@ -259,9 +259,10 @@ public sealed class The_record_of_a_device : IDisposable
             ("discard_granularity", body with { Info = body.Info with { DiscardGranularityBytes = 512 } }), ("max_transfer", body with { Info = body.Info with { MaxTransferBytes = 512 } }),
             ("slot_size", body with { SlotBytes = 1 }), ("queues", body with { Queues = 1 }), ("flags", body with { WasBuffered = false }), ("name", body with { Name = "größf" }),
             ("identity", body with { Identity = "file:1:3" }), ("failure", body with { Failure = "who" }),
+            ("kind", body with { Kind = DeviceRecordKind.KernelNbd }), ("number", body with { Number = 3 }),
         })
         {
-            changed.Encode(other);
+            changed.Encode(other, DeviceRecord.Version);
             FieldLayout row = DeviceRecordBody.Layout.Single(f => f.Name == field);
             int[] differing = [.. Enumerable.Range(0, copy.Length).Where(i => copy[i] != other[i])];
             Assert.NotEmpty(differing);
