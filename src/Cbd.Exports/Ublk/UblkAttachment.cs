@@ -159,14 +159,20 @@ internal sealed class UblkAttachment : IKernelAttachment
         if (!IsOurs(_number, out UblkDeviceInfo info))
             throw Left($"{node} is another's, or there is none: another program deleted it, and its users got errors");
         CheckDevice(device.Info, info, queues, node);
-        AwaitOldServer(node);
         try
         {
-            _server = OpenServer($"/dev/ublkc{Number}");
-            MakePumps(device, queues, (int)info.MaxTransferBytes, mode);
-            Check(_control.EndRecovery(_number), $"going on with {node}");
-            if (_pumps.Any(pump => pump.IsRefused))
+            bool isReady = TakeOver(device, queues, (int)info.MaxTransferBytes, mode, node);
+            if (!isReady)
+            {
+                // A successor that died had asked for some of a queue's requests. The kernel starts no recovery while no queue is whole, and
+                // takes nothing twice. Now that the rest was asked for a queue is whole, and this server is given up as that one was.
+                Park();
+                isReady = TakeOver(device, queues, (int)info.MaxTransferBytes, mode, node);
+            }
+
+            if (!isReady)
                 throw Left($"the kernel gives no requests of {node}");
+            Check(_control.EndRecovery(_number), $"going on with {node}");
         }
         catch
         {
@@ -178,6 +184,18 @@ internal sealed class UblkAttachment : IKernelAttachment
         _isAdded = true;
         _node = node;
         AnnounceGrowth(device);
+    }
+
+    /// <summary>Begins to serve all queues. False if the kernel refused some of it.</summary>
+    private bool TakeOver(IBlockDevice device, int queues, int transfer, PollMode mode, string node)
+    {
+        AwaitOldServer(node);
+        _server = OpenServer($"/dev/ublkc{Number}");
+        MakePumps(device, queues, transfer, mode);
+        bool isWhole = true;
+        foreach (UblkPump pump in _pumps)
+            isWhole &= pump.AwaitAsked();
+        return isWhole;
     }
 
     /// <summary>What the kernel knows stays; the device must be able to do that.</summary>
@@ -345,13 +363,13 @@ internal sealed class UblkAttachment : IKernelAttachment
     {
         FileDescriptor? file = null;
         int error = 0;
-        // The node may come from a daemon, a moment after the device.
-        bool isOpen = WaitFor(() => (error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out file)) is not (-Errno.ENOENT));
+        // The node may come from a daemon, a moment after the device; a server that died may hold it a moment after its death.
+        bool isOpen = WaitFor(() => (error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out file)) is not (-Errno.ENOENT or -Errno.EBUSY));
         if (isOpen && error == 0)
             return file!;
         throw new CbdException(
             CbdErrorKind.Unsupported,
-            $"{path} of a new ublk device cannot be opened (errno {-error}): mount devtmpfs on /dev, and allow the node in the container");
+            $"{path} of a ublk device cannot be opened (errno {-error}): mount devtmpfs on /dev, and allow the node in the container");
     }
 
     private static bool WaitFor(Func<bool> condition)

@@ -44,6 +44,7 @@ internal sealed class UblkPump : IDisposable
     /// <summary>Tags whose request is not at the device yet, oldest first.</summary>
     private readonly Queue<int> _waiting = new(Depth);
     private readonly Thread _thread;
+    private readonly ManualResetEventSlim _hasAsked = new();
 
     private bool _isWakeArmed;
     private bool _hasFailed;
@@ -114,8 +115,12 @@ internal sealed class UblkPump : IDisposable
         _wake.Signal();
     }
 
-    /// <summary>The kernel refused to give a request: the queue does not serve. Any thread.</summary>
-    internal bool IsRefused => _isRefused;
+    /// <summary>Waits until the kernel was asked for all requests of a queue that was started. Whether it will give them; false if one was refused.</summary>
+    internal bool AwaitAsked()
+    {
+        _hasAsked.Wait();
+        return !_isRefused;
+    }
 
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
@@ -128,6 +133,7 @@ internal sealed class UblkPump : IDisposable
         _descriptors.Dispose();
         _payload.Dispose();
         _wake.Dispose();
+        _hasAsked.Dispose();
     }
 
     private void Run()
@@ -136,6 +142,12 @@ internal sealed class UblkPump : IDisposable
         _counters.Begin();
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
+        // It may be interrupted.
+        while (_ring.PreparedCount != 0 && !_isParked && !_stopRequested)
+            _ring.Enter();
+        // The kernel says at once what it refuses.
+        TakeRequests();
+        _hasAsked.Set();
         while (!_isParked && (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed)))
         {
             if (!_isWakeArmed)
