@@ -102,17 +102,17 @@ def worker_is_killed(alone):
 
 def successor_dies_between(alone):
     """
-    A successor dies between the start and the end of the recovery: before it asked for anything, when it had asked for some, for all of one queue,
-    and for all. The next one goes on.
+    A successor dies between the start and the end of the recovery: before it asked for anything, when it had asked for one queue, and for all. The
+    next one goes on.
     """
     alone.start_backend()
     start_supervised(alone)
     name, number = start_device(alone, alone.cpus)
-    start_fio(alone, name, seconds=20, jobs=2)
-    for queues, tags in ((0, 0), (1, 5), (1, 128), (alone.cpus, 128)):
+    start_fio(alone, name, seconds=12, jobs=2)
+    for queues in (0, 1, alone.cpus):
         alone.sh(f"""
             sleep 1; kill -STOP $(cat /run/supervisor.pid); kill -9 $(cat /run/beta/lock)
-            testpeer recover {name[5:]} {queues} {tags} </dev/null >/tmp/recover.out 2>&1 & peer=$!
+            testpeer recover {name[5:]} {queues} </dev/null >/tmp/recover.out 2>&1 & peer=$!
             for i in $(seq 200); do grep -q begun /tmp/recover.out && break; sleep 0.1; done
             cat /tmp/recover.out; grep -q begun /tmp/recover.out; kill -9 $peer; kill -CONT $(cat /run/supervisor.pid)
             dd if=/dev/{name} of=/dev/null bs=4096 count=1 iflag=direct""", limit=120)

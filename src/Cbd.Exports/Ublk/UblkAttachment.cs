@@ -161,17 +161,11 @@ internal sealed class UblkAttachment : IKernelAttachment
         CheckDevice(device.Info, info, queues, node);
         try
         {
-            bool isReady = TakeOver(device, queues, (int)info.MaxTransferBytes, mode, node);
-            if (!isReady)
-            {
-                // A successor that died had asked for some of a queue's requests. The kernel starts no recovery while no queue is whole, and
-                // takes nothing twice. Now that the rest was asked for a queue is whole, and this server is given up as that one was.
-                Park();
-                isReady = TakeOver(device, queues, (int)info.MaxTransferBytes, mode, node);
-            }
-
-            if (!isReady)
-                throw Left($"the kernel gives no requests of {node}");
+            AwaitOldServer(node);
+            _server = OpenServer($"/dev/ublkc{Number}");
+            MakePumps(device, queues, (int)info.MaxTransferBytes, mode);
+            if (!_pumps.Select(pump => pump.AwaitAsked()).ToArray().All(static isWhole => isWhole))
+                throw Left($"the kernel refuses requests of {node}: see the log");
             Check(_control.EndRecovery(_number), $"going on with {node}");
         }
         catch
@@ -184,18 +178,6 @@ internal sealed class UblkAttachment : IKernelAttachment
         _isAdded = true;
         _node = node;
         AnnounceGrowth(device);
-    }
-
-    /// <summary>Begins to serve all queues. False if the kernel refused some of it.</summary>
-    private bool TakeOver(IBlockDevice device, int queues, int transfer, PollMode mode, string node)
-    {
-        AwaitOldServer(node);
-        _server = OpenServer($"/dev/ublkc{Number}");
-        MakePumps(device, queues, transfer, mode);
-        bool isWhole = true;
-        foreach (UblkPump pump in _pumps)
-            isWhole &= pump.AwaitAsked();
-        return isWhole;
     }
 
     /// <summary>What the kernel knows stays; the device must be able to do that.</summary>

@@ -142,9 +142,9 @@ internal sealed class UblkPump : IDisposable
         _counters.Begin();
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
-        // It may be interrupted.
+        // Linux 6.12 never lets go of a server that dies when it has asked for a part of a queue's requests: another one could not take over.
         while (_ring.PreparedCount != 0 && !_isParked && !_stopRequested)
-            _ring.Enter();
+            _ring.EnterAtOnce();
         // The kernel says at once what it refuses.
         TakeRequests();
         _hasAsked.Set();
