@@ -43,7 +43,7 @@ internal sealed class Node : INode
         _operations = NodeOperations.Of(this);
         try
         {
-            _kernel?.CleanUp(Log);
+            _kernel?.CleanUp(Log, IsKept);
             _watchdog = NeededThread.Start("cbd-watch", Watch);
         }
         catch
@@ -204,7 +204,10 @@ internal sealed class Node : INode
         Transport transport = Find(request.Transport);
         var access = new CallerAccess(transport);
         access.CheckRegion(request.Caller);
-        (string? kind, string note) = _kernel?.Choose(request.AskedAttach) ?? (null, "");
+        // It goes on as what it is, whatever else is asked for, or this kernel has by now.
+        KeptLife? kept = _kernel is null ? null : _options.Kept?.TryTake(request.Name);
+        using var start = new KeptStart(_options.Kept, kept);
+        (string? kind, string note) = kept is not null ? (kept.Kind, "") : _kernel?.Choose(request.AskedAttach) ?? (null, "");
         using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {
@@ -244,15 +247,9 @@ internal sealed class Node : INode
             return started with { Note = string.Join("; ", new[] { note, ofExport }.Where(part => part.Length != 0)) };
         }
 
-        KeptLife? kept = _options.Kept?.TryTake(request.Name);
-        // After that: what is not gone on with is a leftover.
-        _kernel.CleanUp(Log);
-        // It goes on as what it is, whatever else this kernel has by now.
-        if (kept is not null)
-            kind = kept.Kind;
-        else if (_options.Kept is { } lives && _kernel.Outlives(kind))
-            kept = lives.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.QueuesOf(request), kind);
-        using var start = new KeptStart(_options.Kept, kept);
+        _kernel.CleanUp(Log, IsKept);
+        if (kept is null && _options.Kept is { } lives && _kernel.Outlives(kind))
+            start.Life = kept = lives.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.CheckQueues(request), kind);
         return start.Done(transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {
             _kernel.ReserveName(device!, Owner);
@@ -263,7 +260,7 @@ internal sealed class Node : INode
     public void EndLives(Predicate<string> isWanted)
     {
         if (_options.Kept is { } kept && kept.EndUnwanted(isWanted))
-            _kernel?.CleanUp(Log);
+            _kernel?.CleanUp(Log, IsKept);
     }
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
@@ -298,6 +295,8 @@ internal sealed class Node : INode
         if (_ownsLog)
             _log.Dispose();
     }
+
+    private bool IsKept(string device) => _options.Kept?.HasGiven(device) == true;
 
     private void Log(string line) => _options.Logger.LogInformation("{Line}", line);
 

@@ -68,6 +68,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         Action heard = static () => { };
         var uuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust);
         using var lives = new KeptLives(inherited.Store, uuid, line => _logger.LogWarning("{Line}", line));
+        foreach (var name in lives.Waiting)
+            record.TryKeptAgain(name);
         using var node = createNode(new NodeOptions
         {
             Kept = lives,
@@ -94,10 +96,6 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         using var alive = SignsOfLife.Start(node, inherited);
         using var flights = new FlightFiles(node, state.Path, _logger);
         Volatile.Write(ref dump, new FlightSignal(flights, _logger).Handle);
-        using var reconciler = new Reconciler(new CheckedControl(node), record, _logger);
-        heard = reconciler.Hear;
-        Volatile.Write(ref hangUp, reconciler.Wake);
-        node.KeepNames(record.KernelNames);
         // Until the lines were done, what one of them wanted may be wanted again.
         var areLinesDone = false;
         void CloseUnwanted()
@@ -107,6 +105,10 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             node.EndLives(IsWanted);
         }
 
+        using var reconciler = new Reconciler(new CheckedControl(node), record, _logger) { IsKept = lives.IsWaiting, Settled = CloseUnwanted };
+        heard = reconciler.Hear;
+        Volatile.Write(ref hangUp, reconciler.Wake);
+        node.KeepNames(record.KernelNames);
         CloseUnwanted();
         var recording = new RecordingControl(node, record)
         {

@@ -16,6 +16,7 @@ internal sealed class FuseAdoption : IDisposable
 {
     private readonly List<FuseChannel> _channels = [];
     private readonly List<InFlightRecord> _records = [];
+    private bool _isGivenAway;
 
     private FuseAdoption()
     {
@@ -34,7 +35,7 @@ internal sealed class FuseAdoption : IDisposable
     internal string Node { get; private set; } = "";
 
     /// <summary>
-    /// Opens all that was given. Throws <see cref="CbdException"/> and says what does not fit; what was given is closed then, and stays as it is.
+    /// Opens all that was given. Throws <see cref="CbdException"/> and says what does not fit; what was given stays as it is.
     /// </summary>
     internal static FuseAdoption Open(AttachmentLife life, string name, BlockDeviceInfo device)
     {
@@ -50,15 +51,18 @@ internal sealed class FuseAdoption : IDisposable
         catch
         {
             adoption.Dispose();
-            foreach (KeptDescriptor given in life.Given)
-                given.Descriptor.Dispose();
             throw;
         }
     }
 
-    /// <summary>Closes what it opened.</summary>
+    /// <summary>What it opened is somebody else's from now on.</summary>
+    internal void GiveAway() => _isGivenAway = true;
+
+    /// <summary>Closes what it opened, unless that was given away.</summary>
     public void Dispose()
     {
+        if (_isGivenAway)
+            return;
         foreach (FuseChannel channel in _channels)
             channel.Dispose();
         foreach (InFlightRecord record in _records)
@@ -71,9 +75,8 @@ internal sealed class FuseAdoption : IDisposable
         for (int queue = 0; queue < queues; queue++)
         {
             string recordName = life.RecordName(queue);
-            SealedMemory memory = SealedMemory.Open(
-                Given(life, recordName), recordName, InFlightLayout.TotalBytes(InFlightLayout.PayloadUnitBytes),
-                InFlightLayout.TotalBytes(InFlightLayout.MaxPayloadBytes));
+            SealedMemory memory = Opened(life, recordName, static (descriptor, name) => SealedMemory.Open(
+                descriptor, name, InFlightLayout.TotalBytes(InFlightLayout.PayloadUnitBytes), InFlightLayout.TotalBytes(InFlightLayout.MaxPayloadBytes)));
             try
             {
                 _records.Add(InFlightRecord.Open(memory));
@@ -84,7 +87,7 @@ internal sealed class FuseAdoption : IDisposable
                 throw new CbdException(e.Kind, $"{recordName}: {e.Message}", e);
             }
 
-            _channels.Add(FuseChannel.Adopt(Given(life, life.ChannelName(queue)), life.ChannelName(queue)));
+            _channels.Add(Opened(life, life.ChannelName(queue), FuseChannel.Adopt));
         }
 
         string[] expected = [.. Enumerable.Range(0, queues).SelectMany(queue => new[] { life.ChannelName(queue), life.RecordName(queue) })];
@@ -158,8 +161,21 @@ internal sealed class FuseAdoption : IDisposable
             ? sectors * 512
             : throw Bad($"the size of {node} cannot be read in /sys");
 
-    private static FileDescriptor Given(AttachmentLife life, string name) =>
-        life.Given.FirstOrDefault(given => given.Name == name).Descriptor ?? throw Bad($"the descriptor '{name}' was not kept, and others of this life were");
+    /// <summary>A duplicate of what was given, which stays for another try, as what it is.</summary>
+    private static T Opened<T>(AttachmentLife life, string name, Func<FileDescriptor, string, T> open)
+    {
+        FileDescriptor given = life.Given.FirstOrDefault(given => given.Name == name).Descriptor ?? throw Bad($"the descriptor '{name}' was not kept, and others of this life were");
+        FileDescriptor own = given.Duplicate(name);
+        try
+        {
+            return open(own, name);
+        }
+        catch
+        {
+            own.Dispose();
+            throw;
+        }
+    }
 
     private static CbdException Bad(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
 }

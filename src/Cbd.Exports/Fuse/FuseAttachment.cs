@@ -27,7 +27,7 @@ internal sealed class FuseAttachment : IKernelAttachment
     private FuseMount? _mount;
     private uint? _connection;
     private int _queueCount;
-    private bool _isOver;
+    private int _isOver;
 
     /// <summary>What was given could not be gone on with: it is left as it is until it is abandoned.</summary>
     private bool _isLeft;
@@ -50,6 +50,9 @@ internal sealed class FuseAttachment : IKernelAttachment
 
     /// <inheritdoc/>
     public string Node => _node;
+
+    /// <inheritdoc/>
+    public bool GoesOn { get; private set; }
 
     /// <inheritdoc/>
     public Action? LookAgain { get; set; }
@@ -108,14 +111,14 @@ internal sealed class FuseAttachment : IKernelAttachment
         _mount?.Dispose();
         _mount = null;
         _node = "";
-        _isOver = true;
+        _isOver = 1;
         return true;
     }
 
     /// <inheritdoc/>
     public void Abandon()
     {
-        if (Life is not { } life || _isOver)
+        if (Life is not { } life || _isOver != 0)
             return;
         _connection ??= FuseAdoption.TryFindConnection(life);
         _ = TryEndConnection();
@@ -157,7 +160,7 @@ internal sealed class FuseAttachment : IKernelAttachment
     {
         if (_node.Length > 0)
             Stop(force: true);
-        else if (!_isOver && !_isLeft)
+        else if (_isOver == 0 && !_isLeft)
             EndFileSystem();
     }
 
@@ -210,7 +213,7 @@ internal sealed class FuseAttachment : IKernelAttachment
         _isLeft = true;
         // For the end, should this fail.
         _connection = FuseAdoption.TryFindConnection(life);
-        FuseAdoption adoption = FuseAdoption.Open(life, _options.Name, device.Info);
+        using FuseAdoption adoption = OpenAdoption(life, device.Info);
         try
         {
             if (device.MaxQueues < adoption.Records.Count)
@@ -226,21 +229,43 @@ internal sealed class FuseAttachment : IKernelAttachment
             foreach (FusePump pump in _pumps)
                 pump.Start();
         }
-        catch
+        catch (Exception e)
         {
             // Nothing was read, and what was left stays so.
             _file?.Park();
             foreach (FusePump pump in _pumps)
                 pump.Dispose();
             _pumps = [];
-            adoption.Dispose();
+            if (MayPass(e))
+                throw Again(e);
             throw;
         }
 
+        foreach (KeptDescriptor given in life.Given)
+            given.Descriptor.Dispose();
+        adoption.GiveAway();
         _isLeft = false;
+        GoesOn = true;
         _node = adoption.Node;
         AnnounceGrowth(device);
     }
+
+    private FuseAdoption OpenAdoption(AttachmentLife life, BlockDeviceInfo info)
+    {
+        try
+        {
+            return FuseAdoption.Open(life, _options.Name, info);
+        }
+        catch (CbdException e) when (MayPass(e))
+        {
+            throw Again(e);
+        }
+    }
+
+    /// <summary>Memory, a descriptor or a thread cannot be had now. What does not fit never will.</summary>
+    private static bool MayPass(Exception e) => e is CbdException { Kind: not (CbdErrorKind.Invalid or CbdErrorKind.Corrupt) };
+
+    private static CbdException Again(Exception e) => new(((CbdException)e).Kind, e.Message, e) { MayPass = true };
 
     /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
     private void AnnounceGrowth(IBlockDevice device)
@@ -270,7 +295,7 @@ internal sealed class FuseAttachment : IKernelAttachment
     }
 
     private FuseFile NewFile(IBlockDevice device, int maxTransferBytes) =>
-        new(device, _fileName, maxTransferBytes, Life, _options.Log, WakePumps, TryEndConnection) { LookAgain = LookAgain };
+        new(device, _fileName, maxTransferBytes, Life, _options.Log, WakePumps, EndConnection) { LookAgain = LookAgain };
 
     private InFlightHeader HeaderOf(BlockDeviceInfo info, int queue, int queues)
     {
@@ -338,18 +363,33 @@ internal sealed class FuseAttachment : IKernelAttachment
             pump.Dispose();
         _pumps = [];
         if (IsKept)
-            _ = TryEndConnection();
+            _ = EndConnection();
         _mount?.Dispose();
         _mount = null;
         if (Life is { } life)
-            EndLife([.. Enumerable.Range(0, _queueCount).SelectMany(queue => new[] { life.ChannelName(queue), life.RecordName(queue) })]);
+            EndLife(NamesOf(life));
+    }
+
+    private IReadOnlyList<string> NamesOf(AttachmentLife life) =>
+        [.. Enumerable.Range(0, _queueCount).SelectMany(queue => new[] { life.ChannelName(queue), life.RecordName(queue) })];
+
+    /// <summary>
+    /// Where the connection cannot be aborted, it ends with the last of its channels: those that are kept elsewhere are given up, and the
+    /// caller closes its own.
+    /// </summary>
+    private bool EndConnection()
+    {
+        if (TryEndConnection())
+            return true;
+        if (IsKept)
+            EndLife(NamesOf(Life!));
+        return false;
     }
 
     private void EndLife(IReadOnlyList<string> names)
     {
-        if (_isOver)
+        if (Interlocked.Exchange(ref _isOver, 1) != 0)
             return;
-        _isOver = true;
         if (names.Count > 0)
             Life!.Forget?.Invoke(names);
         _lives?.Remove(Life!.Id);

@@ -217,8 +217,8 @@ internal sealed class FusePump : IDisposable
     private void ExecuteLeft(int slot)
     {
         ref InFlightSlot line = ref _record.Slot(slot);
-        // The count is stored before the request can end this process, too.
-        if (_file.Life is not { CountsDeaths: false } && _record.CountDeath(slot) >= MaxDeaths)
+        // The count is stored before the request can end this process, too. While nobody executes it, no process dies of it.
+        if (_file.Life is not { CountsDeaths: false } && _queue is not IRepeatingQueue { IsBackendAway: true } && _record.CountDeath(slot) >= MaxDeaths)
         {
             _file.Log($"a request ({line.Kind} of {line.Length} bytes at {line.Offset}) was in flight when {MaxDeaths} daemons died one after the other: it gets an I/O error");
             Finish(slot, Errno.EIO);
@@ -231,11 +231,7 @@ internal sealed class FusePump : IDisposable
             return;
         }
 
-        bool mustBeDurable = line.Kind == SlotKind.Flush || (line.Flags & (byte)BlockFlags.ForceUnitAccess) != 0;
-        if (mustBeDurable && _file.Life?.IsSessionLost?.Invoke(line.Session) == true)
-            Finish(slot, Errno.EIO);
-        else
-            Submit(slot, (BlockOperation)line.Kind, (BlockFlags)line.Flags, (long)line.Offset, (long)line.Length);
+        Submit(slot, (BlockOperation)line.Kind, (BlockFlags)line.Flags, (long)line.Offset, (long)line.Length);
     }
 
     private void ExecuteMessage(int slot)
@@ -342,15 +338,19 @@ internal sealed class FusePump : IDisposable
         bool hasPayload = operation is BlockOperation.Read or BlockOperation.Write;
         BufferSlice data = hasPayload ? new BufferSlice(_record.Memory, _record.PayloadOffsetOf(slot), (int)length) : default;
         _requests[slot] = new BlockRequest((ulong)slot, operation, flags, offset, length, data);
-        if (_refusedCount > 0 || !_queue.TrySubmit(_requests[slot]))
+        if (_refusedCount > 0 || !TryOffer(slot))
             _refused[_refusedCount++] = slot;
     }
+
+    private bool TryOffer(int slot) => _isLeft[slot] && _queue is IRepeatingQueue repeating
+        ? repeating.TryRepeat(_requests[slot], _record.Slot(slot).Session)
+        : _queue.TrySubmit(_requests[slot]);
 
     /// <summary>Offers again what the queue had no room for, in its order.</summary>
     private bool OfferRefused()
     {
         int offered = 0;
-        while (offered < _refusedCount && _queue.TrySubmit(_requests[_refused[offered]]))
+        while (offered < _refusedCount && TryOffer(_refused[offered]))
             offered++;
         if (offered == 0)
             return false;

@@ -39,7 +39,7 @@ internal sealed class AttachedExport : IExport
     /// <summary>Takes the name, then what the kind needs of the kernel. Throws <see cref="CbdException"/>, and holds nothing then.</summary>
     internal static AttachedExport Open(IAttachKind kind, KernelExportOptions options, AttachPlaces places)
     {
-        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region);
+        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region, goesOn: options.Life is { GoesOn: true });
         try
         {
             return new AttachedExport(kind.Name, kind.Open(options), link, options.Log);
@@ -57,9 +57,13 @@ internal sealed class AttachedExport : IExport
         try
         {
             _attachment.Serve(device, queues, mode);
-            _link.Point(_attachment.Node);
+            if (_attachment.GoesOn)
+                // Its users are there already.
+                PointAgain();
+            else
+                _link.Point(_attachment.Node);
         }
-        catch (CbdException e)
+        catch (CbdException e) when (!e.MayPass)
         {
             TryRemoveLink();
             if (_attachment.Node.Length > 0)

@@ -31,17 +31,25 @@ internal sealed class DeviceLink : IDisposable
     internal string Path => _held.Link;
 
     /// <summary>
-    /// Takes a name. What a killed daemon left of it is removed; anything else that is there refuses, by name.
+    /// Takes a name. What a killed daemon left of it is removed, unless the device goes on; anything else that is there refuses, by name.
     /// </summary>
-    internal static DeviceLink Take(AttachPlaces places, string name, Guid region)
+    internal static DeviceLink Take(AttachPlaces places, string name, Guid region, bool goesOn = false)
     {
         string path = places.LinkOf(name);
-        HeldName held = new NameRegistry(places).TryTake(name) ??
+        HeldName held = new NameRegistry(places).TryTake(name, goesOn) ??
             throw Taken(path, $"it belongs to a running cbdd, pid {NameRecord.Read(places.LockOf(name)).Process}");
         try
         {
-            RemoveDangling(path);
-            held.Record("");
+            string node = goesOn ? held.Node : "";
+            if (node.Length == 0 || new FileInfo(path).LinkTarget is not { } target || System.IO.Path.GetFileName(target) != node)
+            {
+                if (goesOn)
+                    held.Forget();
+                RemoveDangling(path);
+                node = "";
+            }
+
+            held.Record(node);
             return new DeviceLink(places, name, region, held);
         }
         catch (Exception e)

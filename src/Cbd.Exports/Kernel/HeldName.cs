@@ -30,6 +30,9 @@ internal sealed class HeldName : IDisposable
     /// <summary>The process that wrote the record last; empty if it gave the name back.</summary>
     internal string Process => NameRecord.Read(_lock).Process;
 
+    /// <summary>The kernel's node that the name led to last; empty if there is none.</summary>
+    internal string Node => NameRecord.Read(_lock).Node;
+
     /// <summary>Null if a living daemon has the name. Throws <see cref="IOException"/> or UnauthorizedAccessException.</summary>
     internal static HeldName? TryHold(AttachPlaces places, string name)
     {

@@ -62,7 +62,8 @@ internal interface IKernelAttachment : IDisposable
     /// <summary>
     /// Serves <paramref name="device"/> on threads of its own, one per queue, and makes the kernel's block device: when
     /// it returns the node is there and can be opened. Throws <see cref="CbdException"/> if the kernel
-    /// refuses; <see cref="Stop"/> need not be called then.
+    /// refuses; <see cref="Stop"/> need not be called then. One that <see cref="CbdException.MayPass"/> has changed nothing of what a
+    /// process before this one left, and this may be called again.
     /// </summary>
     void Serve(IBlockDevice device, int queues, PollMode mode);
 
@@ -71,6 +72,9 @@ internal interface IKernelAttachment : IDisposable
     /// Unsupported, naming the kernel version that is needed, where that cannot be done.
     /// </summary>
     void Resize();
+
+    /// <summary>It serves what a process before this one served.</summary>
+    bool GoesOn => false;
 
     /// <inheritdoc cref="IExport.LookAgain"/>
     Action? LookAgain

@@ -59,13 +59,13 @@ internal sealed partial class KernelExports : IKernelExports
     /// Removes what killed daemons left, of all kinds: first the names of their devices, then the devices. A device whose
     /// name cannot be removed stays, because the name would lead to whatever gets its number next.
     /// </summary>
-    public void CleanUp(Action<string> log)
+    public void CleanUp(Action<string> log, Predicate<string>? isKept = null)
     {
         IAttachKind[] kinds = [.. _kinds.Where(kind => kind.IsAvailable(out _))];
         if (kinds.Length == 0)
             return;
         var names = new NameRegistry(_places);
-        names.ForgetLeftovers(log);
+        names.ForgetLeftovers(log, isKept);
         foreach (KernelLeftover leftover in kinds.SelectMany(kind => kind.FindLeftovers(log)))
         {
             if (names.TryForgetNode(leftover.Node, log))

@@ -14,7 +14,9 @@ internal sealed class NameRegistry(AttachPlaces places)
     private const int LockPollMs = 10;
 
     /// <summary>Holds a name, without what a killed daemon left of it; null if a living daemon has the name.</summary>
-    internal HeldName? TryTake(string name)
+    /// <param name="name">The name.</param>
+    /// <param name="goesOn">What a killed daemon left of it stays.</param>
+    internal HeldName? TryTake(string name, bool goesOn = false)
     {
         try
         {
@@ -22,7 +24,8 @@ internal sealed class NameRegistry(AttachPlaces places)
             HeldName? held = HeldName.TryHold(places, name);
             try
             {
-                _ = held?.Forget();
+                if (!goesOn)
+                    _ = held?.Forget();
                 return held;
             }
             catch
@@ -40,16 +43,17 @@ internal sealed class NameRegistry(AttachPlaces places)
     /// <summary>
     /// Removes the names of killed daemons: afterwards nothing of theirs leads to a node, whoever gets that next. Names that were given
     /// back go, too.
-    /// <paramref name="log"/> gets one line for each.
     /// </summary>
-    internal void ForgetLeftovers(Action<string> log)
+    /// <param name="log">Gets one line for each.</param>
+    /// <param name="isKept">Names that go on with another process, and stay; null: none.</param>
+    internal void ForgetLeftovers(Action<string> log, Predicate<string>? isKept = null)
     {
         if (!Directory.Exists(places.Registry))
             return;
         Try("the names of killed daemons", log, () =>
         {
             using SafeFileHandle entered = Enter();
-            foreach (string name in places.Names())
+            foreach (string name in places.Names().Where(name => isKept?.Invoke(name) != true))
                 Try($"the name {places.LinkOf(name)} of a killed cbdd", log, () => ForgetLeftover(name, log));
         });
     }

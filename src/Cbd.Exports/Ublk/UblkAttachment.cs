@@ -21,8 +21,8 @@ internal sealed class UblkAttachment : IKernelAttachment
     /// <summary>What the kernel must have for a device that outlives its daemon.</summary>
     internal const ulong RecoveryFeatures = UblkProtocol.FeatureUserRecovery | UblkProtocol.FeatureUserRecoveryReissue;
 
-    /// <summary>How long the kernel may take to let go of what a dead server had. Its requests wait meanwhile, and nobody else can serve them.</summary>
-    private const int OldServerTimeoutMs = 60_000;
+    /// <summary>How long one attempt waits until the kernel lets go of what a dead server had.</summary>
+    private const int OldServerTimeoutMs = 5_000;
 
     private const int OldServerPollMs = 5;
 
@@ -56,7 +56,7 @@ internal sealed class UblkAttachment : IKernelAttachment
         _life = options.Life;
         _lives = lives;
         _owner = UblkOwner.Of(options.Life);
-        _isLeft = options.Life is { IsGiven: true };
+        _isLeft = options.Life is { GoesOn: true };
         if (options.Life is { } life)
             lives?.Add(life.Id);
         _control = control;
@@ -67,6 +67,9 @@ internal sealed class UblkAttachment : IKernelAttachment
 
     /// <inheritdoc/>
     public string Node => _node;
+
+    /// <inheritdoc/>
+    public bool GoesOn { get; private set; }
 
     /// <inheritdoc/>
     public void Serve(IBlockDevice device, int queues, PollMode mode)
@@ -109,7 +112,7 @@ internal sealed class UblkAttachment : IKernelAttachment
         if (!_isLeft || _isOver)
             return;
         _isLeft = false;
-        if (_life!.Number >= 0 && IsOurs((uint)_life.Number, out _))
+        if (IsOurs((uint)_life!.Number, out _))
             End((uint)_life.Number);
         EndLife();
     }
@@ -126,6 +129,8 @@ internal sealed class UblkAttachment : IKernelAttachment
     /// <inheritdoc/>
     public void Stop(bool force)
     {
+        if (!_isAdded)
+            return;
         // The pumps serve on until it has ended: what is dirty in the page cache is written first.
         int result = _control.Stop(_number);
         if (result < 0 && result != -Errno.ENODEV)
@@ -152,9 +157,7 @@ internal sealed class UblkAttachment : IKernelAttachment
     /// </summary>
     private void Recover(IBlockDevice device, int queues, PollMode mode)
     {
-        if (_life!.Number < 0)
-            throw Left("the process before this one had not made it");
-        _number = (uint)_life.Number;
+        _number = (uint)_life!.Number;
         string node = $"/dev/ublkb{Number}";
         if (!IsOurs(_number, out UblkDeviceInfo info))
             throw Left($"{node} is another's, or there is none: another program deleted it, and its users got errors");
@@ -176,6 +179,7 @@ internal sealed class UblkAttachment : IKernelAttachment
 
         _isLeft = false;
         _isAdded = true;
+        GoesOn = true;
         _node = node;
         AnnounceGrowth(device);
     }
@@ -209,7 +213,7 @@ internal sealed class UblkAttachment : IKernelAttachment
             if (result != -Errno.EBUSY)
                 Check(result, $"taking {node} over");
             if (Environment.TickCount64 >= limit)
-                throw Left($"the kernel still holds {node} for its last server after {OldServerTimeoutMs / 1000} s");
+                throw Held(node);
             Thread.Sleep(OldServerPollMs);
         }
     }
@@ -230,6 +234,8 @@ internal sealed class UblkAttachment : IKernelAttachment
 
     /// <summary>It is that of this attachment, whoever serves it.</summary>
     private bool IsOurs(uint number, out UblkDeviceInfo info) => _control.GetInfo(number, out info) == 0 && info.Owner == _owner.Encode();
+
+    private static CbdException Held(string node) => new(CbdErrorKind.Busy, $"the kernel still holds {node} for its last server: see dmesg") { MayPass = true };
 
     private static CbdException Left(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
 
@@ -349,6 +355,8 @@ internal sealed class UblkAttachment : IKernelAttachment
         bool isOpen = WaitFor(() => (error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out file)) is not (-Errno.ENOENT or -Errno.EBUSY));
         if (isOpen && error == 0)
             return file!;
+        if (error == -Errno.EBUSY)
+            throw Held(path);
         throw new CbdException(
             CbdErrorKind.Unsupported,
             $"{path} of a ublk device cannot be opened (errno {-error}): mount devtmpfs on /dev, and allow the node in the container");

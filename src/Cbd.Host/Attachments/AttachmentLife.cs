@@ -43,6 +43,9 @@ internal sealed class AttachmentLife
     /// <summary>The kernel's number of the block device that it goes on with; −1 if the process before this one had not come so far.</summary>
     public int Number { get; init; } = -1;
 
+    /// <summary>There is something of it in the kernel that a process before this one served.</summary>
+    public bool GoesOn => Given.Count > 0 || (IsGiven && Number >= 0);
+
     /// <summary>Stores the kernel's number of its block device, before that serves anybody.</summary>
     public Action<int>? StoreNumber { get; init; }
 
@@ -51,12 +54,6 @@ internal sealed class AttachmentLife
     /// is known that it was ended by somebody.
     /// </summary>
     public bool CountsDeaths { get; init; } = true;
-
-    /// <summary>
-    /// Whether a session is gone that answered writes which may be on no medium: flushes, and writes that must be durable, which were
-    /// taken in it get EIO. Null: no session is ever gone so.
-    /// </summary>
-    public Func<ulong, bool>? IsSessionLost { get; set; }
 
     /// <summary>The session of the backend in which requests are taken now; stored with each of them. Set before the attachment serves; any thread calls it.</summary>
     public Func<ulong>? SessionOf { get; set; }

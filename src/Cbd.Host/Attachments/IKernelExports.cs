@@ -7,9 +7,11 @@ internal interface IKernelExports
 {
     /// <summary>
     /// Removes what killed daemons left: names and devices of the kernel. Called when the daemon starts, and before a
-    /// device is attached. <paramref name="log"/> gets a line for each thing found; nothing is thrown.
+    /// device is attached. Nothing is thrown.
     /// </summary>
-    void CleanUp(Action<string> log);
+    /// <param name="log">Gets a line for each thing found.</param>
+    /// <param name="isKept">Names of devices that go on, and keep their links; null: none.</param>
+    void CleanUp(Action<string> log, Predicate<string>? isKept = null);
 
     /// <summary>
     /// The kind of attachment for what was asked for (<see cref="AttachChoice"/>); null for NBD over a socket, with a note

@@ -34,6 +34,9 @@ internal sealed class KeptLife
     /// <summary>A process before this one began it, and it goes on.</summary>
     public bool IsGiven { get; }
 
+    /// <summary>It served, and nothing of it was given up yet.</summary>
+    public bool MayGoOn => Record.Body.State == DeviceRecordState.Serving && Attachment.GoesOn;
+
     /// <summary>The record, for the store.</summary>
     internal FileDescriptor Descriptor => _memory.Descriptor;
 
@@ -48,6 +51,9 @@ internal sealed class KeptStart(KeptLives? lives, KeptLife? life) : IDisposable
 {
     private bool _isDone;
 
+    /// <summary>What is kept of it; null: nothing.</summary>
+    public KeptLife? Life { get; set; } = life;
+
     public T Done<T>(T answer)
     {
         _isDone = true;
@@ -56,8 +62,8 @@ internal sealed class KeptStart(KeptLives? lives, KeptLife? life) : IDisposable
 
     public void Dispose()
     {
-        if (!_isDone && life is not null)
-            lives!.GiveBack(life);
+        if (!_isDone && Life is not null)
+            lives!.GiveBack(Life);
     }
 }
 
@@ -68,6 +74,7 @@ internal sealed class KeptStart(KeptLives? lives, KeptLife? life) : IDisposable
 internal sealed class KeptLives : IDisposable
 {
     private const string DevicePrefix = "device-";
+    private const int OpenAttempts = 20, OpenPauseMs = 100;
     private static readonly string[] s_queuePrefixes = ["fuse-", "inflight-"];
 
     private readonly Lock _lock = new();
@@ -107,11 +114,35 @@ internal sealed class KeptLives : IDisposable
                 return null;
         }
 
-        if (life.Record.Body.State == DeviceRecordState.Serving)
+        if (life.MayGoOn)
             return life;
         _log($"device {name} was {(life.Record.Body.State == DeviceRecordState.Starting ? "starting" : "stopping")} when its daemon died: what is left of it in the kernel ends");
         End(life);
         return null;
+    }
+
+    /// <summary>The devices that a process before this one served and that wait for this one.</summary>
+    public IReadOnlyList<string> Waiting
+    {
+        get
+        {
+            lock (_lock)
+                return [.. _given.Where(given => given.Value.MayGoOn).Select(given => given.Key)];
+        }
+    }
+
+    /// <summary>A process before this one began a device of that name, which goes on, or may.</summary>
+    public bool HasGiven(string name)
+    {
+        lock (_lock)
+            return _own.Values.Any(life => life.IsGiven && life.Record.Body.Name == name);
+    }
+
+    /// <summary>Such a device waits under that name.</summary>
+    public bool IsWaiting(string name)
+    {
+        lock (_lock)
+            return _given.TryGetValue(name, out KeptLife? life) && life.MayGoOn;
     }
 
     /// <summary>Begins a device; null if nothing is kept.</summary>
@@ -216,8 +247,11 @@ internal sealed class KeptLives : IDisposable
         {
             if (descriptor is null)
                 throw new CbdException(CbdErrorKind.Invalid, $"the descriptor store has '{names[0]}' and not '{deviceName}'");
-            memory = SealedMemory.Open(descriptor, deviceName, DeviceRecord.SizeFor(1), DeviceRecord.SizeFor(BlkdevBody.MaxQueues));
+            memory = OpenRecord(descriptor, deviceName);
             var record = DeviceRecord.Open(memory.Buffer);
+            // A daemon may have died between the end of one and the start of the next.
+            if (_given.TryGetValue(record.Body.Name, out KeptLife? other) && !other.MayGoOn && _given.Remove(record.Body.Name))
+                End(other);
             if (record.Body.Life != id || record.Body.HostUuid != _host || record.Body.Name.Length == 0 || _given.ContainsKey(record.Body.Name))
             {
                 record.Dispose();
@@ -239,6 +273,22 @@ internal sealed class KeptLives : IDisposable
                 queue.Descriptor.Dispose();
             foreach (string name in names)
                 _store.Remove(name);
+        }
+    }
+
+    /// <summary>What cannot be had for a moment is waited for: without its record a device ends.</summary>
+    private static SealedMemory OpenRecord(FileDescriptor descriptor, string name)
+    {
+        for (int left = OpenAttempts; ; left--)
+        {
+            try
+            {
+                return SealedMemory.Open(descriptor, name, DeviceRecord.SizeFor(1), DeviceRecord.SizeFor(BlkdevBody.MaxQueues));
+            }
+            catch (CbdException e) when (left > 1 && e.Kind is not (CbdErrorKind.Invalid or CbdErrorKind.Corrupt))
+            {
+                Thread.Sleep(OpenPauseMs);
+            }
         }
     }
 
@@ -297,6 +347,8 @@ internal sealed class KeptLives : IDisposable
     /// <summary>With the last duplicate of its channels the kernel ends what it has of the device. The device itself is not touched.</summary>
     private void End(KeptLife life)
     {
+        // A process that dies in here leaves nothing that could be gone on with.
+        life.Record.Change(body => body with { State = DeviceRecordState.Stopping });
         foreach (KeptDescriptor given in life.Attachment.Given)
             given.Descriptor.Dispose();
         Forget(life.Attachment.Id, [.. life.Attachment.Given.Select(given => given.Name)]);

@@ -9,7 +9,7 @@ namespace Cbd.Host.Threads;
 /// One queue of a <see cref="BlkdevDevice"/> while a user has it: the state machine with a clock and a place to sleep. One
 /// thread at a time; <see cref="Interrupt"/> any thread.
 /// </summary>
-internal sealed class BlkdevQueue : IBlockQueue, IDescriptorWait, IRingWait, IWakeCount
+internal sealed class BlkdevQueue : IBlockQueue, IRepeatingQueue, IDescriptorWait, IRingWait, IWakeCount
 {
     private readonly BlkdevState _state;
     private readonly MappedMemory _memory;
@@ -59,6 +59,12 @@ internal sealed class BlkdevQueue : IBlockQueue, IDescriptorWait, IRingWait, IWa
     {
         ObjectDisposedException.ThrowIf(_isEnded, this);
         return _queue.Outstanding < _depth && _queue.TrySubmit(request);
+    }
+
+    public bool TryRepeat(in BlockRequest request, ulong session)
+    {
+        ObjectDisposedException.ThrowIf(_isEnded, this);
+        return _queue.Outstanding < _depth && _queue.TryRepeat(request, session);
     }
 
     public int Poll(Span<BlockCompletion> completions)

@@ -14,6 +14,7 @@ namespace Cbd.Host.Transports;
 internal sealed class DeviceVerbs(Transport transport)
 {
     private const int PollIntervalMs = 1;
+    private const int ServeAgainMs = 100;
 
     /// <summary>
     /// Large requests go in pieces of this size: while one is sent to the client the next are on their way, and what is
@@ -33,11 +34,10 @@ internal sealed class DeviceVerbs(Transport transport)
     public StartedDevice Start(StartDeviceOptions options, Func<int, string> nameOf, Func<string?, IExport> openExport, KeptLife? kept = null)
     {
         using IDisposable operation = transport.Begin();
-        int queues = kept?.Record.Body.Queues ?? QueuesOf(options);
-        if (queues is < 1 or > BlkdevBody.MaxQueues)
-            throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
-        if ((uint)options.Backend >= (uint)transport.Geometry.BackendCount)
-            throw new CbdException(CbdErrorKind.NotFound, $"backend {options.Backend} does not exist: ids go from 0 to {transport.Geometry.BackendCount - 1}; see backend-list --all");
+        int queues = kept?.Record.Body.Queues ?? CheckQueues(options);
+        int backend = kept?.Record.Body.BackendId ?? options.Backend;
+        if ((uint)backend >= (uint)transport.Geometry.BackendCount)
+            throw new CbdException(CbdErrorKind.NotFound, $"backend {backend} does not exist: ids go from 0 to {transport.Geometry.BackendCount - 1}; see backend-list --all");
         DeviceLife<MappedMemory, SafePolicy> life;
         lock (transport.StateLock)
         {
@@ -45,7 +45,7 @@ internal sealed class DeviceVerbs(Transport transport)
             transport.CheckGoesOn();
             life = new DeviceLife<MappedMemory, SafePolicy>(transport.Session, new DeviceWish
             {
-                Backend = kept is { IsGiven: true } ? kept.Record.Body.BackendId : options.Backend,
+                Backend = backend,
                 Record = kept?.Record,
                 Adopts = kept is { IsGiven: true },
                 Identity = options.DiskIdentity,
@@ -74,9 +74,13 @@ internal sealed class DeviceVerbs(Transport transport)
             server = Activate(life, name, export, options.Mode);
             AwaitAttachment(life, options.Limit);
             if (kept is not null)
-                TellSessions(kept.Attachment, life);
+            {
+                BlkdevState state = life.State!;
+                kept.Attachment.SessionOf = () => state.SessionEpoch;
+            }
+
             Step(() => life.BeginServing(MonotonicClock.Milliseconds));
-            server.Serve();
+            Serve(server, kept, options.Limit);
         }
         catch (Exception e)
         {
@@ -90,8 +94,36 @@ internal sealed class DeviceVerbs(Transport transport)
         return new StartedDevice(life.Blkdev, server.Address, Name: server.Name);
     }
 
+    /// <summary>The users of what goes on are there already: what cannot be had for a moment is waited for.</summary>
+    private void Serve(DeviceServer server, KeptLife? kept, StartLimit? limit)
+    {
+        string said = "";
+        while (true)
+        {
+            try
+            {
+                server.Serve();
+                return;
+            }
+            catch (CbdException e) when (e.MayPass && kept is { IsGiven: true })
+            {
+                if (e.Message != said)
+                    Logger.LogWarning("device {Device}: its users wait: {Reason}", server.Device, said = e.Message);
+                transport.CheckGoesOn();
+                limit?.Check(e.Message);
+                Thread.Sleep(ServeAgainMs);
+            }
+        }
+    }
+
     /// <summary>How many queues a new device has.</summary>
-    public static int QueuesOf(StartDeviceOptions options) => options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
+    public static int CheckQueues(StartDeviceOptions options)
+    {
+        int queues = options.Queues ?? Math.Min(Environment.ProcessorCount, 4);
+        return queues is >= 1 and <= BlkdevBody.MaxQueues
+            ? queues
+            : throw new CbdException(CbdErrorKind.Invalid, $"queues is {queues}: give a number from 1 to {BlkdevBody.MaxQueues}");
+    }
 
     /// <summary>
     /// Stops a device of this host. Refused while it is used, unless forced. A stop that was accepted and is not done in time goes
@@ -175,15 +207,6 @@ internal sealed class DeviceVerbs(Transport transport)
             if (server.Life.Stage == DeviceStage.EndingExport)
                 server.Life.EndServing(MonotonicClock.Milliseconds);
         });
-    }
-
-    /// <summary>What was answered in a session that went through the page cache of its host is gone with it.</summary>
-    private static void TellSessions(AttachmentLife attachment, DeviceLife<MappedMemory, SafePolicy> life)
-    {
-        BlkdevState state = life.State!;
-        DeviceRecord record = life.Record!;
-        attachment.SessionOf = () => state.SessionEpoch;
-        attachment.IsSessionLost = session => record.Body.WasBuffered && (session != state.SessionEpoch || state.IsBackendLost);
     }
 
     /// <summary>What the devices of this host are called.</summary>

@@ -12,6 +12,11 @@ internal sealed class RetryPauses(int leastMs, int mostMs, int newsMs)
     /// <summary>When the next pass is due, by the clock of the caller; the greatest value while nothing is left to do.</summary>
     public long NextMs { get; private set; }
 
+    private long _passedMs;
+
+    /// <summary>As <see cref="NextMs"/>, but no later than so long after the last pass: for what users wait for.</summary>
+    public long NextWithin(int ms) => Math.Min(NextMs, _passedMs + ms);
+
     /// <summary>A pass has ended.</summary>
     /// <param name="left">How much is still pending.</param>
     /// <param name="isDirty">The record has to be written again.</param>
@@ -21,6 +26,7 @@ internal sealed class RetryPauses(int leastMs, int mostMs, int newsMs)
         // It gets on: the rest may be possible now.
         _pauseMs = left < _left ? leastMs : Math.Min(2 * _pauseMs, mostMs);
         _left = left;
+        _passedMs = nowMs;
         NextMs = left > 0 ? nowMs + _pauseMs : isDirty ? nowMs + mostMs : long.MaxValue;
     }
 

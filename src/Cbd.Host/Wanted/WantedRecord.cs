@@ -19,6 +19,11 @@ internal sealed class WantedRecord<TPolicy>
     /// <summary>What was being started when the daemon died this often, one time after the other, is not started again.</summary>
     public const int MostDeaths = 3;
 
+    /// <summary>The same of what an earlier process served already: its users lose it then, and somebody may have ended the daemon on purpose.</summary>
+    public const int MostDeathsOfKept = 10;
+
+    private static readonly string s_deadly = $"the daemon died {MostDeaths} times in a row while it started this";
+
     private readonly IRecordMedium _medium;
     private readonly List<StateEntry> _entries = [];
     private readonly HashSet<int> _beingTried = [];
@@ -37,7 +42,7 @@ internal sealed class WantedRecord<TPolicy>
             bool isStop = entry.Intent == StateIntent.Stopping && TPolicy.FinishStops;
             if ((entry.Intent == StateIntent.Starting && TPolicy.UndoStarts) || (isStop && entry.Backend is null))
                 continue;
-            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && !isStop && entry.Deaths >= MostDeaths ? $"the daemon died {MostDeaths} times in a row while it started this" : null);
+            string? failed = entry.Failed ?? (TPolicy.GiveUpDeadly && !isStop && entry.Deaths >= MostDeaths ? s_deadly : null);
             _entries.Add(entry with { Number = ++_lastNumber, Intent = isStop ? StateIntent.Stopping : null, IsCut = isStop, Forced = isStop ? entry.Forced : null, IsPending = true, Failed = TPolicy.KeepFailed ? failed : null });
         }
     }
@@ -180,6 +185,14 @@ internal sealed class WantedRecord<TPolicy>
     {
         if (_tried.Add(number))
             Change(number, entry => entry with { Deaths = (entry.Deaths ?? 0) + 1 });
+    }
+
+    /// <summary>A device that an earlier process served is tried more often before it is given up.</summary>
+    public void TryKeptAgain(string device)
+    {
+        int place = _entries.FindIndex(entry => entry.Device?.Name == device && entry.Failed == s_deadly && entry.Deaths < MostDeathsOfKept);
+        if (place >= 0)
+            _entries[place] = _entries[place] with { Failed = null };
     }
 
     /// <summary>The daemon has outlived the try.</summary>

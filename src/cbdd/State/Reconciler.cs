@@ -19,6 +19,12 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
 
     private readonly Dictionary<int, Task> _attempts = [];
     private readonly AutoResetEvent _moved = new(false);
+
+    /// <summary>What an earlier process of this daemon served goes on by itself as far as it can: its users wait.</summary>
+    public Func<string, bool> IsKept { get; init; } = static _ => false;
+
+    /// <summary>Called when a try has ended, however.</summary>
+    public Action Settled { get; init; } = static () => { };
     private Thread? _thread;
     private volatile bool _isEnding;
     private volatile bool _isTold;
@@ -94,6 +100,9 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         Task.WaitAll([.. _attempts.Values]);
     }
 
+    /// <summary>After <see cref="End"/>: waits until nothing is being started any more, or the time is over.</summary>
+    public void AwaitAttempts(int timeoutMs) => Task.WaitAll([.. _attempts.Values], timeoutMs);
+
     /// <summary>The request for a recorded transport: on the region that it had, unless that cannot be there any more.</summary>
     internal static RegisterTransportOptions Expecting(RegisterTransportOptions options, TransportEntry recorded) =>
         WantedRules<SafePolicy>.ExpectRegion(recorded, ProcessIdentity.BootId, IsVolatile(recorded.Region)) is { } uuid
@@ -130,7 +139,8 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         {
             var left = Pass(() => _isEnding);
             pauses.Passed(left, record.IsDirty, Environment.TickCount64);
-            while (!_isEnding && pauses.NextMs - Environment.TickCount64 is > 0 and var ms && _moved.WaitOne(ms > int.MaxValue ? Timeout.Infinite : (int)ms))
+            var isAwaited = record.Entries.Any(e => IsLeft(e) && GoesOn(e));
+            while (!_isEnding && (isAwaited ? pauses.NextWithin(LeastPauseMs) : pauses.NextMs) - Environment.TickCount64 is > 0 and var ms && _moved.WaitOne(ms > int.MaxValue ? Timeout.Infinite : (int)ms))
             {
                 if (_isTold)
                     pauses.Told(Environment.TickCount64);
@@ -160,8 +170,11 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
         finally
         {
             record.EndAttempt(number);
+            Settled();
         }
     }
+
+    private bool GoesOn(StateEntry entry) => entry.Device?.Name is { } name && IsKept(name);
 
     private void Try(StateEntry entry, StartLimit limit)
     {
@@ -235,9 +248,16 @@ internal sealed class Reconciler(IControl control, StateRecord record, ILogger l
                 () => control.Execute(Operations.StopBackend, new StopRequest { Transport = transport, Id = id, Leaves = true }));
         }
 
-        var on = WantedRules<SafePolicy>.FindBackend(entry.Device!, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
-        var device = StartDevice(transport, entry.Device!, on, limit);
-        return (confirmed with { Device = entry.Device! with { BlkdevId = device.Device, Name = device.Name, BackendId = on.Id, BackendPath = on.Path, DiskIdentity = on.Identity } },
+        var wish = entry.Device!;
+        // What goes on does so on the backend that it has, also while that is away.
+        var isKept = GoesOn(entry);
+        var on = isKept
+            ? new OfferedBackend(wish.BackendId, wish.BackendPath, wish.DiskIdentity ?? "", false, false, false)
+            : WantedRules<SafePolicy>.FindBackend(wish, Offered(control.Execute(Operations.ListBackends, new ListRequest { Transport = transport, All = true })));
+        var device = StartDevice(transport, wish, on, limit);
+        if (isKept && control.Execute(Operations.ListDevices, new ListRequest { Transport = transport }).FirstOrDefault(d => d.BlkdevId == device.Device) is { BackendId: >= 0 } adopted)
+            on = on with { Id = adopted.BackendId };
+        return (confirmed with { Device = wish with { BlkdevId = device.Device, Name = device.Name, BackendId = on.Id, BackendPath = on.Path, DiskIdentity = on.Identity } },
             $"device {device.Node}{(device.Note is null ? "" : $": {device.Note}")}",
             () => control.Execute(Operations.StopDevice, new StopRequest { Transport = transport, Id = device.Device, Name = device.Name, Force = true }));
     }

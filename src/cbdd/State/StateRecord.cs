@@ -220,6 +220,8 @@ internal sealed class StateRecord
         return isWanted;
     });
 
+    public void TryKeptAgain(string device) => Do(r => r.TryKeptAgain(device));
+
     public void BeginRestore(int number) => Do(r => r.BeginRestore(number));
 
     public void EndRestore(int number) => Do(r => r.EndRestore(number));
@@ -242,7 +244,9 @@ internal sealed class StateRecord
     /// <param name="name">Of the device.</param>
     /// <param name="areLinesDone">What only a line of the command line wanted is not wanted without that line.</param>
     public bool Wants(string name, bool areLinesDone) =>
-        Entries.Any(e => e.Device?.Name == name && e.Failed is null && e.Intent != StateIntent.Stopping && (e.Held is null || (e.FromRun == true && !areLinesDone)));
+        Entries.Any(e => e.Device?.Name == name && e.Failed is null && e.Intent != StateIntent.Stopping && (e.Held is null || (e.FromRun == true && !areLinesDone)) &&
+            // Without its transport it never comes back.
+            Entries.Any(t => t.Transport?.Region == e.Region && t.Failed is null));
 
     public bool IsNameReserved(string name) => Read(r => r.IsNameReserved(name));
 

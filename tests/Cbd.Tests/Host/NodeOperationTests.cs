@@ -124,7 +124,7 @@ public sealed class A_node : IDisposable
 
         public Exception? Stacked { get; set; }
 
-        public void CleanUp(Action<string> log)
+        public void CleanUp(Action<string> log, Predicate<string>? isKept = null)
         {
             CleanUps++;
             log("something was left");
