@@ -179,6 +179,8 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
 
         foreach (NbdPump pump in _pumps)
             pump.RequestStop();
+        foreach (NbdPump pump in _pumps)
+            pump.Join();
         for (int queue = 0; queue < _pumps.Length; queue++)
         {
             _pumps[queue].Dispose();
@@ -212,6 +214,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             throw Left(difference);
         try
         {
+            Volatile.Write(ref _stopping, false);
             MakePumps(device, queues, mode);
             lock (_lock)
             {
@@ -287,8 +290,12 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     /// <summary>Ends the pumps as they are, and with them their connections: the kernel keeps the device, and what was not answered.</summary>
     private void Park()
     {
+        Volatile.Write(ref _stopping, true);
         foreach (NbdPump pump in _pumps)
             pump.Park();
+        // Their threads wake each other.
+        foreach (NbdPump pump in _pumps)
+            pump.Join();
         foreach (NbdPump pump in _pumps)
             pump.Dispose();
         ForgetPumps();
@@ -392,6 +399,8 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     /// <summary>A pump's connection was closed. Its thread must not wait for the kernel, which may wait for it.</summary>
     private void ConnectionLost(int queue)
     {
+        if (Volatile.Read(ref _stopping))
+            return;
         // All that it had at the device has ended: the others may go on.
         if (_lost.Length > 0)
         {
@@ -399,8 +408,7 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
                 pump.LookAgain();
         }
 
-        if (!Volatile.Read(ref _stopping))
-            PoolWork.Queue(() => TryReconnect(queue));
+        PoolWork.Queue(() => TryReconnect(queue));
     }
 
     private void TryReconnect(int queue)
