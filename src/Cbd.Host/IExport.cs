@@ -66,6 +66,12 @@ internal interface IExport : IDisposable
     }
 
     /// <summary>
+    /// Ends its threads, and leaves its users and what they asked for to the next process of this daemon, which serves them on. Nothing that
+    /// the device has not done is answered. Only the end of this process may follow. False, and nothing is done, where nobody keeps it.
+    /// </summary>
+    bool TryPark() => false;
+
+    /// <summary>
     /// Stops accepting, ends the connections after their requests were answered, and closes the queues. Not forced it
     /// may throw Busy, because it is in use after all, and serves on then.
     /// </summary>

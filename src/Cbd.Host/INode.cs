@@ -27,6 +27,14 @@ internal interface INode : IControl, IDisposable
     {
     }
 
+    /// <summary>
+    /// Leaves what users have to the next process of this daemon. Every claim stays, as if this process had been killed, and this process
+    /// has to end at once: nothing else may be called.
+    /// </summary>
+    void Park()
+    {
+    }
+
     /// <summary>Leaves a transport because this host ends: starts on it give up, and what is still there is stopped.</summary>
     void LeaveTransport(int transport);
 

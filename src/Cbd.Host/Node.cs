@@ -263,6 +263,12 @@ internal sealed class Node : INode
             _kernel?.CleanUp(Log, IsKept);
     }
 
+    public void Park()
+    {
+        foreach (Transport transport in Transports())
+            transport.Devices.Park();
+    }
+
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
     public StopAnswer StopDevice(int transport, int device, bool force, string? name = null) => Find(transport).Devices.Stop(device, force, name);
 
@@ -413,10 +419,7 @@ internal sealed class Node : INode
     {
         if (FileStatus.TryGet(path, out FileStatus status) != 0)
             return null;
-        Transport[] transports;
-        lock (_lock)
-            transports = [.. _transports.Values];
-        foreach (Transport transport in transports)
+        foreach (Transport transport in Transports())
         {
             if (transport.Backends.FindOn(status) is { } backend)
                 return $"backend {backend} of this daemon{(transport.Id == 0 ? "" : $" on transport {transport.Id}")} has it (backend-stop)";
@@ -431,12 +434,15 @@ internal sealed class Node : INode
         int lookMs = Math.Max(100, _options.FenceMs / 4);
         while (!_ends.WaitOne(lookMs))
         {
-            Transport[] transports;
-            lock (_lock)
-                transports = [.. _transports.Values];
-            foreach (Transport transport in transports)
+            foreach (Transport transport in Transports())
                 transport.CheckHousekeeping();
         }
+    }
+
+    private Transport[] Transports()
+    {
+        lock (_lock)
+            return [.. _transports.Values];
     }
 
     private static FileIdentity Identify(Transport transport) => new(transport.Region.Device, transport.Region.Inode);

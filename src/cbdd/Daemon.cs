@@ -11,6 +11,7 @@ using Cbd.Memory;
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.State;
+using Cbd.Programs.Daemon.Supervision;
 using Cbd.Host;
 using Cbd.Host.Attachments;
 using Cbd.Host.Logs;
@@ -30,6 +31,13 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     /// <summary>The name of the service manager's socket for the control API.</summary>
     private const string ControlSocketName = "control";
 
+    /// <summary>What was being started has given up by then: its transport was left.</summary>
+    private const int AttemptsMs = 5_000;
+
+    /// <summary>What messages call the run directory, and the option that names it.</summary>
+    public const string RunDirectoryName = "run directory";
+    public const string RunDirectoryOption = "--run-dir";
+
     /// <summary>Of sockaddr_un, without the zero at its end.</summary>
     private const int MostSocketPathBytes = 107;
 
@@ -38,13 +46,13 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     /// <summary>Runs until a signal; returns the exit code. Throws <see cref="CbdException"/> if it cannot start.</summary>
     public int Run()
     {
-        var socketPath = SocketPath();
+        var socketPath = SocketPath(options);
         CheckMachine();
         using var stop = new StopSignal();
         var verbs = VerbSet.ForDaemon();
         var lines = options.RunLines.Select(verbs.ParseLine).ToList();
         var rights = OptionsOfRights.Read(options);
-        using var run = OwnedDirectory.Take(options.RunDirectory, "run directory", "--run-dir", rights.Peers.FileGroup, rights.IsRunDirectoryForAll, rights.Access.Trust);
+        using var run = OwnedDirectory.Take(options.RunDirectory, RunDirectoryName, RunDirectoryOption, rights.Peers.FileGroup, rights.IsRunDirectoryForAll, rights.Access.Trust);
         using var state = OwnedDirectory.Take(options.StateDirectory, "state directory", "--state-dir", trust: rights.Access.Trust);
         state.CheckFiles("host-uuid", "wanted.json", "state.json");
         using var socket = TakeControlSocket(socketPath);
@@ -64,6 +72,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             else
                 stop.Handle(signal);
         });
+        inherited.SayHandlers();
         PoolThreads.Start();
         Action heard = static () => { };
         var uuid = HostIdentity.LoadOrCreate(state.Path, rights.Access.Trust);
@@ -135,8 +144,10 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             recording.IsStarting = false;
             Volatile.Write(ref areLinesDone, true);
             CloseUnwanted();
-            inherited.SayReady("");
+            inherited.SayStarted();
             var signal = stop.Wait();
+            if (signal == PosixSignal.SIGTERM && inherited.MayPark())
+                Park(node, reconciler);
             inherited.Manager?.Say("STOPPING=1");
             _logger.LogInformation("{Signal}: stopping", signal);
         }
@@ -144,7 +155,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         {
             End(server, reconciler);
             Draining.Drain(node, _logger);
-            inherited.Kept.CloseUnwanted(static _ => false);
+            // The next worker may do better: clients and users of what was not started wait for it.
+            if (stop.IsSet || inherited.Store is not { IsGone: false })
+                inherited.Kept.CloseUnwanted(static _ => false);
             throw;
         }
 
@@ -152,10 +165,25 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         // Before the transports are left, so that their claims are given up.
         node.EndLives(static _ => false);
         var isClean = Draining.Drain(node, _logger);
+        // A start that has just given up may have handed a life back.
+        reconciler.AwaitAttempts(AttemptsMs);
         // Nobody is there any more who would answer their clients.
         inherited.Kept.CloseUnwanted(static _ => false);
         node.EndLives(static _ => false);
         return isClean ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
+    }
+
+    /// <summary>
+    /// Ends this process, and leaves all it serves to the next one. What was not done is as after a kill, which any instruction may be: so
+    /// nobody is waited for but those whose connections are handed over.
+    /// </summary>
+    private void Park(INode node, Reconciler reconciler)
+    {
+        _logger.LogInformation("SIGTERM: the next process of this daemon goes on with what this one serves");
+        reconciler.End();
+        node.Park();
+        logs.Dispose();
+        Environment.Exit(SupervisorRules.ParkedExitCode);
     }
 
     /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>
@@ -174,7 +202,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     }
 
     /// <summary>Where the control socket goes. Throws, before anything is made, if the kernel takes no path of that length.</summary>
-    private string SocketPath()
+    public static string SocketPath(DaemonOptions options)
     {
         var path = Path.Combine(options.RunDirectory, RunDirectories.SocketName);
         var length = Encoding.UTF8.GetByteCount(path);
@@ -184,7 +212,7 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     }
 
     /// <summary>What a daemon needs of this machine, asked before anything is made.</summary>
-    private static void CheckMachine()
+    public static void CheckMachine()
     {
         if (ProcessLimits.AddressSpace < ProcessLimits.LeastAddressSpace)
             throw new CbdException(CbdErrorKind.Exhausted, $"the limit of address space is {ProcessLimits.AddressSpace} bytes, and cbdd needs at least {ProcessLimits.LeastAddressSpace}: raise it (LimitAS= of the unit, ulimit -v)");

@@ -32,13 +32,18 @@ internal static class DaemonProgram
         try
         {
             if (options.Supervise)
-                return SupervisorProgram.Run(words, logs.CreateLogger("supervisor"));
+                return SupervisorProgram.Run(words, options, logs.CreateLogger("supervisor"));
             var logger = logs.CreateLogger("cbdd");
-            using var manager = NotifySocket.TryFromEnvironment();
-            using var store = DescriptorStore.TryFromEnvironment(manager, GivenDescriptors.TakeFromEnvironment(), out var others, line => logger.LogWarning("{Line}", line));
+            DescriptorStore? kept = null;
+            using var manager = NotifySocket.TryFromEnvironment(() =>
+            {
+                if (Volatile.Read(ref kept) is not null)
+                    logger.LogWarning("the supervisor or service manager of this process has ended: nothing is kept any more, and devices end with this process; restart cbdd when its devices may pause");
+            });
+            using var store = kept = DescriptorStore.TryFromEnvironment(manager, GivenDescriptors.TakeFromEnvironment(), out var others, line => logger.LogWarning("{Line}", line));
             using var given = GivenSockets.Own(others);
-            using var kept = new KeptSockets(store, line => logger.LogWarning("{Line}", line));
-            return new Daemon(options, logs, new Inherited(given, kept, store, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
+            using var sockets = new KeptSockets(store, line => logger.LogWarning("{Line}", line));
+            return new Daemon(options, logs, new Inherited(given, sockets, store, manager, Watchdog.TakeFromEnvironment()), createNode).Run();
         }
         catch (CbdException e) when (options.LogsAsJson)
         {

@@ -1,5 +1,6 @@
 using Cbd.Memory.Sockets;
 using Cbd.Memory.Store;
+using Cbd.Programs.Daemon.Supervision;
 
 namespace Cbd.Programs.Daemon;
 
@@ -13,6 +14,19 @@ internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, Descripto
 {
     private int _isReady;
 
+    /// <summary>What this daemon has kept outlives it: somebody starts the next process.</summary>
+    public bool MayPark()
+    {
+        if (Store is null)
+            return false;
+        // Whether it is there is seen when something is sent.
+        Manager?.SayStatus("the worker ends, and is started again");
+        return !Store.IsGone;
+    }
+
+    /// <summary>Tells the supervisor that this process takes signals from now on.</summary>
+    public void SayHandlers() => Manager?.SayForSure("STATUS=starting", WorkerMessage.Handlers);
+
     /// <summary>
     /// Tells the manager that the daemon answers, and that what the command line asks for is done, or waits for something. What it waits for is told each time.
     /// </summary>
@@ -20,7 +34,14 @@ internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, Descripto
     public void SayReady(string waits)
     {
         if (Interlocked.Exchange(ref _isReady, 1) == 0)
-            Manager?.Say("READY=1");
+            Manager?.SayForSure("READY=1");
         Manager?.SayStatus(waits);
+    }
+
+    /// <summary>Tells the manager that the daemon answers, and that all that the command line asks for is done.</summary>
+    public void SayStarted()
+    {
+        SayReady("");
+        Manager?.SayForSure(WorkerMessage.Started);
     }
 }

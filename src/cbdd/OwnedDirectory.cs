@@ -38,11 +38,7 @@ internal sealed class OwnedDirectory : IDisposable
     public static OwnedDirectory Take(string path, string what, string option, SocketGroup? group = null, bool forAll = false, OwnerTrust? trust = null)
     {
         trust ??= OwnerTrust.Default;
-        var remedy = $"give another {what} with {option}";
-        trust.CheckDirectory(path, what, remedy);
-        Make(path, what, option);
-        // With what was made just now.
-        trust.CheckDirectory(path, what, remedy);
+        var remedy = Prepare(path, what, option, trust);
         var file = ControlSyscalls.OpenLockFile(System.IO.Path.Combine(path, "lock"), remedy, trust);
         try
         {
@@ -71,6 +67,20 @@ internal sealed class OwnedDirectory : IDisposable
                 throw new CbdException(AtomicFile.KindOf(e), $"cannot use the {what} '{path}': {AtomicFile.Describe(e)}", e);
             throw;
         }
+    }
+
+    /// <summary>
+    /// Makes the directory if it is not there, and takes nothing of it. Returns how another one is named. The parameters are those of <see cref="Take"/>.
+    /// </summary>
+    /// <exception cref="CbdException">It cannot be had, or strangers could change what is in it.</exception>
+    public static string Prepare(string path, string what, string option, OwnerTrust trust)
+    {
+        var remedy = $"give another {what} with {option}";
+        trust.CheckDirectory(path, what, remedy);
+        Make(path, what, option);
+        // With what was made just now.
+        trust.CheckDirectory(path, what, remedy);
+        return remedy;
     }
 
     /// <summary>

@@ -11,6 +11,7 @@ namespace Cbd.Programs.Daemon;
 internal sealed class SignsOfLife : IDisposable
 {
     private const int EndMs = 1_000;
+    private const int PauseMs = 10;
 
     private readonly INode _node;
     private readonly NotifySocket _manager;
@@ -44,7 +45,9 @@ internal sealed class SignsOfLife : IDisposable
         do
         {
             _ = _node.ListTransports();
-            _manager.Say("WATCHDOG=1");
+            // A queue that is full takes it later; too late is soon enough to see that the manager waits no more.
+            while (!_manager.Say("WATCHDOG=1") && !_manager.IsGone && !_end.WaitOne(PauseMs))
+                continue;
         }
         while (!_end.WaitOne(_periodMs));
     }

@@ -22,7 +22,8 @@ internal sealed class StopSignal : IDisposable
     /// <param name="nowMs">A monotonic clock; null: the machine's.</param>
     public StopSignal(Action<PosixSignal>? endAtOnce = null, Func<long>? nowMs = null)
     {
-        _endAtOnce = endAtOnce ?? ProcessSignals.EndBy;
+        // Who waits for this process, or for its supervisor, knows that signal.
+        _endAtOnce = endAtOnce ?? (static signal => ProcessSignals.EndBy(signal == ProcessSignals.EndForGood ? PosixSignal.SIGTERM : signal));
         _nowMs = nowMs ?? (static () => Environment.TickCount64);
     }
 

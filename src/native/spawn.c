@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,6 +22,9 @@
 #define CLOSE_ON_EXEC 4U
 
 #define FIRST_PASSED 3
+
+/* Descriptors that are tried one by one where nothing tells which are open. */
+#define MOST_TRIED (1U << 20)
 #define STACK_BYTES (64UL << 10)
 
 /* Decimal digits of the largest process id, and the final zero. */
@@ -100,16 +104,52 @@ static void reset_signals(void)
     }
 }
 
-/* All from here on are closed by exec. Without close_range (Linux 5.11) one by one. */
+/* One name of a directory, as getdents64 stores it. */
+struct entry {
+    uint64_t inode;
+    int64_t offset;
+    unsigned short length;
+    unsigned char type;
+    char name[];
+};
+
+/* Those that are listed in /proc. Returns 0, or -1 if there is no such list. */
+static int close_listed(unsigned first)
+{
+    _Alignas(struct entry) char entries[4096];
+    long bytes;
+    int directory = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory < 0)
+        return -1;
+    while ((bytes = syscall(SYS_getdents64, (long)directory, entries, (long)sizeof entries)) > 0) {
+        for (long at = 0; at < bytes; at += ((struct entry *)(entries + at))->length) {
+            unsigned number = 0;
+            const char *digit = ((struct entry *)(entries + at))->name;
+            for (; *digit >= '0' && *digit <= '9'; digit++)
+                number = number * 10 + (unsigned)(*digit - '0');
+            if (*digit == '\0' && number >= first)
+                fcntl((int)number, F_SETFD, FD_CLOEXEC);
+        }
+    }
+    close(directory);
+    return bytes < 0 ? -1 : 0;
+}
+
+/*
+ * All from here on are closed by exec. Linux before 5.11 has no such call, and a filter of system calls may refuse it. The limit of open
+ * files says what is open only if it was never lowered, and may be without a bound.
+ */
 static void close_rest(unsigned first)
 {
 #ifdef SYS_close_range
     if (syscall(SYS_close_range, (long)first, ~0UL & 0xffffffffUL, (long)CLOSE_ON_EXEC) == 0)
         return;
 #endif
+    if (close_listed(first) == 0)
+        return;
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
-        limit.rlim_cur = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > MOST_TRIED)
+        limit.rlim_cur = MOST_TRIED;
     for (unsigned descriptor = first; descriptor < limit.rlim_cur; descriptor++)
         fcntl((int)descriptor, F_SETFD, FD_CLOEXEC);
 }

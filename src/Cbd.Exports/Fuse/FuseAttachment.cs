@@ -106,7 +106,7 @@ internal sealed class FuseAttachment : IKernelAttachment
         _file!.ExpectEnd();
         _file.Park();
         foreach (FusePump pump in _pumps)
-            pump.Dispose();
+            pump.Park();
         _pumps = [];
         _mount?.Dispose();
         _mount = null;

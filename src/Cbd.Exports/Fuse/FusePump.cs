@@ -128,6 +128,14 @@ internal sealed class FusePump : IDisposable
         DisposeParts();
     }
 
+    /// <summary>As <see cref="Dispose"/>, after the file was parked: what is in flight is for the next process.</summary>
+    internal void Park()
+    {
+        _thread.JoinIfStarted();
+        _record.ForgetDeaths();
+        Dispose();
+    }
+
     private void DisposeParts()
     {
         _poll.Dispose();

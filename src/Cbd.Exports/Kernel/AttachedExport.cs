@@ -114,6 +114,9 @@ internal sealed class AttachedExport : IExport
     public void Resize() => _attachment.Resize();
 
     /// <inheritdoc/>
+    public bool TryPark() => _attachment.TryPark();
+
+    /// <inheritdoc/>
     public void Stop(bool force)
     {
         if (force)

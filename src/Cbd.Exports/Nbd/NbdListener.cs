@@ -60,7 +60,7 @@ internal sealed class NbdListener : IDisposable
         {
             FileStatus? file = name.TryGetStatus(out FileStatus now) == 0 ? now : null;
             if (options.Device is { } device && kept.TryTake(device, path, null, file) is { } old)
-                return new NbdListener(address, old, withTls, name, kept) { _device = device, _isAdopted = true };
+                return Adopt(device, old, file!.Value);
             StreamSocket? socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
             if (socket is null && error == Errno.EADDRINUSE && RemoveStale(name, path, ref error))
                 socket = name.TryListen(Backlog, options.Mode, options.Owner, out error);
@@ -70,6 +70,21 @@ internal sealed class NbdListener : IDisposable
         {
             name.Dispose();
             throw;
+        }
+
+        NbdListener Adopt(string device, StreamSocket old, FileStatus its)
+        {
+            try
+            {
+                // Its file has what was asked for when it was made.
+                int denied = name.ChangeAccess(its, options.Mode, options.Owner);
+                return denied == 0 ? new NbdListener(address, old, withTls, name, kept) { _device = device, _isAdopted = true } : throw Explain(address, denied, rights);
+            }
+            catch
+            {
+                kept.GiveBack(device, old);
+                throw;
+            }
         }
     }
 
@@ -128,8 +143,9 @@ internal sealed class NbdListener : IDisposable
             _ = _name.TryUnlink();
         _name?.Dispose();
         if (_device is not null)
-            _kept.Remove(_device);
-        Socket.Dispose();
+            _kept.Close(_device, Socket, Uri);
+        else
+            Socket.Dispose();
         _giveBack?.Invoke();
     }
 

@@ -145,6 +145,13 @@ internal sealed class DeviceServer
         }
     }
 
+    /// <inheritdoc cref="IExport.TryPark"/>
+    public bool TryPark()
+    {
+        lock (_exportLock)
+            return !_isDisposed && Life.Stage == DeviceStage.Serving && _export.TryPark();
+    }
+
     /// <summary>A thread of the pool may finish the stop: true once, when the device is over.</summary>
     public bool TryTakeFinish() => Life.IsOver && Interlocked.Exchange(ref _isFinishTaken, 1) == 0;
 

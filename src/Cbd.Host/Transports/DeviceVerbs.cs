@@ -209,6 +209,27 @@ internal sealed class DeviceVerbs(Transport transport)
         });
     }
 
+    /// <summary>Leaves the devices to the next process of this daemon, as far as they can be; clients of sockets first, because they are waited for.</summary>
+    public void Park()
+    {
+        DeviceServer[] servers;
+        lock (transport.StateLock)
+            servers = [.. transport.DeviceServers.OrderBy(d => d.Node.Length)];
+        foreach (DeviceServer server in servers)
+        {
+            try
+            {
+                if (server.TryPark())
+                    Logger.LogInformation("device {Device}: its users wait for the next process of this daemon", server.Device);
+            }
+            catch (CbdException e)
+            {
+                // As if this process had been killed.
+                Logger.LogWarning("device {Device}: its users lose their connections: {Reason}", server.Device, e.Message);
+            }
+        }
+    }
+
     /// <summary>What the devices of this host are called.</summary>
     public IReadOnlyList<string> Names()
     {

@@ -150,6 +150,7 @@ internal static class KernelConstants
     internal const int ControlRights = 1;
     internal const int ControlCredentials = 2;
     internal const nuint IoctlSocketFile = 0x89e0;
+    internal const int MessagePeek = 2;
     internal const int MessageControlTruncated = 8;
     internal const int MessageTruncated = 0x20;
     internal const int MessageDontWait = 0x40;
@@ -171,6 +172,7 @@ internal static class KernelConstants
     internal const int SignalQuit = 3;
     internal const int SignalKill = 9;
     internal const int SignalTerminate = 15;
+    internal const int SignalUser1 = 10;
 
     // Calls that go through syscall(2).
     internal const nint SyscallPidfdSendSignal = 424;

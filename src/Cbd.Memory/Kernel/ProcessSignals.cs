@@ -9,9 +9,13 @@ namespace Cbd.Memory;
 /// </summary>
 public sealed class ProcessSignals
 {
+    /// <summary>SIGUSR1, for which .NET has no name. A supervisor tells its worker with it that no other one follows.</summary>
+    public const PosixSignal EndForGood = (PosixSignal)SignalUser1;
+
     private static readonly (PosixSignal Signal, int Number)[] s_numbers =
     [
         (PosixSignal.SIGHUP, SignalHangUp), (PosixSignal.SIGINT, SignalInterrupt), (PosixSignal.SIGQUIT, SignalQuit), (PosixSignal.SIGTERM, SignalTerminate),
+        (EndForGood, SignalUser1),
     ];
 
     private readonly FileDescriptor _pipe;
@@ -24,7 +28,7 @@ public sealed class ProcessSignals
     }
 
     /// <summary>
-    /// Has SIGHUP, SIGINT, SIGQUIT and SIGTERM handled from now on, to the end of the process. SIGINT stays ignored if it is: the process
+    /// Has SIGHUP, SIGINT, SIGQUIT, SIGTERM and SIGUSR1 handled from now on, to the end of the process. SIGINT stays ignored if it is: the process
     /// was started in the background then. Once per process.
     /// </summary>
     /// <param name="handle">Called on a thread of its own, one signal after the other; must neither throw nor wait for long.</param>

@@ -15,67 +15,93 @@ public sealed unsafe class DatagramSocket : IDisposable
     /// <summary>SCM_MAX_FD: more descriptors are in no datagram.</summary>
     private const int MostDescriptors = 253;
 
+    /// <summary>Of sockaddr_un, without the zero at its end.</summary>
+    private const int MostNameBytes = 107;
+    private const int AddressBytes = sizeof(ushort) + MostNameBytes + 1;
+
+    /// <summary>Octal 0600.</summary>
+    private const uint OwnerOnly = 0x180;
+
     private readonly FileDescriptor _file;
 
-    private DatagramSocket(FileDescriptor file) => _file = file;
+    /// <summary>The file that the socket was bound to, which has no name any more; null if there was none.</summary>
+    private readonly FileDescriptor? _place;
+
+    private DatagramSocket(FileDescriptor file, FileDescriptor? place = null)
+    {
+        _file = file;
+        _place = place;
+    }
 
     /// <summary>Readable while datagrams wait.</summary>
     public FileDescriptor Descriptor => _file;
 
     /// <summary>
-    /// A socket under a name that the kernel chose, which is in no tree of files: the namespace of the network has it until the socket is
-    /// closed. It tells of each datagram who sent it.
+    /// A socket that this user alone, and root, can send to. Its file is in the directory for a moment, under a name that nobody can guess and for its owner
+    /// alone; after that it is reached through this process's descriptor of it, so that nothing is left of it, however the process ends. It tells of each
+    /// datagram who sent it.
     /// </summary>
-    /// <param name="name">As in NOTIFY_SOCKET: <c>@</c> and the name.</param>
-    public static DatagramSocket Bind(out string name)
+    /// <param name="directory">A directory that strangers cannot write.</param>
+    /// <param name="name">A full path, as in NOTIFY_SOCKET.</param>
+    /// <exception cref="CbdException">It cannot be made there, or not be reached.</exception>
+    public static DatagramSocket Bind(string directory, out string name)
     {
-        DatagramSocket socket = Open();
+        using FileDescriptor parent = FileDescriptor.Open(directory, OpenFlags.Path | OpenFlags.Directory);
+        string entry = $"notify-{Guid.NewGuid():N}";
+        // The path of the directory may be longer than an address.
+        string path = $"/proc/self/fd/{parent.Number}/{entry}";
+        FileDescriptor file = OpenFile();
+        FileDescriptor? place = null;
         try
         {
             int one = 1;
-            ushort family = FamilyUnix;
-            byte* address = stackalloc byte[128];
-            uint length = 128;
-            // SAFETY: all that the calls read and store lives on this stack. An address of the family alone asks for a name.
-            if (LibC.SetSocketOption(socket._file, LevelSocket, PassCredentials, &one, sizeof(int)) != 0)
+            // SAFETY: what the call reads lives on this stack.
+            if (LibC.SetSocketOption(file, LevelSocket, PassCredentials, &one, sizeof(int)) != 0)
                 throw SystemCallException.Last("setsockopt SO_PASSCRED");
-            if (LibC.Bind(socket._file, (byte*)&family, sizeof(ushort)) != 0)
-                throw SystemCallException.Last("bind");
-            if (LibC.GetSocketName(socket._file, address, &length) != 0 || length is <= sizeof(ushort) + 1 or > 128)
-                throw SystemCallException.Last("getsockname");
-            name = $"@{Encoding.ASCII.GetString(address + sizeof(ushort) + 1, (int)length - sizeof(ushort) - 1)}";
-            return socket;
+            byte* address = stackalloc byte[AddressBytes];
+            uint length = WriteAddress(path, new Span<byte>(address, AddressBytes));
+            // The file gets the mode of the socket's own inode: there is no moment in which others could send.
+            if (LibC.FChangeMode(file, OwnerOnly) != 0 || LibC.Bind(file, address, length) != 0)
+                throw SystemCallException.Last("bind", $"a socket in '{directory}'");
+            try
+            {
+                place = parent.TryOpenBelow(entry, OpenFlags.Path | OpenFlags.NoFollow, out FileDescriptor? opened) is var error && error == 0
+                    ? opened
+                    : throw new SystemCallException("open", -error, $"a socket in '{directory}'");
+            }
+            finally
+            {
+                _ = LibC.Unlink(path);
+            }
+
+            name = $"/proc/{OwnNumber()}/fd/{place!.Number}";
+            using DatagramSocket? probe = TryConnect(name, out int refused);
+            if (probe is null)
+                throw new CbdException(CbdErrorKind.Failed, $"a socket in '{directory}' cannot be reached through '{name}' (errno {refused}): /proc must be mounted, and let this user look at its own processes");
+            return new DatagramSocket(file, place);
         }
         catch
         {
-            socket.Dispose();
+            place?.Dispose();
+            file.Dispose();
             throw;
         }
     }
 
     /// <summary>
     /// A socket that sends to <paramref name="name"/>: a full path, or <c>@</c> and a name that is in no tree of files. Returns null and the errno if
-    /// nobody is there.
+    /// nobody is there; EINVAL if it is no such name.
     /// </summary>
-    /// <exception cref="CbdException">It is no such name.</exception>
     public static DatagramSocket? TryConnect(string name, out int error)
     {
-        byte[] text = Encoding.UTF8.GetBytes(name);
-        if (text.Length is < 2 or > 107 || text[0] is not ((byte)'/' or (byte)'@') || text.Contains((byte)0))
-            throw new CbdException(CbdErrorKind.Invalid, $"NOTIFY_SOCKET is '{name}': it must be a full path, or '@' and a name, of at most 107 bytes");
-        byte* address = stackalloc byte[sizeof(ushort) + 108];
-        var bytes = new Span<byte>(address, sizeof(ushort) + 108);
-        bytes.Clear();
-        ushort family = FamilyUnix;
-        MemoryMarshal.Write(bytes, in family);
-        text.CopyTo(bytes[sizeof(ushort)..]);
-        bool isAbstract = text[0] == (byte)'@';
-        if (isAbstract)
-            bytes[sizeof(ushort)] = 0;
-        DatagramSocket socket = Open();
-        // A path has its zero counted.
+        error = EINVAL;
+        if (Encoding.UTF8.GetByteCount(name) is < 2 or > MostNameBytes || name[0] is not ('/' or '@') || name.Contains('\0', StringComparison.Ordinal))
+            return null;
+        byte* address = stackalloc byte[AddressBytes];
+        uint length = WriteAddress(name, new Span<byte>(address, AddressBytes));
+        var socket = new DatagramSocket(OpenFile());
         // SAFETY: the address lives on this stack until the call returns.
-        error = LibC.Connect(socket._file, address, (uint)(sizeof(ushort) + text.Length + (isAbstract ? 0 : 1))) == 0 ? 0 : LibC.LastErrno;
+        error = LibC.Connect(socket._file, address, length) == 0 ? 0 : LibC.LastErrno;
         if (error == 0)
             return socket;
         socket.Dispose();
@@ -115,6 +141,30 @@ public sealed unsafe class DatagramSocket : IDisposable
     }
 
     /// <summary>
+    /// Takes one datagram that a process sent. What others sent is taken, too, and returned without its descriptors: those never get into this process, where
+    /// to close them may wait for whoever serves their file. False if nothing is there.
+    /// </summary>
+    /// <param name="buffer">For its bytes.</param>
+    /// <param name="sender">The process; 0: nobody's descriptors are taken.</param>
+    /// <param name="datagram">Descriptors that came with it belong to the caller.</param>
+    public bool TryReceiveFrom(int sender, Span<byte> buffer, out ReceivedDatagram datagram)
+    {
+        int controlBytes = Align(sizeof(LibC.ControlHeader) + sizeof(LibC.Credentials));
+        byte* control = stackalloc byte[controlBytes];
+        datagram = default;
+        // Who sent it is told first, and takes all the room there is. Whoever comes later comes after it.
+        nint count = Receive([], control, controlBytes, MessagePeek, out LibC.MessageHeader message);
+        if (count < 0)
+            return false;
+        int processId = ReadControl(control, (int)message.ControlLength, []);
+        if (sender != 0 && processId == sender)
+            return TryReceive(buffer, out datagram);
+        count = Receive(buffer, null, 0, 0, out message);
+        datagram = new ReceivedDatagram((int)Math.Max(0, count), processId, [], (message.Flags & (MessageTruncated | MessageControlTruncated)) != 0);
+        return count >= 0;
+    }
+
+    /// <summary>
     /// Takes one datagram. False if none is there. Descriptors that came with it belong to the caller.
     /// </summary>
     public bool TryReceive(Span<byte> buffer, out ReceivedDatagram datagram)
@@ -123,30 +173,70 @@ public sealed unsafe class DatagramSocket : IDisposable
         int controlBytes = Align(sizeof(LibC.ControlHeader) + (MostDescriptors * sizeof(int))) + Align(sizeof(LibC.ControlHeader) + sizeof(LibC.Credentials));
         byte* control = stackalloc byte[controlBytes];
         datagram = default;
+        nint count = Receive(buffer, control, controlBytes, 0, out LibC.MessageHeader message);
+        if (count < 0)
+            return false;
+        var descriptors = new List<FileDescriptor>();
+        int processId = ReadControl(control, (int)message.ControlLength, descriptors);
+        datagram = new ReceivedDatagram((int)count, processId, descriptors, (message.Flags & (MessageTruncated | MessageControlTruncated)) != 0);
+        return true;
+    }
+
+    public void Dispose()
+    {
+        _file.Dispose();
+        _place?.Dispose();
+    }
+
+    private static FileDescriptor OpenFile()
+    {
+        int descriptor = LibC.Socket(FamilyUnix, SocketDatagram | SocketNonBlocking | SocketCloseOnExec, 0);
+        return descriptor >= 0 ? FileDescriptor.Own(descriptor, "datagrams") : throw SystemCallException.Last("socket");
+    }
+
+    /// <summary>The address of a name that fits. Returns its length, bytes.</summary>
+    private static uint WriteAddress(string name, Span<byte> address)
+    {
+        address.Clear();
+        ushort family = FamilyUnix;
+        MemoryMarshal.Write(address, in family);
+        int length = Encoding.UTF8.GetBytes(name, address[sizeof(ushort)..]);
+        bool isAbstract = name[0] == '@';
+        if (isAbstract)
+            address[sizeof(ushort)] = 0;
+        // A path has its zero counted.
+        return (uint)(sizeof(ushort) + length + (isAbstract ? 0 : 1));
+    }
+
+    /// <summary>This process's number in the process namespace that /proc was mounted in.</summary>
+    private static string OwnNumber()
+    {
+        const int mostBytes = 32;
+        byte* text = stackalloc byte[mostBytes];
+        // SAFETY: the call stores at most that many bytes on this stack.
+        nint length = LibC.ReadLink("/proc/self", text, mostBytes);
+        return length > 0 ? Encoding.ASCII.GetString(text, (int)length) : throw SystemCallException.Last("readlink", "/proc/self");
+    }
+
+    /// <summary>One recvmsg(2). Returns the count of bytes, or -1 if no datagram is there.</summary>
+    private nint Receive(Span<byte> buffer, byte* control, int controlBytes, int flags, out LibC.MessageHeader message)
+    {
         // SAFETY: the buffers live until the call returns, which stores at most their lengths.
         fixed (byte* start = buffer)
         {
             var vector = new LibC.IoVector { Start = start, Length = (nuint)buffer.Length };
-            var message = new LibC.MessageHeader { Vectors = &vector, VectorCount = 1, Control = control, ControlLength = (nuint)controlBytes };
+            LibC.MessageHeader header;
             nint count;
             do
-                count = LibC.ReceiveMessage(_file.Number, &message, MessageDontWait | MessageCloseOnExec);
+            {
+                header = new LibC.MessageHeader { Vectors = &vector, VectorCount = 1, Control = control, ControlLength = (nuint)controlBytes };
+                count = LibC.ReceiveMessage(_file.Number, &header, MessageDontWait | MessageCloseOnExec | flags);
+            }
             while (count < 0 && LibC.LastErrno == EINTR);
-            if (count < 0)
-                return LibC.LastErrno == EAGAIN ? false : throw SystemCallException.Last("recvmsg");
-            var descriptors = new List<FileDescriptor>();
-            int processId = ReadControl(control, (int)message.ControlLength, descriptors);
-            datagram = new ReceivedDatagram((int)count, processId, descriptors, (message.Flags & (MessageTruncated | MessageControlTruncated)) != 0);
-            return true;
+            message = header;
+            message.Vectors = null;
+            return count >= 0 || LibC.LastErrno == EAGAIN ? count : throw SystemCallException.Last("recvmsg");
         }
-    }
-
-    public void Dispose() => _file.Dispose();
-
-    private static DatagramSocket Open()
-    {
-        int descriptor = LibC.Socket(FamilyUnix, SocketDatagram | SocketNonBlocking | SocketCloseOnExec, 0);
-        return descriptor >= 0 ? new DatagramSocket(FileDescriptor.Own(descriptor, "datagrams")) : throw SystemCallException.Last("socket");
     }
 
     private static int Align(int bytes) => (bytes + sizeof(nuint) - 1) & -sizeof(nuint);

@@ -67,7 +67,7 @@ public sealed class SocketFile : IDisposable
             return null;
         try
         {
-            error = SetAccess(mode, owner);
+            error = SetAccess(mode, owner, null);
             if (error == 0 && socket.TryListen(backlog, out error))
                 return socket;
             _ = TryUnlink();
@@ -81,6 +81,15 @@ public sealed class SocketFile : IDisposable
             throw;
         }
     }
+
+    /// <summary>
+    /// Gives a socket that was bound before this process its mode and its owner, whatever they were. Returns 0 or the errno.
+    /// </summary>
+    /// <param name="file">What the name is of. Nothing else is changed.</param>
+    /// <param name="mode">Permission bits.</param>
+    /// <param name="owner">Whose it becomes; null: that of the rights, or of this process.</param>
+    /// <exception cref="CbdException">It cannot be given to that owner, or is another one.</exception>
+    public int ChangeAccess(in FileStatus file, uint mode, FileOwner? owner) => SetAccess(mode, owner, file);
 
     /// <summary>Connects without waiting and returns 0 or the errno; the connection is closed again at once.</summary>
     public int Probe() => StreamSocket.Probe(_native, _rights);
@@ -102,7 +111,10 @@ public sealed class SocketFile : IDisposable
     public void Dispose() => _directory?.Dispose();
 
     /// <summary>Returns 0 or the errno.</summary>
-    private int SetAccess(uint mode, FileOwner? owner)
+    /// <param name="mode">Permission bits.</param>
+    /// <param name="owner">Whose it becomes.</param>
+    /// <param name="known">What it is; null: it was made just now.</param>
+    private int SetAccess(uint mode, FileOwner? owner, FileStatus? known)
     {
         // What this user makes is changed with the rights of this user, who could put something else there.
         if (_rights?.OfUser is { } user)
@@ -114,13 +126,16 @@ public sealed class SocketFile : IDisposable
             return -error;
         using FileDescriptor file = opened!;
         FileStatus status = file.GetStatus();
-        if (status.Type != FileType.Socket || status.LinkCount != 1 || status.OwnerId != ControlSyscalls.EffectiveUserId)
+        bool isOurs = known is { } same ? status.IsSameFile(same) : status.OwnerId == ControlSyscalls.EffectiveUserId;
+        if (status.Type != FileType.Socket || status.LinkCount != 1 || !isOurs)
             throw new CbdException(CbdErrorKind.Busy, $"socket '{_path}' was replaced by something else while it was made: use a path in a directory that nobody else can write to");
-        string same = $"/proc/self/fd/{file.Number}";
-        if (status.Permissions != mode && LibC.ChangeMode(same, mode) < 0)
+        string path = $"/proc/self/fd/{file.Number}";
+        if (known is not null)
+            owner ??= new FileOwner(ControlSyscalls.EffectiveUserId, null, IsWanted: false);
+        if (status.Permissions != mode && LibC.ChangeMode(path, mode) < 0)
             return LibC.LastErrno;
         if (owner is { } its && (its.User != status.OwnerId || (its.Group is { } group && group != status.GroupId)) &&
-            LibC.ChangeOwner(same, its.User, its.Group ?? uint.MaxValue) < 0 && its.IsWanted)
+            LibC.ChangeOwner(path, its.User, its.Group ?? uint.MaxValue) < 0 && its.IsWanted)
         {
             throw new CbdException(CbdErrorKind.Denied, $"socket '{_path}' cannot be given to {OwnerTrust.Name(its.User)} (errno {LibC.LastErrno}): {Privilege.Remedy("CAP_CHOWN")}, or leave --socket-owner out");
         }

@@ -29,18 +29,24 @@ public sealed class DescriptorStore : IDisposable
     private readonly NotifySocket _manager;
     private readonly int _capacity;
     private readonly int _confirmMs;
+    private readonly int _sendMs;
     private readonly HashSet<string> _kept = [];
     private readonly Dictionary<string, FileDescriptor> _given = [];
     private readonly Dictionary<string, string> _refused = [];
 
+    /// <summary>What the manager has to remove, and did not take yet.</summary>
+    private readonly Queue<string> _removals = [];
+
     /// <param name="manager">The way to the manager; stays the caller's.</param>
     /// <param name="capacity">Descriptors that the manager keeps.</param>
-    /// <param name="confirmMs">Longest wait for the manager.</param>
-    public DescriptorStore(NotifySocket manager, int capacity, int confirmMs = DefaultConfirmMs)
+    /// <param name="confirmMs">Longest wait for the manager's answer.</param>
+    /// <param name="sendMs">Longest wait for room in the manager's queue.</param>
+    public DescriptorStore(NotifySocket manager, int capacity, int confirmMs = DefaultConfirmMs, int sendMs = NotifySocket.SendMs)
     {
         _manager = manager;
         _capacity = capacity;
         _confirmMs = confirmMs;
+        _sendMs = sendMs;
     }
 
     /// <summary>
@@ -140,7 +146,10 @@ public sealed class DescriptorStore : IDisposable
         }
     }
 
-    /// <summary>Takes what has that name out of the store. Nothing if there is none, or the manager is gone.</summary>
+    /// <summary>
+    /// Takes what has that name out of the store. Nothing if there is none, or the manager is gone. If its queue is full for long, it is told before
+    /// anything else is.
+    /// </summary>
     public void Remove(string name)
     {
         lock (_lock)
@@ -148,7 +157,8 @@ public sealed class DescriptorStore : IDisposable
             _kept.Remove(name);
             _given.Remove(name, out FileDescriptor? descriptor);
             descriptor?.Dispose();
-            _ = _manager.TrySend($"FDSTOREREMOVE=1\nFDNAME={name}", null, NotifySocket.SendMs);
+            _removals.Enqueue(name);
+            _ = SendRemovals();
         }
     }
 
@@ -200,15 +210,31 @@ public sealed class DescriptorStore : IDisposable
         Remove(given.Name);
     }
 
+    /// <summary>Returns 0 or a negative errno: the rest has to be sent again.</summary>
+    private int SendRemovals()
+    {
+        while (_removals.TryPeek(out string? name))
+        {
+            int error = _manager.TrySend($"FDSTOREREMOVE=1\nFDNAME={name}", null, _sendMs);
+            if (error != 0 && !_manager.IsGone)
+                return error;
+            _removals.Dequeue();
+        }
+
+        return 0;
+    }
+
     private void Send(string text, FileDescriptor descriptor)
     {
-        int error = _manager.IsGone ? -Errno.ECONNREFUSED : _manager.TrySend(text, descriptor, NotifySocket.SendMs);
+        int error = SendRemovals();
+        if (error == 0)
+            error = _manager.IsGone ? -Errno.ECONNREFUSED : _manager.TrySend(text, descriptor, _sendMs);
         if (error == 0)
             return;
         if (_manager.IsGone)
             throw new StoreGoneException();
         throw error == -Errno.ETIMEDOUT
-            ? new CbdException(CbdErrorKind.TimedOut, $"the descriptor store took nothing within {NotifySocket.SendMs / 1000} s: see whether the supervisor or service manager of this process is stopped")
+            ? new CbdException(CbdErrorKind.TimedOut, $"the descriptor store took nothing within {_sendMs / 1000.0:0.###} s: see whether the supervisor or service manager of this process is stopped")
             : new SystemCallException("sendmsg", -error, "descriptor store");
     }
 

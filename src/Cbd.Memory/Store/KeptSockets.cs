@@ -71,7 +71,7 @@ public sealed class KeptSockets : IDisposable
     /// <exception cref="CbdException">The store is full, or does not answer; the socket is not kept.</exception>
     public void Keep(string device, StreamSocket socket)
     {
-        if (_store is null || _store.IsGone)
+        if (_store is null)
             return;
         string name = StoredName.NbdPrefix + device;
         try
@@ -102,8 +102,30 @@ public sealed class KeptSockets : IDisposable
         socket.Dispose();
     }
 
-    /// <summary>The device is over: its socket is kept no more.</summary>
-    public void Remove(string device) => _store?.Remove(StoredName.NbdPrefix + device);
+    /// <summary>
+    /// The device is over: closes its socket, which is kept no more. When this returns, the address is free, unless a line in the log says otherwise.
+    /// </summary>
+    /// <param name="device">Name of the device.</param>
+    /// <param name="socket">Its socket.</param>
+    /// <param name="place">Where it is bound, for the log.</param>
+    public void Close(string device, StreamSocket socket, string place)
+    {
+        socket.Dispose();
+        if (_store is null)
+            return;
+        _store.Remove(StoredName.NbdPrefix + device);
+        if (_store.IsGone)
+            return;
+        try
+        {
+            // The manager's descriptor is closed, too, when it has answered.
+            _store.Confirm();
+        }
+        catch (CbdException e)
+        {
+            _log($"the socket of device {device} at '{place}' may still be open: {e.Message}");
+        }
+    }
 
     /// <summary>Closes those that were kept for devices which nobody wants any more, and removes their files: clients are refused.</summary>
     /// <param name="isWanted">Whether a device of that name is still to come.</param>
@@ -158,20 +180,5 @@ public sealed class KeptSockets : IDisposable
             return $"is bound to '{place}', and its file '{path}' is not there any more";
         bool isThis = status.Type == FileType.Socket ? status.IsSameFile(file.Value) : own == path;
         return isThis ? null : $"is bound to '{place}', and not to '{path}'";
-    }
-
-    private void Close(string device, StreamSocket socket, string place)
-    {
-        socket.Dispose();
-        Remove(device);
-        try
-        {
-            // The manager's descriptor is closed, too, when it has answered.
-            _store?.Confirm();
-        }
-        catch (CbdException e)
-        {
-            _log($"the socket of device {device} at '{place}' may still be open: {e.Message}");
-        }
     }
 }

@@ -7,9 +7,8 @@ public static class Watchdog
 {
     /// <summary>
     /// Reads WATCHDOG_USEC and WATCHDOG_PID, and removes them from this process's environment. How long the manager waits for a sign of life,
-    /// milliseconds; null if it does not, or not for this process's.
+    /// milliseconds; null if it does not, or not for this process's. What is no such number, 0 among them, is as if it were not there.
     /// </summary>
-    /// <exception cref="CbdException">They are no numbers.</exception>
     public static long? TakeFromEnvironment()
     {
         string? text = GivenDescriptors.TakeVariable("WATCHDOG_USEC");
@@ -18,6 +17,6 @@ public static class Watchdog
             return null;
         return long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out long microseconds) && microseconds >= 1000
             ? microseconds / 1000
-            : throw new CbdException(CbdErrorKind.Invalid, $"WATCHDOG_USEC is '{text}' and not a number from 1000: the service manager sets it to what WatchdogSec= of the unit says");
+            : null;
     }
 }

@@ -18,7 +18,9 @@ internal sealed class KeptDescriptors(int capacity) : IDisposable
     private readonly List<(string Name, FileDescriptor Descriptor)> _kept = [];
 
     /// <summary>How many fit where a process may have so many open files: starting a worker takes each of them twice for a moment.</summary>
-    public static int CapacityOf(int openFiles) => Math.Clamp((openFiles - OwnFiles) / 2, 1, MostDescriptors);
+    /// <param name="openFiles">The limit.</param>
+    /// <param name="others">Descriptors that each worker gets besides those that are kept.</param>
+    public static int CapacityOf(int openFiles, int others) => Math.Clamp(((openFiles - OwnFiles) / 2) - others, 1, MostDescriptors);
 
     /// <summary>Names, in the order of <see cref="Descriptors"/>.</summary>
     public IReadOnlyList<string> Names => [.. _kept.Select(kept => kept.Name)];

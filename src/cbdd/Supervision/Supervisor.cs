@@ -12,7 +12,8 @@ namespace Cbd.Programs.Daemon.Supervision;
 
 /// <summary>
 /// Starts a worker, which is cbdd without --supervise, keeps descriptors for it (<see cref="KeptDescriptors"/>), and starts the next one when it
-/// dies. It maps no region and opens no disk, lock or file. All of it is one thread, and a second one that takes signals.
+/// dies. It maps no region and opens no disk, lock or file. All of it is one thread, and a second one that takes signals. What fails in a turn of its loop is
+/// logged, and the next turn goes on.
 /// </summary>
 internal sealed class Supervisor : IDisposable
 {
@@ -29,12 +30,19 @@ internal sealed class Supervisor : IDisposable
     /// <summary>Refusals that wait for a barrier, characters.</summary>
     private const int MostRefusals = 16_384;
 
+    /// <summary>After a turn that failed, and one more for each further one, milliseconds.</summary>
+    private const int FailurePauseMs = 100;
+    private const int MostFailurePauseMs = 1_000;
+
+    /// <summary>A sign of life that was not taken is said again after so long.</summary>
+    private const int AliveAgainMs = 100;
+
     private readonly IReadOnlyList<string> _words;
     private readonly FileDescriptor _program;
     private readonly IReadOnlyList<(string Name, FileDescriptor Descriptor)> _activation;
     private readonly Upstream _upstream;
     private readonly ILogger _logger;
-    private readonly int _capacity = KeptDescriptors.CapacityOf(ProcessLimits.OpenFiles);
+    private readonly int _capacity;
     private readonly KeptDescriptors _kept;
     private readonly RestartPauses _pauses = new();
     private readonly ConcurrentQueue<PosixSignal> _signals = new();
@@ -44,29 +52,47 @@ internal sealed class Supervisor : IDisposable
     private readonly string _address;
     private readonly byte[] _buffer = new byte[WorkerMessage.MostBytes];
     private readonly StringBuilder _refusals = new();
+
+    /// <summary>Signals that came before the worker could take them.</summary>
+    private readonly List<PosixSignal> _held = [];
     private ChildProcess? _worker;
+    private bool _hasHandlers;
     private long? _readyAtMs;
-    private long _aliveAtMs;
+    private long? _startedAtMs;
+
+    /// <summary>The worker's last sign of life; null: it gave none yet, and is not waited for.</summary>
+    private long? _aliveAtMs;
     private long _startAtMs;
+    private long _sayAliveAtMs;
     private bool _wasAnyReady;
+    private bool _wasAnyStarted;
     private bool _isStopping;
+    private long _stopAtMs;
+
+    /// <summary>The worker is there to end what is kept, and nothing else: it is told to stop when it is ready.</summary>
+    private bool _isGivingUp;
+    private int _failures;
     private int _restarts;
     private int? _end;
 
     /// <param name="program">What the worker is started from; stays the caller's.</param>
     /// <param name="words">The worker's words, the name of the program first.</param>
     /// <param name="activation">Sockets that the service manager opened for the daemon; each worker gets them. They stay the caller's.</param>
+    /// <param name="directory">Where the file of its socket is for a moment; strangers must not be able to write there.</param>
     /// <param name="upstream">The service manager of this process; stays the caller's.</param>
     /// <param name="logger">For what happens to workers.</param>
-    public Supervisor(FileDescriptor program, IReadOnlyList<string> words, IReadOnlyList<(string Name, FileDescriptor Descriptor)> activation, Upstream upstream, ILogger logger)
+    /// <exception cref="CbdException">The socket cannot be made.</exception>
+    public Supervisor(
+        FileDescriptor program, IReadOnlyList<string> words, IReadOnlyList<(string Name, FileDescriptor Descriptor)> activation, string directory, Upstream upstream, ILogger logger)
     {
         _program = program;
         _words = words;
         _activation = activation;
         _upstream = upstream;
         _logger = logger;
+        _capacity = KeptDescriptors.CapacityOf(ProcessLimits.OpenFiles, activation.Count);
         _kept = new KeptDescriptors(_capacity);
-        _socket = DatagramSocket.Bind(out _address);
+        _socket = DatagramSocket.Bind(directory, out _address);
     }
 
     /// <summary>Runs until the worker has ended for good. Returns the exit code.</summary>
@@ -78,21 +104,16 @@ internal sealed class Supervisor : IDisposable
         Start();
         while (_end is null)
         {
-            var count = _poll.Wait(TimeoutNs());
-            var hasEnded = false;
-            for (var i = 0; i < count; i++)
+            try
             {
-                _ = _poll.GetEvent(i, out var token);
-                if (token == SignalToken)
-                    _wake.Clear();
-                hasEnded |= token == WorkerToken;
+                Turn();
+                _failures = 0;
             }
-
-            Receive(TurnOfDatagrams);
-            TakeSignals();
-            if (hasEnded)
-                TakeEnd();
-            Tick();
+            catch (Exception e)
+            {
+                // Workers must not end with their supervisor, whatever it is.
+                GoOnAfter(e);
+            }
         }
 
         return _end.Value;
@@ -112,6 +133,40 @@ internal sealed class Supervisor : IDisposable
         _poll.Dispose();
         _wake.Dispose();
         _socket.Dispose();
+    }
+
+    private void Turn()
+    {
+        var count = _poll.Wait(TimeoutNs());
+        var hasEnded = false;
+        for (var i = 0; i < count; i++)
+        {
+            _ = _poll.GetEvent(i, out var token);
+            if (token == SignalToken)
+                _wake.Clear();
+            hasEnded |= token == WorkerToken;
+        }
+
+        Receive(TurnOfDatagrams);
+        TakeSignals();
+        if (hasEnded)
+            TakeEnd();
+        Tick();
+    }
+
+    private void GoOnAfter(Exception e)
+    {
+        _failures++;
+        try
+        {
+            _logger.LogError("the supervisor goes on after what must not happen: {Kind}: {Reason}", e.GetType().Name, e.Message);
+        }
+        catch (Exception)
+        {
+            // What cannot be logged is not.
+        }
+
+        Thread.Sleep(Math.Min(_failures * FailurePauseMs, MostFailurePauseMs));
     }
 
     private void Start()
@@ -137,10 +192,24 @@ internal sealed class Supervisor : IDisposable
                 environment.TryAdd(variable, null);
         }
 
-        _worker = ChildProcess.Start(new ChildStart { Program = _program, Words = _words, Environment = environment, ProcessIdVariables = numbers, Descriptors = descriptors });
-        _readyAtMs = null;
-        _startAtMs = _aliveAtMs = MonotonicClock.Milliseconds;
-        _poll.Add(_worker.Process.Descriptor, WorkerToken);
+        var worker = ChildProcess.Start(new ChildStart { Program = _program, Words = _words, Environment = environment, ProcessIdVariables = numbers, Descriptors = descriptors });
+        try
+        {
+            _poll.Add(worker.Process.Descriptor, WorkerToken);
+        }
+        catch
+        {
+            // Nobody would hear of its end.
+            worker.Process.Kill();
+            _ = worker.AwaitEnd();
+            worker.Dispose();
+            throw;
+        }
+
+        _worker = worker;
+        _hasHandlers = false;
+        _readyAtMs = _startedAtMs = _aliveAtMs = null;
+        _startAtMs = MonotonicClock.Milliseconds;
     }
 
     /// <summary>When something is due without an event; -1: nothing is.</summary>
@@ -149,8 +218,8 @@ internal sealed class Supervisor : IDisposable
         var due = long.MaxValue;
         if (_worker is null)
             due = _startAtMs;
-        if (_upstream.WatchdogMs is { } limit)
-            due = Math.Min(due, MonotonicClock.Milliseconds + (limit / 2));
+        if (_upstream.WatchdogMs is not null)
+            due = Math.Min(due, _sayAliveAtMs);
         return due == long.MaxValue ? -1 : Math.Max(0, due - MonotonicClock.Milliseconds) * 1_000_000;
     }
 
@@ -161,14 +230,15 @@ internal sealed class Supervisor : IDisposable
             StartNext();
         if (_upstream.WatchdogMs is not { } limit)
             return;
-        if (_worker is not null && _readyAtMs is not null && now - _aliveAtMs > limit)
+        if (_worker is not null && _aliveAtMs is { } alive && now - alive > limit)
         {
-            _logger.LogError("worker {Worker} did not say that it lives for {Milliseconds} ms: it is killed", _worker.ProcessId, now - _aliveAtMs);
+            _logger.LogError("worker {Worker} did not say that it lives for {Milliseconds} ms: it is killed", _worker.ProcessId, now - alive);
             _worker.Process.Kill();
             _aliveAtMs = now;
         }
 
-        _upstream.SayAlive();
+        if (now >= _sayAliveAtMs)
+            _sayAliveAtMs = now + (_upstream.SayAlive() ? limit / 2 : Math.Min(AliveAgainMs, limit / 2));
     }
 
     private void StartNext()
@@ -179,27 +249,40 @@ internal sealed class Supervisor : IDisposable
             _restarts++;
             _logger.LogWarning("worker {Worker} was started, restart {Count}, with {Kept} kept descriptors", _worker!.ProcessId, _restarts, _kept.Names.Count);
         }
-        catch (CbdException e)
+        catch (Exception e) when (_worker is null)
         {
-            _worker?.Dispose();
-            _worker = null;
             var pause = _pauses.Died(null);
             _startAtMs = MonotonicClock.Milliseconds + pause;
+            if (_isGivingUp)
+            {
+                _logger.LogError("no worker can be started that would end what is kept: {Reason}", e.Message);
+                EndWithRest(ErrorKinds.ExitCode(CbdErrorKind.Failed));
+                return;
+            }
+
             _logger.LogError("the next worker cannot be started: {Reason}; it is tried again in {Milliseconds} ms", e.Message, pause);
         }
     }
 
-    /// <summary>Takes datagrams that are there. Only the worker's count.</summary>
+    /// <summary>Takes datagrams that are there. Only the worker's count, and only its descriptors get into this process.</summary>
     private void Receive(int most)
     {
-        for (var i = 0; i < most && _socket.TryReceive(_buffer, out var datagram); i++)
+        var worker = _worker?.ProcessId ?? 0;
+        for (var i = 0; i < most && _socket.TryReceiveFrom(worker, _buffer, out var datagram); i++)
         {
+            if (worker == 0 || datagram.ProcessId != worker)
+                continue;
             // What is kept is taken out of this list.
             var descriptors = datagram.Descriptors.ToList();
-            if (_worker is not null && datagram.ProcessId == _worker.ProcessId)
+            try
+            {
                 Handle(WorkerMessage.Parse(_buffer.AsSpan(0, datagram.Length)), descriptors);
-            foreach (var descriptor in descriptors)
-                descriptor.Dispose();
+            }
+            finally
+            {
+                foreach (var descriptor in descriptors)
+                    descriptor.Dispose();
+            }
         }
     }
 
@@ -213,15 +296,23 @@ internal sealed class Supervisor : IDisposable
             _aliveAtMs = MonotonicClock.Milliseconds;
         if (message.Status is { } status)
             _upstream.SayStatus(status);
+        _hasHandlers |= message.HasHandlers || message.IsReady;
+        if (message.IsStarted)
+        {
+            _startedAtMs ??= MonotonicClock.Milliseconds;
+            _wasAnyStarted = true;
+        }
+
         if (message.IsReady && _readyAtMs is null)
         {
-            _readyAtMs = _aliveAtMs = MonotonicClock.Milliseconds;
+            _readyAtMs = MonotonicClock.Milliseconds;
             if (!_wasAnyReady)
                 _logger.LogInformation("worker {Worker} is ready; {Capacity} descriptors can be kept for it", _worker!.ProcessId, _capacity);
             _wasAnyReady = true;
             _upstream.SayReady();
         }
 
+        SendHeld();
         if (!message.IsBarrier)
             return;
         // The descriptors are closed when this returns: that is the answer.
@@ -250,46 +341,150 @@ internal sealed class Supervisor : IDisposable
     {
         while (_signals.TryDequeue(out var signal))
         {
-            if (signal is PosixSignal.SIGTERM or PosixSignal.SIGINT)
-            {
-                if (!_isStopping)
-                    _upstream.SayStopping();
-                _isStopping = true;
-                if (_worker is null)
-                    _end = ErrorKinds.ExitSuccess;
-            }
-
-            _worker?.Process.Send(signal);
+            if (signal is PosixSignal.SIGTERM or PosixSignal.SIGINT or ProcessSignals.EndForGood)
+                TakeStop(signal);
+            else if (_worker is not null)
+                Hold(signal);
         }
+
+        SendHeld();
+    }
+
+    private void TakeStop(PosixSignal signal)
+    {
+        var now = MonotonicClock.Milliseconds;
+        var isLater = _isStopping && now - _stopAtMs >= StopSignal.OneSignalMs;
+        if (!_isStopping)
+        {
+            _upstream.SayStopping();
+            _isStopping = true;
+            _stopAtMs = now;
+        }
+
+        if (_worker is not null && isLater)
+        {
+            // It ends at once, also one that cannot take it yet.
+            _held.Clear();
+            _worker.Process.Send(signal);
+            return;
+        }
+
+        // SIGTERM asks a worker to leave all to the next one: there is none. SIGINT is ignored by what was started in the background.
+        Hold(ProcessSignals.EndForGood);
+        if (_worker is null)
+            GiveUp();
+    }
+
+    private void GiveUp()
+    {
+        if (_kept.Names.Count == 0)
+        {
+            _end = ErrorKinds.ExitSuccess;
+            return;
+        }
+
+        // In the region the devices that were served are reserved for the next worker, and only a worker can end them.
+        _logger.LogInformation("a worker is started to end what is kept: {Names}", string.Join(", ", _kept.Names));
+        _isGivingUp = true;
+        _startAtMs = MonotonicClock.Milliseconds;
+    }
+
+    private void Hold(PosixSignal signal)
+    {
+        if (!_held.Contains(signal))
+            _held.Add(signal);
+    }
+
+    /// <summary>A worker that has no handlers yet would be killed by what it is to handle.</summary>
+    private void SendHeld()
+    {
+        if (_worker is null || !_hasHandlers || (_isGivingUp && _readyAtMs is null))
+            return;
+        foreach (var signal in _held)
+            _worker.Process.Send(signal);
+        _held.Clear();
     }
 
     private void TakeEnd()
     {
-        // What it stored before it died was sent before it died.
-        Receive(AllDatagrams);
         var worker = _worker!;
-        _poll.Remove(worker.Process.Descriptor);
-        var end = worker.AwaitEnd();
-        worker.Dispose();
+        try
+        {
+            // What it stored before it died was sent before it died.
+            Receive(AllDatagrams);
+        }
+        catch (Exception e)
+        {
+            GoOnAfter(e);
+        }
+
+        var end = AwaitEnd(worker);
         _worker = null;
         _refusals.Clear();
-        switch (SupervisorRules.Decide(end, _isStopping, _wasAnyReady))
+        if (!_isStopping)
+            _held.Clear();
+        switch (SupervisorRules.Decide(end, _isStopping, _wasAnyReady, _wasAnyStarted))
         {
+            case AfterEnd.GoOn when _isStopping:
+                Hold(ProcessSignals.EndForGood);
+                GiveUp();
+                break;
+            case AfterEnd.GoOn:
+                _startAtMs = MonotonicClock.Milliseconds;
+                _logger.LogInformation("worker {Worker} left {Count} descriptors to the next one, which is started", worker.ProcessId, _kept.Names.Count);
+                break;
             case AfterEnd.EndWithCode:
-                _end = end.ExitCode!.Value;
+                EndWithRest(end.ExitCode!.Value);
                 break;
             case AfterEnd.EndBySignal:
+                SayRest();
                 // Returns where that signal cannot be given to oneself, or is ignored.
                 ProcessSignals.EndBy(end.Signal!.Value);
                 _end = ErrorKinds.ExitCode(CbdErrorKind.Failed);
                 break;
             default:
                 var now = MonotonicClock.Milliseconds;
-                var pause = _pauses.Died(now - _readyAtMs);
+                var pause = _pauses.Died(SupervisorRules.ServedMs(end, now - _readyAtMs, now - _startedAtMs));
                 _startAtMs = now + pause;
                 _logger.LogError("worker {Worker} ended with {End}; the next one is started in {Milliseconds} ms", worker.ProcessId, end.ToString(), pause);
                 _upstream.SayStatus($"the worker ended with {end}, and is started again");
                 break;
+        }
+    }
+
+    /// <summary>Takes the end of a worker. One whose end nobody can tell has failed.</summary>
+    private ProcessEnd AwaitEnd(ChildProcess worker)
+    {
+        try
+        {
+            return worker.AwaitEnd();
+        }
+        catch (CbdException e)
+        {
+            _logger.LogError("how worker {Worker} ended is not known: {Reason}", worker.ProcessId, e.Message);
+            return new ProcessEnd(ErrorKinds.ExitCode(CbdErrorKind.Failed), null);
+        }
+        finally
+        {
+            // Its descriptor leaves the poll with this.
+            worker.Dispose();
+        }
+    }
+
+    private void EndWithRest(int code)
+    {
+        _end = code;
+        SayRest();
+    }
+
+    /// <summary>Says what ends with this process though no worker has ended it.</summary>
+    private void SayRest()
+    {
+        if (_kept.Names.Count > 0)
+        {
+            _logger.LogError(
+                "no worker has ended what is kept: {Names}; devices of the kernel are without a server, and their claims stay reserved: start cbdd with the same directories again, which takes or ends them, or clear them with cbdctrl dev-clear on another host",
+                string.Join(", ", _kept.Names));
         }
     }
 }

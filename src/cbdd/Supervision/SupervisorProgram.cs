@@ -37,7 +37,7 @@ internal static class SupervisorProgram
     }
 
     /// <summary>Runs the supervisor.</summary>
-    public static int Run(string[] words, ILogger logger)
+    public static int Run(string[] words, DaemonOptions options, ILogger logger)
     {
         ProcessMemory.SetName(Name);
         using var program = FileDescriptor.Open(OwnProgram, OpenFlags.ReadOnly);
@@ -51,11 +51,17 @@ internal static class SupervisorProgram
         {
             foreach (var given in GivenDescriptors.TakeFromEnvironment())
             {
+                if (StoredName.KindOf(given.Name) is not null)
+                    throw new CbdException(CbdErrorKind.Invalid, $"the sockets of the service manager cannot be used: descriptor {given.Number} is named '{given.Name}', and such names are those of descriptors that cbdd --supervise keeps: give its socket unit another FileDescriptorName=, which begins otherwise");
                 activation.Add((given.Name, GivenDescriptors.TryOwn(given)
                     ?? throw new CbdException(CbdErrorKind.Invalid, $"the sockets of the service manager cannot be used: descriptor {given.Number} ('{given.Name}') is no socket; pass listening stream sockets alone")));
             }
 
-            using var supervisor = new Supervisor(program, [Name, .. words.Where(word => word != Option)], activation, upstream, logger);
+            // What a worker would refuse is refused before anything is made.
+            _ = Daemon.SocketPath(options);
+            Daemon.CheckMachine();
+            OwnedDirectory.Prepare(options.RunDirectory, Daemon.RunDirectoryName, Daemon.RunDirectoryOption, OptionsOfRights.Read(options).Access.Trust);
+            using var supervisor = new Supervisor(program, [Name, .. words.Where(word => word != Option)], activation, options.RunDirectory, upstream, logger);
             ProcessSignals.Start(supervisor.Take);
             return supervisor.Run();
         }

@@ -23,11 +23,12 @@ internal sealed class Upstream : IDisposable
     /// <summary>Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, and removes them from the environment.</summary>
     public static Upstream FromEnvironment() => new(NotifySocket.TryFromEnvironment(), Watchdog.TakeFromEnvironment());
 
-    public void SayReady() => _manager?.Say("READY=1");
+    public void SayReady() => _manager?.SayForSure("READY=1");
 
-    public void SayStopping() => _manager?.Say("STOPPING=1");
+    public void SayStopping() => _manager?.SayForSure("STOPPING=1");
 
-    public void SayAlive() => _manager?.Say("WATCHDOG=1");
+    /// <summary>False: the manager did not take it, and it is to be said again soon.</summary>
+    public bool SayAlive() => _manager is null || _manager.Say("WATCHDOG=1") || _manager.IsGone;
 
     public void SayStatus(string status) => _manager?.SayStatus(status);
 

@@ -33,6 +33,7 @@ internal static class ProcessInterfaceInC
         ["KernelConstants.SignalQuit"] = "SIGQUIT",
         ["KernelConstants.SignalKill"] = "SIGKILL",
         ["KernelConstants.SignalTerminate"] = "SIGTERM",
+        ["KernelConstants.SignalUser1"] = "SIGUSR1",
         ["KernelConstants.SyscallPidfdSendSignal"] = "SYS_pidfd_send_signal",
         ["KernelConstants.SyscallPidfdOpen"] = "SYS_pidfd_open",
         ["Errno.EPERM"] = "EPERM",

@@ -20,6 +20,7 @@ internal static class SocketInterfaceInC
         ["KernelConstants.ControlRights"] = "SCM_RIGHTS",
         ["KernelConstants.ControlCredentials"] = "SCM_CREDENTIALS",
         ["KernelConstants.IoctlSocketFile"] = "SIOCUNIXFILE",
+        ["KernelConstants.MessagePeek"] = "MSG_PEEK",
         ["KernelConstants.MessageControlTruncated"] = "MSG_CTRUNC",
         ["KernelConstants.MessageTruncated"] = "MSG_TRUNC",
         ["KernelConstants.MessageCloseOnExec"] = "MSG_CMSG_CLOEXEC",
