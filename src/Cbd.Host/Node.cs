@@ -207,7 +207,7 @@ internal sealed class Node : INode
         // It goes on as what it is, whatever else is asked for, or this kernel has by now.
         KeptLife? kept = _kernel is null ? null : _options.Kept?.TryTake(request.Name);
         using var start = new KeptStart(_options.Kept, kept);
-        (string? kind, string note) = kept is not null ? (AttachChoice.Fuse, "") : _kernel?.Choose(request.AskedAttach) ?? (null, "");
+        (string? kind, string note) = kept is not null ? (kept.Kind, "") : _kernel?.Choose(request.AskedAttach) ?? (null, "");
         using var name = new StartingName(this, request.Transport, request.Name, isOfKernel: kind is not null);
         if (_kernel is null || kind is null)
         {
@@ -248,8 +248,8 @@ internal sealed class Node : INode
         }
 
         _kernel.CleanUp(Log, IsKept);
-        if (kept is null && kind == AttachChoice.Fuse)
-            start.Life = kept = _options.Kept?.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.CheckQueues(request));
+        if (kept is null && _options.Kept is { } lives && _kernel.Outlives(kind))
+            start.Life = kept = lives.Begin(request.Name, transport.Geometry.RegionId, request.Backend, DeviceVerbs.CheckQueues(request), kind);
         return start.Done(transport.Devices.Start(request with { Nbd = null }, name.Of, device =>
         {
             _kernel.ReserveName(device!, Owner);

@@ -24,5 +24,5 @@ return output.Run(() => DaemonProgram.Run(args, output, static (options, given, 
 {
     MemoryPressure.Prepare(options.Logger);
     var sockets = new NbdExportFactory(line => options.Logger.LogInformation("{Line}", line), given, kept);
-    return new Node(options, sockets, new KernelExports(new AttachPlaces { Trust = options.Access.Trust }, new UblkAttachKind(), new KernelNbdAttachKind(), new FuseAttachKind(lives: options.Kept?.Attachments)));
+    return new Node(options, sockets, new KernelExports(new AttachPlaces { Trust = options.Access.Trust }, new UblkAttachKind(options.Kept?.Attachments), new KernelNbdAttachKind(options.Kept?.Attachments), new FuseAttachKind(lives: options.Kept?.Attachments)));
 }));

@@ -12,9 +12,11 @@ try
         return NbdServe.Run(rest);
     if (args is ["attach", .. var attached] && attached.Length == 4)
         return Attach.Run(attached);
+    if (args is ["recover", .. var recovered] && recovered.Length == 2)
+        return Recover.Run(recovered);
     if (args is ["hostile", .. var attack] && attack.Length >= 3)
         return Hostile.Run(attack);
-    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES] | attach KIND DISK SIZE QUEUES | life DISK_FD SIZE QUEUES LIFE [NAME=FD...] [slow] [poison=OFFSET] [counts] [private] | hostile REGION SEED SECONDS [SPARED...]");
+    Console.Error.WriteLine("usage: Cbd.TestPeer nbd-serve ADDRESS DISK QUEUES [BLOCK_BYTES] | attach KIND DISK SIZE QUEUES | recover NUMBER QUEUES | life DISK_FD SIZE QUEUES LIFE [NAME=FD...] [slow] [poison=OFFSET] [counts] [private] | hostile REGION SEED SECONDS [SPARED...]");
     return 2;
 }
 catch (CbdException error)

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 
+import outlive
 from guest import Failed, Guest
 from pair import TIMES
 
@@ -12,6 +13,7 @@ REGION = "alone"
 KINDS = ("ublk", "nbd")
 DISK = "/dev/shm/disk"
 DISK_MB = 64
+CPUS = int(os.environ.get("CBD_VM_CPUS", "2"))
 
 
 class Alone:
@@ -21,7 +23,8 @@ class Alone:
         self.attach = attach
         os.makedirs(logs, exist_ok=True)
         self._files = tempfile.mkdtemp(prefix="cbd-vm.", dir="/var/tmp")
-        self.guest = Guest("alone", logs, self._files, image, accelerator, [], memory="768M")
+        self.cpus = CPUS
+        self.guest = Guest("alone", logs, self._files, image, accelerator, [], memory="768M", cpus=CPUS)
         self.guests = (self.guest,)
         self.sh = self.guest.sh
 
@@ -208,7 +211,7 @@ def many_queues(alone):
     alone.start_device("--queues 1")
     alone.sh("dd if=/dev/cbd0 of=/dev/null bs=1M count=4 iflag=direct; cbdctrl dev-stop -d 0")
     if alone.attach == "ublk":
-        alone.refused("cbdctrl dev-start -b 0 --attach ublk --queues 3", 10, "--queues 2")
+        alone.refused(f"cbdctrl dev-start -b 0 --attach ublk --queues {CPUS + 1}", 10, f"--queues {CPUS}")
         alone.gone("ublkb0")
         equal("the devices", alone.sh("cbdctrl dev-list -o json").split(), ["[]"])
     else:
@@ -339,4 +342,5 @@ def scenarios(kind):
         properties, file_system, discard_and_zeroes, read_only, many_queues, backend_is_away, resized,
         # The modes are the queues', whatever is attached to them.
         *([resized_by_fuse, connections_are_lost] if kind == "nbd" else [modes]), stopped_while_mounted, daemon_is_killed,
+        *outlive.scenarios(kind),
     ]

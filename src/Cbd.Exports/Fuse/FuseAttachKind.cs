@@ -27,6 +27,9 @@ internal sealed class FuseAttachKind(string? program = null, AttachmentLives? li
     }
 
     /// <inheritdoc/>
+    public bool Outlives => true;
+
+    /// <inheritdoc/>
     public IKernelAttachment Open(KernelExportOptions options) => new FuseAttachment(options, _loop, lives);
 
     /// <inheritdoc/>

@@ -39,7 +39,7 @@ internal sealed class AttachedExport : IExport
     /// <summary>Takes the name, then what the kind needs of the kernel. Throws <see cref="CbdException"/>, and holds nothing then.</summary>
     internal static AttachedExport Open(IAttachKind kind, KernelExportOptions options, AttachPlaces places)
     {
-        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region, goesOn: options.Life is { Given.Count: > 0 });
+        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region, goesOn: options.Life is { GoesOn: true });
         try
         {
             return new AttachedExport(kind.Name, kind.Open(options), link, options.Log);

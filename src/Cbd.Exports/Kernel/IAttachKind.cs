@@ -24,6 +24,9 @@ internal interface IAttachKind
     /// </summary>
     bool IsAvailable(out string whyNot);
 
+    /// <summary>This kernel keeps devices of that kind when their daemon dies, until another one serves them. Of a kind that is available.</summary>
+    bool Outlives => false;
+
     /// <summary>
     /// Takes what the device needs of the kernel that may be refused, and gives nothing to users yet. Throws
     /// <see cref="CbdException"/>, and holds nothing then.

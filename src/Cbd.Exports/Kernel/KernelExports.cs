@@ -41,6 +41,9 @@ internal sealed partial class KernelExports : IKernelExports
     }
 
     /// <inheritdoc/>
+    public bool Outlives(string kind) => Find(kind) is { Outlives: true };
+
+    /// <inheritdoc/>
     public IExport Open(string kind, KernelExportOptions options)
     {
         IAttachKind found = Find(kind) ?? throw new ArgumentException($"there is no kind '{kind}'", nameof(kind));

@@ -6,12 +6,19 @@ using Cbd.Host.Attachments;
 namespace Cbd.Exports.KernelNbd;
 
 /// <summary>Attaches devices through the kernel's NBD client, whose server is this process.</summary>
-internal sealed class KernelNbdAttachKind : IAttachKind
+/// <param name="lives">The lives of this daemon's attachments; null: its attachments end with it.</param>
+internal sealed class KernelNbdAttachKind(AttachmentLives? lives = null) : IAttachKind
 {
     private const string Module = "nbd";
 
+    /// <summary>The first that keeps a text with a device, by which a successor knows it.</summary>
+    private static readonly Version s_leastKernel = new(5, 14);
+
     /// <inheritdoc/>
-    public string Name => "nbd";
+    public string Name => AttachChoice.KernelNbd;
+
+    /// <inheritdoc/>
+    public bool Outlives => Environment.OSVersion.Version >= s_leastKernel;
 
     /// <inheritdoc/>
     public bool IsAvailable(out string whyNot)
@@ -25,7 +32,7 @@ internal sealed class KernelNbdAttachKind : IAttachKind
     {
         NbdNetlink netlink = TryOpen(out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"the kernel's nbd is not available: {whyNot}");
-        return new KernelNbdAttachment(netlink, options);
+        return new KernelNbdAttachment(netlink, options, lives);
     }
 
     /// <inheritdoc/>
@@ -81,12 +88,12 @@ internal sealed class KernelNbdAttachKind : IAttachKind
         return netlink;
     }
 
-    private static IEnumerable<int> ListLeftovers()
+    private IEnumerable<int> ListLeftovers()
     {
         foreach (string name in KernelFiles.Entries("/sys/block").Where(name => name.StartsWith("nbd", StringComparison.Ordinal)))
         {
             if (int.TryParse(name.AsSpan(3), NumberStyles.None, CultureInfo.InvariantCulture, out int number) &&
-                KernelNbdOwner.TryDecode(BackendOf(number), out KernelNbdOwner owner) && owner.IsGone)
+                KernelNbdOwner.TryDecode(BackendOf(number), out KernelNbdOwner owner) && owner.IsLeftover(lives))
                 yield return number;
         }
     }

@@ -56,6 +56,9 @@ internal sealed class NbdConnection : IDisposable
 
     /// <summary>A header that was taken and waits for a slot or for memory.</summary>
     internal NbdRequestHeader Header;
+
+    /// <summary>What was received last may not be started yet.</summary>
+    internal bool IsHeld;
     internal bool HasHeader;
 
     /// <summary>The write whose payload is being received or thrown away, or −1.</summary>

@@ -33,11 +33,27 @@ internal sealed partial class NbdPump
     /// <summary>Takes what was received; then receives once, and takes that.</summary>
     private void Advance(NbdConnection connection)
     {
+        if (connection.IsHeld && !MayStart(connection))
+            return;
         if (!TakeInput(connection) || !connection.Readable)
             return;
         Receive(connection);
-        if (!connection.Ending && TakeInput(connection) && connection.Readable)
+        if (!connection.Ending && MayStart(connection) && TakeInput(connection) && connection.Readable)
             MakeReady(connection);
+    }
+
+    /// <summary>
+    /// What was received may be started: no other connection of the device was lost before. Of one that was lost itself nothing more is started:
+    /// its client sends it again.
+    /// </summary>
+    private bool MayStart(NbdConnection connection)
+    {
+        if (Lost is null)
+            return true;
+        connection.IsHeld = !Lost.IsOpen;
+        if (connection is { IsHeld: true, HangUpSeen: true })
+            EndInput(connection);
+        return !connection.IsHeld;
     }
 
     /// <summary>Lets the requests that waited for slots or memory go on, in their order.</summary>

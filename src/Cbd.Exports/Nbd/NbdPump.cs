@@ -72,6 +72,7 @@ internal sealed partial class NbdPump : IDisposable
     private volatile bool _parkRequested;
     private volatile bool _parkEnds;
     private bool _parking;
+    private volatile bool _isParked;
     private PumpCounters _counters;
     private int _clientCount;
 
@@ -116,6 +117,9 @@ internal sealed partial class NbdPump : IDisposable
         _thread = new Thread(Run) { IsBackground = true, Name = $"nbd-pump-{number}" };
     }
 
+    /// <summary>What is asked behind each receipt; null: everything may be started.</summary>
+    internal INbdInputGate? Lost { get; init; }
+
     /// <summary>Clients that were given to this pump and are not closed. Any thread.</summary>
     internal int ClientCount => Volatile.Read(ref _clientCount);
 
@@ -139,6 +143,19 @@ internal sealed partial class NbdPump : IDisposable
         _stopRequested = true;
         _wake.Signal();
     }
+
+    /// <summary>Ends the thread as it is, and its connections: what the device has not done is not answered. Any thread.</summary>
+    internal void Park()
+    {
+        _isParked = true;
+        RequestStop();
+    }
+
+    /// <summary>Waits for the end of the thread, which was asked to end.</summary>
+    internal void Join() => _thread.JoinIfStarted();
+
+    /// <summary>Asks the gate again for those whose input it held up. Any thread, not after <see cref="Dispose"/>.</summary>
+    internal void LookAgain() => _wake.Signal();
 
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
@@ -205,7 +222,7 @@ internal sealed partial class NbdPump : IDisposable
                 Close(connection);
             if (_now - _lastLook >= Stopwatch.Frequency)
                 LookAround();
-            if (_stopping && IsStopped())
+            if (_isParked || (_stopping && IsStopped()))
                 return;
             _counters.EndTurn();
             bool mayWait = _ready.Count == 0 && !(_released && HasStalled);
@@ -222,6 +239,8 @@ internal sealed partial class NbdPump : IDisposable
             {
                 _wake.Clear();
                 TakeArrivals();
+                if (Lost is not null)
+                    LookAtHeld();
                 if (_stopRequested && !_stopping)
                     BeginStop();
                 else if (_parkRequested && !_stopping)
@@ -246,6 +265,15 @@ internal sealed partial class NbdPump : IDisposable
             if ((events & SocketEvents.Writable) != 0 && connection.OutputBlocked)
                 Unblock(connection);
             MakeReady(connection);
+        }
+    }
+
+    private void LookAtHeld()
+    {
+        foreach (NbdConnection? connection in _connections)
+        {
+            if (connection is { IsHeld: true })
+                MakeReady(connection);
         }
     }
 

@@ -6,12 +6,23 @@ using Cbd.Host.Attachments;
 namespace Cbd.Exports.Ublk;
 
 /// <summary>Attaches devices through ublk, the kernel's block driver whose server is a process (Linux 6.5 and later).</summary>
-internal sealed class UblkAttachKind : IAttachKind
+/// <param name="lives">The lives of this daemon's attachments; null: its attachments end with it.</param>
+internal sealed class UblkAttachKind(AttachmentLives? lives = null) : IAttachKind
 {
     private const string ServerPrefix = "ublkc";
 
     /// <inheritdoc/>
-    public string Name => "ublk";
+    public string Name => AttachChoice.Ublk;
+
+    /// <summary>The kernel can wait for another server, and gives it what the last one had not done.</summary>
+    public bool Outlives
+    {
+        get
+        {
+            using UblkControl? control = TryOpen(out ulong features, out _);
+            return control is not null && (features & UblkAttachment.RecoveryFeatures) == UblkAttachment.RecoveryFeatures;
+        }
+    }
 
     /// <inheritdoc/>
     public bool IsAvailable(out string whyNot)
@@ -25,7 +36,7 @@ internal sealed class UblkAttachKind : IAttachKind
     {
         UblkControl control = TryOpen(out ulong features, out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
-        return new UblkAttachment(control, features, options);
+        return new UblkAttachment(control, features, options, lives);
     }
 
     /// <inheritdoc/>
@@ -43,7 +54,7 @@ internal sealed class UblkAttachKind : IAttachKind
 
         foreach (uint device in devices)
         {
-            if (control.GetInfo(device, out UblkDeviceInfo info) == 0 && IsLeftover(info))
+            if (control.GetInfo(device, out UblkDeviceInfo info) == 0 && IsLeftover(info, lives))
             {
                 string node = $"/dev/ublkb{device.ToString(CultureInfo.InvariantCulture)}";
                 yield return new KernelLeftover(node, () => Remove(control, device, $"{node} of the ended process {info.ProcessId}"));
@@ -51,11 +62,22 @@ internal sealed class UblkAttachKind : IAttachKind
         }
     }
 
+    /// <summary>Ends a device without a server, with errors for its users, and gives its number back.</summary>
+    internal static int End(UblkControl control, uint device)
+    {
+        int result = control.Stop(device);
+        return result is 0 or -Errno.ENODEV ? control.Delete(device) : result;
+    }
+
     /// <summary>It is one of ours, and its daemon has ended.</summary>
-    internal static bool IsLeftover(in UblkDeviceInfo info)
+    /// <param name="info">What the kernel says of it.</param>
+    /// <param name="lives">Of this daemon; null if it has no lives.</param>
+    internal static bool IsLeftover(in UblkDeviceInfo info, AttachmentLives? lives)
     {
         if (!UblkOwner.TryDecode(info.Owner, out UblkOwner owner))
             return false;
+        if (owner.Life is { } life)
+            return life.IsLeftover(lives);
         // Quiesced: the kernel says that the server's files are closed. Any other state may be that of a device which a
         // living daemon starts or stops.
         return info.State is UblkProtocol.StateQuiesced or UblkProtocol.StateFailIo || owner.IsGone;
@@ -63,9 +85,7 @@ internal sealed class UblkAttachKind : IAttachKind
 
     private static string Remove(UblkControl control, uint device, string what)
     {
-        int result = control.Stop(device);
-        if (result is 0 or -Errno.ENODEV)
-            result = control.Delete(device);
+        int result = End(control, device);
         return result is 0 or -Errno.ENODEV
             ? $"{what} was removed; what it had not written is lost to its users"
             : $"{what} cannot be removed: errno {-result}; see dmesg";

@@ -10,12 +10,21 @@ namespace Cbd.Exports.Ublk;
 /// <summary>One device in this kernel through ublk: /dev/ublkbN, served through /dev/ublkcN.</summary>
 /// <remarks>
 /// User recovery is on: when the daemon dies, the kernel keeps the device and what was in flight, and waits for a
-/// successor or for <see cref="UblkAttachKind.FindLeftovers"/>.
+/// successor or for <see cref="UblkAttachKind.FindLeftovers"/>. With a life a successor goes on with it (<see cref="Recover"/>). The kernel gives it
+/// all requests that were not answered once more. /dev/ublkcN is opened by each process anew: the kernel waits until it is closed.
 /// </remarks>
 internal sealed class UblkAttachment : IKernelAttachment
 {
     /// <summary>Largest payload of one request, bytes; 128 of them are the most that a queue ever holds.</summary>
     private const int MaxTransferBytes = 512 << 10;
+
+    /// <summary>What the kernel must have for a device that outlives its daemon.</summary>
+    internal const ulong RecoveryFeatures = UblkProtocol.FeatureUserRecovery | UblkProtocol.FeatureUserRecoveryReissue;
+
+    /// <summary>How long one attempt waits until the kernel lets go of what a dead server had.</summary>
+    private const int OldServerTimeoutMs = 5_000;
+
+    private const int OldServerPollMs = 5;
 
     private const int NodeTimeoutMs = 5000;
     private const int NodePollMs = 20;
@@ -24,15 +33,32 @@ internal sealed class UblkAttachment : IKernelAttachment
     private readonly ulong _features;
     private readonly Action<string> _log;
     private readonly string _name;
+    private readonly AttachmentLife? _life;
+    private readonly AttachmentLives? _lives;
+    private readonly UblkOwner _owner;
     private IBlockDevice? _device;
     private UblkPump[] _pumps = [];
     private FileDescriptor? _server;
     private uint _number;
     private bool _isAdded;
+
+    /// <summary>A process before this one left it, and it stays as it is until it is served or abandoned.</summary>
+    private bool _isLeft;
+    private bool _isOver;
     private volatile string _node = "";
 
-    internal UblkAttachment(UblkControl control, ulong features, KernelExportOptions options)
+    /// <param name="control">Owned from here on.</param>
+    /// <param name="features">What the kernel's ublk can do.</param>
+    /// <param name="options">What is attached.</param>
+    /// <param name="lives">Where the life of this attachment is kept from being a leftover; null if it has none.</param>
+    internal UblkAttachment(UblkControl control, ulong features, KernelExportOptions options, AttachmentLives? lives)
     {
+        _life = options.Life;
+        _lives = lives;
+        _owner = UblkOwner.Of(options.Life);
+        _isLeft = options.Life is { GoesOn: true };
+        if (options.Life is { } life)
+            lives?.Add(life.Id);
         _control = control;
         _features = features;
         _name = options.Name;
@@ -43,9 +69,18 @@ internal sealed class UblkAttachment : IKernelAttachment
     public string Node => _node;
 
     /// <inheritdoc/>
+    public bool GoesOn { get; private set; }
+
+    /// <inheritdoc/>
     public void Serve(IBlockDevice device, int queues, PollMode mode)
     {
         _device = device;
+        if (_isLeft)
+        {
+            Recover(device, queues, mode);
+            return;
+        }
+
         try
         {
             Start(device, queues, mode);
@@ -60,6 +95,29 @@ internal sealed class UblkAttachment : IKernelAttachment
     }
 
     /// <inheritdoc/>
+    public bool TryPark()
+    {
+        if (_life is null || _node.Length == 0)
+            return false;
+        Park();
+        _node = "";
+        _isAdded = false;
+        _isOver = true;
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public void Abandon()
+    {
+        if (!_isLeft || _isOver)
+            return;
+        _isLeft = false;
+        if (IsOurs((uint)_life!.Number, out _))
+            End((uint)_life.Number);
+        EndLife();
+    }
+
+    /// <inheritdoc/>
     public void Resize()
     {
         if ((_features & UblkProtocol.FeatureUpdateSize) == 0)
@@ -71,6 +129,8 @@ internal sealed class UblkAttachment : IKernelAttachment
     /// <inheritdoc/>
     public void Stop(bool force)
     {
+        if (!_isAdded)
+            return;
         // The pumps serve on until it has ended: what is dirty in the page cache is written first.
         int result = _control.Stop(_number);
         if (result < 0 && result != -Errno.ENODEV)
@@ -91,6 +151,141 @@ internal sealed class UblkAttachment : IKernelAttachment
         _control.Dispose();
     }
 
+    /// <summary>
+    /// Goes on with the device that a process before this one served. Nothing of it is at that process's disk any more: the claim under which it
+    /// was has been cleared, and its channels drained, before this is called. Throws, and leaves it as it was.
+    /// </summary>
+    private void Recover(IBlockDevice device, int queues, PollMode mode)
+    {
+        _number = (uint)_life!.Number;
+        string node = $"/dev/ublkb{Number}";
+        if (!IsOurs(_number, out UblkDeviceInfo info))
+            throw Left($"{node} is another's, or there is none: another program deleted it, and its users got errors");
+        CheckDevice(device.Info, info, queues, node);
+        try
+        {
+            AwaitOldServer(node);
+            _server = OpenServer($"/dev/ublkc{Number}");
+            MakePumps(device, queues, (int)info.MaxTransferBytes, mode);
+            if (!_pumps.Select(pump => pump.AwaitAsked()).ToArray().All(static isWhole => isWhole))
+                throw Left($"the kernel refuses requests of {node}: see the log");
+            Check(_control.EndRecovery(_number), $"going on with {node}");
+        }
+        catch
+        {
+            Park();
+            throw;
+        }
+
+        _isLeft = false;
+        _isAdded = true;
+        GoesOn = true;
+        _node = node;
+        AnnounceGrowth(device);
+    }
+
+    /// <summary>What the kernel knows stays; the device must be able to do that.</summary>
+    private static void CheckDevice(BlockDeviceInfo device, in UblkDeviceInfo info, int queues, string node)
+    {
+        if (info.State is not (UblkProtocol.StateLive or UblkProtocol.StateQuiesced))
+            throw Left($"{node} was stopped (state {info.State}), and its users got errors");
+        if (info.Queues != queues || info.QueueDepth != UblkPump.Depth)
+            throw Left($"{node} has {info.Queues} queues of depth {info.QueueDepth}, not {queues} of {UblkPump.Depth}");
+        if (info.MaxTransferBytes == 0 || info.MaxTransferBytes > (uint)device.MaxTransferBytes || info.MaxTransferBytes > MaxTransferBytes)
+            throw Left($"a request can have {device.MaxTransferBytes} bytes now, and the kernel sends up to {info.MaxTransferBytes}");
+        KernelDisk disk = KernelDisk.Read(node) ?? throw Left($"{node} cannot be read in /sys");
+        if (disk.FindDifference(device, node) is { } difference)
+            throw Left(difference);
+    }
+
+    /// <summary>The kernel ends what the dead server had by itself, a moment after the process was waited for.</summary>
+    private void AwaitOldServer(string node)
+    {
+        long limit = Environment.TickCount64 + OldServerTimeoutMs;
+        while (true)
+        {
+            int result = _control.StartRecovery(_number);
+            if (result == 0)
+                return;
+            // Another successor came so far, and died before a queue was served: it is ready.
+            if (result == -Errno.EINVAL && IsOurs(_number, out UblkDeviceInfo info) && info.State == UblkProtocol.StateQuiesced)
+                return;
+            if (result != -Errno.EBUSY)
+                Check(result, $"taking {node} over");
+            if (Environment.TickCount64 >= limit)
+                throw Held(node);
+            Thread.Sleep(OldServerPollMs);
+        }
+    }
+
+    /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
+    private void AnnounceGrowth(IBlockDevice device)
+    {
+        try
+        {
+            if (KernelDisk.Read(_node) is { } disk && device.Info.SizeBytes > disk.SizeBytes)
+                Resize();
+        }
+        catch (CbdException e)
+        {
+            _log($"{_node} has its old size: {e.Message}");
+        }
+    }
+
+    /// <summary>It is that of this attachment, whoever serves it.</summary>
+    private bool IsOurs(uint number, out UblkDeviceInfo info) => _control.GetInfo(number, out info) == 0 && info.Owner == _owner.Encode();
+
+    private static CbdException Held(string node) => new(CbdErrorKind.Busy, $"the kernel still holds {node} for its last server: see dmesg") { MayPass = true };
+
+    private static CbdException Left(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
+
+    /// <summary>Ends the pumps as they are, and closes the server's side: the kernel keeps the device, and what was not answered.</summary>
+    private void Park()
+    {
+        foreach (UblkPump pump in _pumps)
+            pump.Park();
+        foreach (UblkPump pump in _pumps)
+            pump.Dispose();
+        _pumps = [];
+        _server?.Dispose();
+        _server = null;
+    }
+
+    private void End(uint number)
+    {
+        // A command that never ended takes its own descriptor with it.
+        using UblkControl? control = UblkControl.TryOpen(out string whyNot);
+        int result = control is null ? -Errno.ENODEV : UblkAttachKind.End(control, number);
+        if (result is not (0 or -Errno.ENODEV) || control is null)
+            _log($"/dev/ublkb{number.ToString(CultureInfo.InvariantCulture)} was not deleted (errno {-result}{(control is null ? $", {whyNot}" : "")}); the next start of a device here tries again");
+    }
+
+    private void EndLife()
+    {
+        if (_life is null || _isOver)
+            return;
+        _isOver = true;
+        _life.Forget?.Invoke([]);
+        _lives?.Remove(_life.Id);
+    }
+
+    private void MakePumps(IBlockDevice device, int queues, int transfer, PollMode mode)
+    {
+        var pumps = new List<UblkPump>(queues);
+        try
+        {
+            for (int queue = 0; queue < queues; queue++)
+                pumps.Add(new UblkPump(_server!, device, queue, transfer, mode, _log));
+        }
+        finally
+        {
+            _pumps = [.. pumps];
+        }
+
+        foreach (UblkPump pump in _pumps)
+            pump.Start();
+    }
+
     private void Start(IBlockDevice device, int queues, PollMode mode)
     {
         BlockDeviceInfo info = device.Info;
@@ -104,13 +299,16 @@ internal sealed class UblkAttachment : IKernelAttachment
             QueueDepth = UblkPump.Depth,
             MaxTransferBytes = (uint)transfer,
             ProcessId = -1,
-            Flags = UblkProtocol.FeatureUserRecovery | UblkProtocol.FeatureUserRecoveryReissue |
+            Flags = RecoveryFeatures |
                 UblkProtocol.FeatureIoctlEncoding | (_features & UblkProtocol.FeatureUpdateSize),
-            Owner = UblkOwner.Self.Encode(),
+            Owner = _owner.Encode(),
         };
+        // First, so that a successor finds what the kernel keeps.
+        _life?.Keep?.Invoke([]);
         Check(_control.Add(ref added), "adding a device");
         _number = added.Device;
         _isAdded = true;
+        _life?.StoreNumber?.Invoke((int)_number);
         if (added.Queues != queues)
             throw new CbdException(CbdErrorKind.Unsupported, $"ublk gives this machine {added.Queues} queues, one per CPU, not {queues}: start it with --queues {added.Queues}, or attach it with nbd");
         if (added.QueueDepth != UblkPump.Depth || added.MaxTransferBytes < (uint)transfer)
@@ -118,19 +316,7 @@ internal sealed class UblkAttachment : IKernelAttachment
 
         _server = OpenServer($"/dev/ublkc{Number}");
         Check(_control.SetParameters(_number, UblkParameters.Describe(info, transfer)), "setting its sizes");
-        var pumps = new List<UblkPump>(queues);
-        try
-        {
-            for (int queue = 0; queue < queues; queue++)
-                pumps.Add(new UblkPump(_server, device, queue, transfer, mode, _log));
-        }
-        finally
-        {
-            _pumps = [.. pumps];
-        }
-
-        foreach (UblkPump pump in _pumps)
-            pump.Start();
+        MakePumps(device, queues, transfer, mode);
         Check(_control.Start(_number), "starting it");
         string node = $"/dev/ublkb{Number}";
         if (!WaitFor(() => File.Exists(node)))
@@ -158,19 +344,22 @@ internal sealed class UblkAttachment : IKernelAttachment
             _log($"/dev/ublkc{Number} was not deleted (errno {-result}); the next start of a device here tries again");
         _isAdded = false;
         _node = "";
+        EndLife();
     }
 
     private static FileDescriptor OpenServer(string path)
     {
         FileDescriptor? file = null;
         int error = 0;
-        // The node may come from a daemon, a moment after the device.
-        bool isOpen = WaitFor(() => (error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out file)) is not (-Errno.ENOENT));
+        // The node may come from a daemon, a moment after the device; a server that died may hold it a moment after its death.
+        bool isOpen = WaitFor(() => (error = FileDescriptor.TryOpen(path, OpenFlags.ReadWrite, 0, out file)) is not (-Errno.ENOENT or -Errno.EBUSY));
         if (isOpen && error == 0)
             return file!;
+        if (error == -Errno.EBUSY)
+            throw Held(path);
         throw new CbdException(
             CbdErrorKind.Unsupported,
-            $"{path} of a new ublk device cannot be opened (errno {-error}): mount devtmpfs on /dev, and allow the node in the container");
+            $"{path} of a ublk device cannot be opened (errno {-error}): mount devtmpfs on /dev, and allow the node in the container");
     }
 
     private static bool WaitFor(Func<bool> condition)

@@ -91,6 +91,15 @@ internal sealed class UblkControl : IDisposable
     /// <summary>Makes the disk. Returns when every queue has asked for all its requests.</summary>
     internal int Start(uint device) => Run(UblkProtocol.StartDevice, device, 0, (ulong)Environment.ProcessId);
 
+    /// <summary>
+    /// Makes a device whose server has ended ready for another one. EBUSY while the kernel still holds what the old one had; EINVAL too where
+    /// that was done before and no queue was served since.
+    /// </summary>
+    internal int StartRecovery(uint device) => Run(UblkProtocol.StartUserRecovery, device, 0);
+
+    /// <summary>Goes on with the device. Returns when every queue has asked for all its requests.</summary>
+    internal int EndRecovery(uint device) => Run(UblkProtocol.EndUserRecovery, device, 0, (ulong)Environment.ProcessId);
+
     /// <summary>Removes the disk, after what is in flight was answered; then all fetches end.</summary>
     internal int Stop(uint device) => Run(UblkProtocol.StopDevice, device, 0);
 

@@ -28,6 +28,12 @@ internal static class UblkProtocol
     internal const uint StopDevice = (ReadWrite << 30) | (ControlBytes << 16) | Magic | 0x07;
     internal const uint SetParameters = (ReadWrite << 30) | (ControlBytes << 16) | Magic | 0x08;
 
+    /// <summary>Of a device whose server is gone for sure: EBUSY before. Another server may serve its queues then.</summary>
+    internal const uint StartUserRecovery = (ReadWrite << 30) | (ControlBytes << 16) | Magic | 0x10;
+
+    /// <summary>Waits until all queues have asked for all their requests; then the device goes on.</summary>
+    internal const uint EndUserRecovery = (ReadWrite << 30) | (ControlBytes << 16) | Magic | 0x11;
+
     /// <summary>Linux 6.5.</summary>
     internal const uint GetFeatures = (Read << 30) | (ControlBytes << 16) | Magic | 0x13;
 

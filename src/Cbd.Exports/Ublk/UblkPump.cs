@@ -44,10 +44,13 @@ internal sealed class UblkPump : IDisposable
     /// <summary>Tags whose request is not at the device yet, oldest first.</summary>
     private readonly Queue<int> _waiting = new(Depth);
     private readonly Thread _thread;
+    private readonly ManualResetEventSlim _hasAsked = new();
 
     private bool _isWakeArmed;
     private bool _hasFailed;
     private volatile bool _stopRequested;
+    private volatile bool _isParked;
+    private volatile bool _isRefused;
     private PumpCounters _counters;
 
     /// <param name="file">/dev/ublkcN; stays the caller's.</param>
@@ -105,6 +108,20 @@ internal sealed class UblkPump : IDisposable
         _wake.Signal();
     }
 
+    /// <summary>Ends the thread as it is: what the device has not done is not answered, and the kernel keeps it for another server. Any thread.</summary>
+    internal void Park()
+    {
+        _isParked = true;
+        _wake.Signal();
+    }
+
+    /// <summary>Waits until the kernel was asked for all requests of a queue that was started. Whether it will give them; false if one was refused.</summary>
+    internal bool AwaitAsked()
+    {
+        _hasAsked.Wait();
+        return !_isRefused;
+    }
+
     /// <summary>Waits for the end of the thread and frees what it used. A pump that was never started is only freed.</summary>
     public void Dispose()
     {
@@ -116,6 +133,7 @@ internal sealed class UblkPump : IDisposable
         _descriptors.Dispose();
         _payload.Dispose();
         _wake.Dispose();
+        _hasAsked.Dispose();
     }
 
     private void Run()
@@ -124,7 +142,13 @@ internal sealed class UblkPump : IDisposable
         _counters.Begin();
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
-        while (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed))
+        // Linux 6.12 never lets go of a server that dies when it has asked for a part of a queue's requests: another one could not take over.
+        while (_ring.PreparedCount != 0 && !_isParked && !_stopRequested)
+            _ring.EnterAtOnce();
+        // The kernel says at once what it refuses.
+        TakeRequests();
+        _hasAsked.Set();
+        while (!_isParked && (!_stopRequested || (_queue.Outstanding != 0 && !_hasFailed)))
         {
             if (!_isWakeArmed)
                 _isWakeArmed = _ring.PreparePoll(_wake, WakeUserData);
@@ -157,7 +181,10 @@ internal sealed class UblkPump : IDisposable
             if (result == UblkProtocol.ResultOk && userData < Depth)
                 Begin((int)userData);
             else if (result != UblkProtocol.ResultAbort)
+            {
+                _isRefused = true;
                 _log($"queue {_number}: the kernel ended the fetch of request {userData} with result {result}; it is not asked for again");
+            }
         }
 
         return progressed;

@@ -9,9 +9,15 @@ internal static class AttachChoice
     /// <summary>NBD over a socket: no node.</summary>
     public const string None = "none";
 
+    /// <summary>The kernel's block driver whose server is a process.</summary>
+    public const string Ublk = "ublk";
+
+    /// <summary>The kernel's NBD client.</summary>
+    public const string KernelNbd = "nbd";
+
     /// <summary>A file served over <c>/dev/fuse</c>, and a loop device on it.</summary>
     public const string Fuse = "fuse";
 
     /// <summary>The kinds by name, the best first.</summary>
-    public static readonly IReadOnlyList<string> Order = ["ublk", "nbd", Fuse];
+    public static readonly IReadOnlyList<string> Order = [Ublk, KernelNbd, Fuse];
 }

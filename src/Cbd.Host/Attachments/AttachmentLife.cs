@@ -35,6 +35,21 @@ internal sealed class AttachmentLife
     public IReadOnlyList<KeptDescriptor> Given { get; init; } = [];
 
     /// <summary>
+    /// A process before this one began the attachment, and it goes on. Those kinds that the kernel keeps by itself have no descriptors to be
+    /// given then, but <see cref="Number"/>.
+    /// </summary>
+    public bool IsGiven { get; init; }
+
+    /// <summary>The kernel's number of the block device that it goes on with; −1 if the process before this one had not come so far.</summary>
+    public int Number { get; init; } = -1;
+
+    /// <summary>There is something of it in the kernel that a process before this one served.</summary>
+    public bool GoesOn => Given.Count > 0 || (IsGiven && Number >= 0);
+
+    /// <summary>Stores the kernel's number of its block device, before that serves anybody.</summary>
+    public Action<int>? StoreNumber { get; init; }
+
+    /// <summary>
     /// The process before this one may have died of a request: each that is executed again is counted, and after three gets EIO. False if it
     /// is known that it was ended by somebody.
     /// </summary>
@@ -87,6 +102,18 @@ internal sealed class AttachmentLives(Guid host)
     {
         lock (_lives)
             _lives.Remove(life);
+    }
+
+    /// <summary>
+    /// What bears marks that have no room for all of host and life was left by a daemon of this state directory: the host fits, and no life of
+    /// this daemon does.
+    /// </summary>
+    public bool IsLeftover(Predicate<Guid> isOwner, Predicate<ulong> isLife)
+    {
+        if (!isOwner(host))
+            return false;
+        lock (_lives)
+            return !_lives.Any(life => isLife(life));
     }
 
     /// <summary>What bears these marks was left by a daemon of this state directory.</summary>

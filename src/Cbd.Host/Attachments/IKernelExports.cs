@@ -19,6 +19,9 @@ internal interface IKernelExports
     /// </summary>
     (string? Kind, string Note) Choose(string asked);
 
+    /// <summary>Whether devices of that kind go on in this kernel when their daemon dies, until another one serves them.</summary>
+    bool Outlives(string kind);
+
     /// <summary>
     /// Takes the name and what the kind needs of the kernel; nothing is given to users yet. Throws
     /// <see cref="CbdException"/>, and holds nothing then.

@@ -23,11 +23,19 @@ internal sealed class KeptLife
 
     public DeviceRecord Record { get; }
 
+    /// <summary>What gives it to the kernel, as <see cref="AttachChoice"/> has it.</summary>
+    public string Kind => Record.Body.Kind switch
+    {
+        DeviceRecordKind.Ublk => AttachChoice.Ublk,
+        DeviceRecordKind.KernelNbd => AttachChoice.KernelNbd,
+        _ => AttachChoice.Fuse,
+    };
+
     /// <summary>A process before this one began it, and it goes on.</summary>
     public bool IsGiven { get; }
 
     /// <summary>It served, and nothing of it was given up yet.</summary>
-    public bool MayGoOn => Record.Body.State == DeviceRecordState.Serving && Attachment.Given.Count > 0;
+    public bool MayGoOn => Record.Body.State == DeviceRecordState.Serving && Attachment.GoesOn;
 
     /// <summary>The record, for the store.</summary>
     internal FileDescriptor Descriptor => _memory.Descriptor;
@@ -142,8 +150,9 @@ internal sealed class KeptLives : IDisposable
     /// <param name="region">The region that it belongs to.</param>
     /// <param name="backend">Id of its backend.</param>
     /// <param name="queues">Its queues.</param>
+    /// <param name="kind">What gives it to the kernel.</param>
     /// <exception cref="CbdException">There is no memory for its record.</exception>
-    public KeptLife? Begin(string? name, Guid region, int backend, int queues)
+    public KeptLife? Begin(string? name, Guid region, int backend, int queues, string kind = AttachChoice.Fuse)
     {
         if (_store is null || _store.IsGone)
             return null;
@@ -155,8 +164,8 @@ internal sealed class KeptLives : IDisposable
         var memory = SealedMemory.Create(text, DeviceRecord.SizeFor(queues));
         try
         {
-            var record = DeviceRecord.Create(memory.Buffer, new DeviceRecordBody { Life = id, RegionId = region, HostUuid = _host, BackendId = backend, Queues = queues, Name = name ?? "" });
-            var life = new KeptLife(NewAttachment(id, []), memory, record, isGiven: false);
+            var record = DeviceRecord.Create(memory.Buffer, new DeviceRecordBody { Life = id, RegionId = region, HostUuid = _host, BackendId = backend, Queues = queues, Name = name ?? "", Kind = KindOf(kind) });
+            var life = new KeptLife(NewAttachment(id, [], record, isGiven: false), memory, record, isGiven: false);
             lock (_lock)
                 _own.Add(id, life);
             Attachments.Add(id);
@@ -249,7 +258,7 @@ internal sealed class KeptLives : IDisposable
                 throw new CbdException(CbdErrorKind.Invalid, $"the record '{deviceName}' is of device '{record.Body.Name}', life {AttachmentLife.TextOf(record.Body.Life)}, of host {record.Body.HostUuid:D}, which is not what it is kept as");
             }
 
-            _given.Add(record.Body.Name, new KeptLife(NewAttachment(id, queues), memory, record, isGiven: true));
+            _given.Add(record.Body.Name, new KeptLife(NewAttachment(id, queues, record, isGiven: true), memory, record, isGiven: true));
             _own.Add(id, _given[record.Body.Name]);
             Attachments.Add(id);
         }
@@ -283,8 +292,19 @@ internal sealed class KeptLives : IDisposable
         }
     }
 
-    private AttachmentLife NewAttachment(ulong id, IReadOnlyList<KeptDescriptor> given) => new()
+    private static DeviceRecordKind KindOf(string kind) => kind switch
     {
+        AttachChoice.Ublk => DeviceRecordKind.Ublk,
+        AttachChoice.KernelNbd => DeviceRecordKind.KernelNbd,
+        AttachChoice.Fuse => DeviceRecordKind.Fuse,
+        _ => throw new ArgumentException($"there is no kind '{kind}'", nameof(kind)),
+    };
+
+    private AttachmentLife NewAttachment(ulong id, IReadOnlyList<KeptDescriptor> given, DeviceRecord record, bool isGiven) => new()
+    {
+        IsGiven = isGiven,
+        Number = record.Body.Number,
+        StoreNumber = number => record.Change(body => body with { Number = number }),
         Host = _host,
         Id = id,
         Given = given,

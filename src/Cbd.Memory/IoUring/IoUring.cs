@@ -204,6 +204,12 @@ public sealed unsafe partial class IoUring : IDisposable
     }
 
     /// <summary>
+    /// Submits everything that is prepared in one system call: a signal that ends the process comes before all of it or behind all of it. What
+    /// the kernel had no memory for stays prepared.
+    /// </summary>
+    public void EnterAtOnce() => EnterKernel(0, EnterGetEvents, null, 0);
+
+    /// <summary>
     /// Hands what was prepared to the kernel, and lets it store what is complete. Does not block. Each request goes with
     /// a call of its own: of several in one call the block layer starts none before it has prepared the last (its plug),
     /// which delayed 4 KiB reads at depth 32 by 40 µs, and cost more of the disk's rate than the calls do.

@@ -103,6 +103,18 @@ public sealed unsafe class FileDescriptor : SafeHandleZeroOrMinusOneIsInvalid
         return moved < 0 ? throw new SystemCallException("fcntl", error, subject) : new FileDescriptor(moved, subject, ownsHandle: true);
     }
 
+    /// <summary>Writes a short text in one call, as settings of the kernel want it. Returns 0 or a negative errno; EIO if only a part was taken.</summary>
+    public int TryWriteText(string text)
+    {
+        byte[] bytes = System.Text.Encoding.UTF8.GetBytes(text);
+        // SAFETY: the kernel reads these bytes during the call alone.
+        fixed (byte* start = bytes)
+        {
+            nint written = LibC.Write(this, start, (nuint)bytes.Length);
+            return written == bytes.Length ? 0 : written < 0 ? -LibC.LastErrno : -Errno.EIO;
+        }
+    }
+
     /// <summary>Another descriptor of the same file, closed when this process executes a program.</summary>
     /// <param name="subject">What messages call it.</param>
     /// <exception cref="CbdException">Exhausted: this process has no more descriptors.</exception>

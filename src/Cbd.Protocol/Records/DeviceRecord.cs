@@ -18,10 +18,15 @@ namespace Cbd.Protocol.Records;
 internal sealed class DeviceRecord : IDisposable
 {
     /// <summary>Of the layout. Another one is a new reader; the layout of the release before stays readable.</summary>
-    public const uint Version = 1;
+    public const uint Version = 2;
+
+    /// <summary>The first that says what gives the device to its kernel. One of the version before stays what it is while it lasts.</summary>
+    internal const uint FirstVersionWithKinds = 2;
+
+    private const uint OldestVersion = 1;
 
     /// <summary>Versions that this program reads.</summary>
-    public static IReadOnlyList<uint> ReadableVersions { get; } = [Version];
+    public static IReadOnlyList<uint> ReadableVersions { get; } = [OldestVersion, Version];
 
     public const ulong Magic = 0x4452_4543_4456_4243;
 
@@ -48,15 +53,17 @@ internal sealed class DeviceRecord : IDisposable
 
     private readonly Lock _lock = new();
     private readonly NativeBuffer _memory;
+    private readonly uint _version;
     private DeviceRecordBody _body;
     private ulong _generation;
     private int _nextCopy;
     private bool _isDisposed;
 
-    private DeviceRecord(NativeBuffer memory, DeviceRecordBody body)
+    private DeviceRecord(NativeBuffer memory, DeviceRecordBody body, uint version = Version)
     {
         ObjectDisposedException.ThrowIf(!memory.TryAddReference(), memory);
         _memory = memory;
+        _version = version;
         _body = body;
         Counts = new BufferWords(memory, CountsOffset, body.Queues * (CountsBytes / sizeof(long)));
     }
@@ -118,8 +125,8 @@ internal sealed class DeviceRecord : IDisposable
         if (magic != Magic)
             throw Damaged($"magic is 0x{magic:x16}");
         uint version = BinaryPrimitives.ReadUInt32LittleEndian(head[VersionOffset..]);
-        if (version != Version)
-            throw Damaged($"version is {version}, and this program knows {Version}");
+        if (version is < OldestVersion or > Version)
+            throw Damaged($"version is {version}, and this program knows {OldestVersion} to {Version}");
         long size = BinaryPrimitives.ReadInt64LittleEndian(head[SizeOffset..]);
         if (size != memory.SizeBytes)
             throw Damaged($"size is {size}, of {memory.SizeBytes} bytes");
@@ -133,11 +140,11 @@ internal sealed class DeviceRecord : IDisposable
             // What is checked is this private copy, and that is what is used.
             memory.GetSpan(CopyOffset + i * DeviceRecordBody.SizeBytes, DeviceRecordBody.SizeBytes).CopyTo(bytes);
             ulong found = BinaryPrimitives.ReadUInt64LittleEndian(bytes[DeviceRecordBody.GenerationOffset..]);
-            if (found <= generation || BinaryPrimitives.ReadUInt32LittleEndian(bytes) != CrcOf(bytes))
+            if (found <= generation || BinaryPrimitives.ReadUInt32LittleEndian(bytes) != CrcOf(bytes, version))
                 continue;
             // The newest whole copy is the record. An older one is none.
             (generation, copy) = (found, i);
-            newest = DeviceRecordBody.TryDecode(bytes, out DeviceRecordBody read, out string wrong) ? read : null;
+            newest = DeviceRecordBody.TryDecode(bytes, version, out DeviceRecordBody read, out string wrong) ? read : null;
             error = wrong;
         }
 
@@ -145,7 +152,7 @@ internal sealed class DeviceRecord : IDisposable
             throw Damaged(error ?? "neither copy is whole");
         if (memory.SizeBytes < SizeFor(newest.Queues))
             throw Damaged($"queues is {newest.Queues}, more than {memory.SizeBytes} bytes have room for");
-        var record = new DeviceRecord(memory, newest) { _generation = generation, _nextCopy = copy ^ 1 };
+        var record = new DeviceRecord(memory, newest, version) { _generation = generation, _nextCopy = copy ^ 1 };
         try
         {
             record.CheckCounts();
@@ -197,9 +204,9 @@ internal sealed class DeviceRecord : IDisposable
     private void Store(DeviceRecordBody body)
     {
         Span<byte> bytes = stackalloc byte[DeviceRecordBody.SizeBytes];
-        body.Encode(bytes);
+        body.Encode(bytes, _version);
         BinaryPrimitives.WriteUInt64LittleEndian(bytes[DeviceRecordBody.GenerationOffset..], checked(_generation + 1));
-        BinaryPrimitives.WriteUInt32LittleEndian(bytes, CrcOf(bytes));
+        BinaryPrimitives.WriteUInt32LittleEndian(bytes, CrcOf(bytes, _version));
         // Counts and the other copy, stored before, must be there before this one stops being whole; and this one before what is stored next.
         Interlocked.MemoryBarrier();
         bytes.CopyTo(_memory.GetSpan(CopyOffset + _nextCopy * DeviceRecordBody.SizeBytes, DeviceRecordBody.SizeBytes));
@@ -220,7 +227,7 @@ internal sealed class DeviceRecord : IDisposable
         }
     }
 
-    private static uint CrcOf(ReadOnlySpan<byte> copy) => ~Crc32C.Append(Crc32C.Append(uint.MaxValue, Version), copy[sizeof(uint)..DeviceRecordBody.SizeBytes]);
+    private static uint CrcOf(ReadOnlySpan<byte> copy, uint version) => ~Crc32C.Append(Crc32C.Append(uint.MaxValue, version), copy[sizeof(uint)..DeviceRecordBody.SizeBytes]);
 
     private static CbdException Damaged(string what) =>
         new(CbdErrorKind.Corrupt, $"the record of a device is damaged: {what}: the device has failed; dev-stop, check the data, dev-start");

@@ -19,6 +19,14 @@ internal enum DeviceRecordState
     Stopping = 3,
 }
 
+/// <summary>What gives a device to the kernel of its machine. Stored: values are fixed and only ever added to.</summary>
+internal enum DeviceRecordKind
+{
+    Fuse = 1,
+    Ublk = 2,
+    KernelNbd = 3,
+}
+
 /// <summary>
 /// What a successor has to know of a device, but for its counts. One of two copies of a <see cref="DeviceRecord"/>, stored whole. The
 /// layout is in docs/inflight.md; a field that moves is another <see cref="DeviceRecord.Version"/>.
@@ -34,7 +42,8 @@ internal sealed record DeviceRecordBody
     private const int LifeOffset = 16, RegionOffset = 24, HostUuidOffset = 40, BackendOffset = 56, BlkdevOffset = 60, BlkdevEpochOffset = 64,
         HostOffset = 72, StateOffset = 76, HostEpochOffset = 80, DurabilityOffset = 88, SessionOffset = 104, SizeOffset = 112, LogicalOffset = 120,
         PhysicalOffset = 124, DiscardOffset = 128, TransferOffset = 132, SlotOffset = 136, QueuesOffset = 140, FlagsOffset = 144,
-        NameLengthOffset = 148, IdentityLengthOffset = 150, FailureLengthOffset = 152, NameOffset = 160, IdentityOffset = 288, FailureOffset = 416;
+        NameLengthOffset = 148, IdentityLengthOffset = 150, FailureLengthOffset = 152, NameOffset = 160, IdentityOffset = 288, FailureOffset = 416,
+        KindOffset = 928, NumberOffset = 932;
 
     private const uint ReadOnlyFlag = 1, BufferedFlag = 2, CanDiscardFlag = 4, CanZeroFastFlag = 8, CanCacheFlag = 16, RotationalFlag = 32;
 
@@ -47,7 +56,7 @@ internal sealed record DeviceRecordBody
         new("discard_granularity", DiscardOffset, 4), new("max_transfer", TransferOffset, 4), new("slot_size", SlotOffset, 4), new("queues", QueuesOffset, 4),
         new("flags", FlagsOffset, 4), new("name_length", NameLengthOffset, 2), new("identity_length", IdentityLengthOffset, 2),
         new("failure_length", FailureLengthOffset, 2), new("name", NameOffset, MaxNameBytes), new("identity", IdentityOffset, MaxIdentityBytes),
-        new("failure", FailureOffset, MaxFailureBytes),
+        new("failure", FailureOffset, MaxFailureBytes), new("kind", KindOffset, 4), new("number", NumberOffset, 4),
     ];
 
     /// <summary>Which attachment it is, over any number of processes: random, never 0.</summary>
@@ -98,6 +107,12 @@ internal sealed record DeviceRecordBody
     /// <summary>Why every request is answered with EIO; empty while the device works.</summary>
     public string Failure { get; init; } = "";
 
+    /// <summary>What gives it to the kernel of its machine.</summary>
+    public DeviceRecordKind Kind { get; init; } = DeviceRecordKind.Fuse;
+
+    /// <summary>The kernel's number of its block device; −1 before there is one, and always of a kind that is found by its descriptors.</summary>
+    public int Number { get; init; } = -1;
+
     /// <summary>A reason as it can be stored: without control characters, and not too long.</summary>
     public static string ToFailure(string reason)
     {
@@ -107,7 +122,8 @@ internal sealed record DeviceRecordBody
         return text.Length > 0 ? text : "unknown";
     }
 
-    public void Encode(Span<byte> copy)
+    /// <summary>Stores it as a record of that version has it.</summary>
+    public void Encode(Span<byte> copy, uint version)
     {
         copy[..SizeBytes].Clear();
         BinaryPrimitives.WriteUInt64LittleEndian(copy[LifeOffset..], Life);
@@ -133,10 +149,14 @@ internal sealed record DeviceRecordBody
         BinaryPrimitives.WriteUInt16LittleEndian(copy[NameLengthOffset..], (ushort)StoredText.Write(Name, copy.Slice(NameOffset, MaxNameBytes), "device name"));
         BinaryPrimitives.WriteUInt16LittleEndian(copy[IdentityLengthOffset..], (ushort)StoredText.Write(Identity, copy.Slice(IdentityOffset, MaxIdentityBytes), "disk identity"));
         BinaryPrimitives.WriteUInt16LittleEndian(copy[FailureLengthOffset..], (ushort)StoredText.Write(Failure, copy.Slice(FailureOffset, MaxFailureBytes), "failure"));
+        if (version < DeviceRecord.FirstVersionWithKinds)
+            return;
+        BinaryPrimitives.WriteUInt32LittleEndian(copy[KindOffset..], (uint)Kind);
+        BinaryPrimitives.WriteInt32LittleEndian(copy[NumberOffset..], Number);
     }
 
     /// <summary>Reads a private copy; false, with the field and its value, if something cannot be.</summary>
-    public static bool TryDecode(ReadOnlySpan<byte> copy, out DeviceRecordBody body, out string error)
+    public static bool TryDecode(ReadOnlySpan<byte> copy, uint version, out DeviceRecordBody body, out string error)
     {
         body = null!;
         string? name = StoredText.Read(copy.Slice(NameOffset, MaxNameBytes), BinaryPrimitives.ReadUInt16LittleEndian(copy[NameLengthOffset..]));
@@ -184,6 +204,9 @@ internal sealed record DeviceRecordBody
             Identity = identity,
             Failure = failure,
         };
+        // Before, there was one kind, which needs no number.
+        if (version >= DeviceRecord.FirstVersionWithKinds)
+            read = read with { Kind = (DeviceRecordKind)BinaryPrimitives.ReadUInt32LittleEndian(copy[KindOffset..]), Number = BinaryPrimitives.ReadInt32LittleEndian(copy[NumberOffset..]) };
         error = read.FindError();
         if (error.Length != 0)
             return false;
@@ -208,6 +231,8 @@ internal sealed record DeviceRecordBody
             : State == DeviceRecordState.Serving && Session == 0 ? "session is 0 of a device that serves"
             : Queues is < 1 or > BlkdevBody.MaxQueues ? $"queues is {Queues}, not from 1 to {BlkdevBody.MaxQueues}"
             : SlotBytes < 0 ? $"slot_size is {SlotBytes}"
+            : Kind is < DeviceRecordKind.Fuse or > DeviceRecordKind.KernelNbd ? $"kind is {(int)Kind}"
+            : Number < -1 || (Kind == DeviceRecordKind.Fuse && Number != -1) ? $"number is {Number}, of kind {(int)Kind}"
             : Session != 0 ? FindInfoError()
             : "";
     }

@@ -1,9 +1,10 @@
 using System.Buffers.Binary;
-using Cbd.Exports;
 using Cbd.Exports.Kernel;
 using Cbd.Exports.KernelNbd;
-using Cbd.Memory;
+using Cbd.Exports;
+using Cbd.Host.Attachments;
 using Cbd.Memory.Sockets;
+using Cbd.Memory;
 using CsCheck;
 using Xunit;
 
@@ -121,6 +122,53 @@ public sealed class KernelNbdTests
         Assert.True(KernelNbdOwner.TryDecode(owner.Encode(), out KernelNbdOwner decoded));
         Assert.Equal(owner, decoded);
         Assert.All(["", "cbd", "cbd:1:2", "abc:1:2:cbd0", "cbd:-1:2:cbd0", "cbd:1:x:cbd0", "cbd: 1:2:cbd0"], text => Assert.False(KernelNbdOwner.TryDecode(text, out _)));
+    }
+
+    [Fact]
+    public void A_device_that_outlives_its_daemon_names_host_and_life()
+    {
+        var host = new Guid("11112222-3333-4444-5555-666677778888");
+        var life = new AttachmentLife { Host = host, Id = 0xa7 };
+        var owner = KernelNbdOwner.Of("cbd1.0", life);
+        Assert.Equal("cbd:11112222-3333-4444-5555-666677778888:00000000000000a7:cbd1.0", owner.Encode());
+        Assert.True(KernelNbdOwner.TryDecode(owner.Encode(), out KernelNbdOwner decoded));
+        Assert.Equal(owner, decoded);
+        Assert.Equal(KernelNbdOwner.Self("cbd0"), KernelNbdOwner.Of("cbd0", null));
+        var lives = new AttachmentLives(host);
+        Assert.True(decoded.IsLeftover(lives));
+        lives.Add(0xa7);
+        Assert.False(decoded.IsLeftover(lives));
+        lives.Remove(0xa7);
+        Assert.True(decoded.IsLeftover(lives));
+        Assert.False(decoded.IsLeftover(new AttachmentLives(Guid.NewGuid())));
+        Assert.False(decoded.IsLeftover(null));
+    }
+
+    /// <summary>As the pumps of one device ask: what one connection's end means for what the others receive.</summary>
+    [Fact]
+    public void A_lost_connection_keeps_new_requests_waiting_until_it_is_closed()
+    {
+        using var lost = new LostConnections();
+        (StreamSocket first, FileDescriptor kernelOfFirst) = StreamSocket.CreatePair();
+        (StreamSocket second, FileDescriptor kernelOfSecond) = StreamSocket.CreatePair();
+        using (second)
+        using (kernelOfSecond)
+        {
+            using (first)
+            {
+                lost.Watch(first);
+                lost.Watch(second);
+                Assert.True(lost.IsOpen);
+                Assert.False(LostConnections.IsLost(first));
+                kernelOfFirst.Dispose();
+                Assert.False(lost.IsOpen);
+                Assert.False(lost.IsOpen);
+                Assert.True(LostConnections.IsLost(first));
+                Assert.False(LostConnections.IsLost(second));
+            }
+
+            Assert.True(lost.IsOpen);
+        }
     }
 
     [Fact]

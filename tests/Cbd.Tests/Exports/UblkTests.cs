@@ -4,6 +4,7 @@ using Cbd.Blocks;
 using Cbd.Exports;
 using Cbd.Exports.Kernel;
 using Cbd.Exports.Ublk;
+using Cbd.Host.Attachments;
 using Cbd.Memory;
 using Xunit;
 
@@ -148,6 +149,40 @@ public sealed class UblkTests
     }
 
     [Fact]
+    public void A_device_that_outlives_its_daemon_names_host_and_life()
+    {
+        var host = new Guid("11112222-3333-4444-5555-666677abcdef");
+        var life = new AttachmentLife { Host = host, Id = 0x1122334455667788 };
+        ulong word = UblkOwner.Of(life).Encode();
+        Assert.Equal(0x434c_abcdef_667788ul, word);
+        Assert.True(UblkOwner.TryDecode(word, out UblkOwner owner));
+        Assert.Equal(UblkOwner.Of(life), owner);
+        Assert.Equal(UblkOwner.Self, UblkOwner.Of(null));
+        Assert.False(owner.IsGone);
+    }
+
+    [Theory]
+    [InlineData(UblkProtocol.StateQuiesced)]
+    [InlineData(UblkProtocol.StateDead)]
+    [InlineData(UblkProtocol.StateLive)]
+    public void What_outlives_its_daemon_is_a_leftover_of_that_daemon_alone_and_when_its_life_is_over(ushort state)
+    {
+        var host = Guid.NewGuid();
+        var life = new AttachmentLife { Host = host, Id = 7 };
+        var device = new UblkDeviceInfo { Owner = UblkOwner.Of(life).Encode(), State = state };
+        var lives = new AttachmentLives(host);
+        Assert.True(UblkAttachKind.IsLeftover(device, lives));
+        lives.Add(8);
+        Assert.True(UblkAttachKind.IsLeftover(device, lives));
+        lives.Add(7);
+        Assert.False(UblkAttachKind.IsLeftover(device, lives));
+        lives.Remove(7);
+        Assert.True(UblkAttachKind.IsLeftover(device, lives));
+        Assert.False(UblkAttachKind.IsLeftover(device, new AttachmentLives(Guid.NewGuid())));
+        Assert.False(UblkAttachKind.IsLeftover(device, null));
+    }
+
+    [Fact]
     public void A_process_of_the_same_number_is_another_one()
     {
         Assert.SkipWhen(OwnerProcess.SelfInFirstNamespace.Id == 0, "this process id namespace is not the first");
@@ -176,7 +211,7 @@ public sealed class UblkTests
     }
 
     private static bool IsLeftover(ulong owner, ushort state) =>
-        UblkAttachKind.IsLeftover(new UblkDeviceInfo { Owner = owner, State = state });
+        UblkAttachKind.IsLeftover(new UblkDeviceInfo { Owner = owner, State = state }, lives: null);
 
     private static UblkIoDescriptor Descriptor(uint operationFlags, ulong start, uint sectors) =>
         new() { OperationFlags = operationFlags, StartSector = start, Sectors = sectors };

@@ -136,6 +136,8 @@ public sealed class A_node : IDisposable
             return asked == AttachChoice.None ? (null, "") : Kind is null ? (null, "this machine has no kind") : (Kind, "");
         }
 
+        public bool Outlives(string kind) => false;
+
         public IExport Open(string kind, KernelExportOptions options)
         {
             Opened = $"{kind} {options.Name}";

@@ -21,6 +21,8 @@ internal static class AttachInterfaceInC
         ["UblkProtocol.DeleteDevice"] = "_IOWR('u', UBLK_CMD_DEL_DEV, struct ublksrv_ctrl_cmd)",
         ["UblkProtocol.StartDevice"] = "_IOWR('u', UBLK_CMD_START_DEV, struct ublksrv_ctrl_cmd)",
         ["UblkProtocol.StopDevice"] = "_IOWR('u', UBLK_CMD_STOP_DEV, struct ublksrv_ctrl_cmd)",
+        ["UblkProtocol.StartUserRecovery"] = "_IOWR('u', UBLK_CMD_START_USER_RECOVERY, struct ublksrv_ctrl_cmd)",
+        ["UblkProtocol.EndUserRecovery"] = "_IOWR('u', UBLK_CMD_END_USER_RECOVERY, struct ublksrv_ctrl_cmd)",
         ["UblkProtocol.SetParameters"] = "_IOWR('u', UBLK_CMD_SET_PARAMS, struct ublksrv_ctrl_cmd)",
         ["UblkProtocol.GetFeatures"] = "UBLK_U_CMD_GET_FEATURES",
         ["UblkProtocol.DeleteDeviceLater"] = "UBLK_U_CMD_DEL_DEV_ASYNC",

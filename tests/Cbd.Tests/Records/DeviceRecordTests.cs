@@ -232,24 +232,63 @@ public sealed class The_record_of_a_device : IDisposable
     public void Has_the_layout_of_its_version()
     {
         Assert.Equal(
-            "1: magic 0 8, version 8 4, size 16 8, copy_0 1024 1024, copy_1 2048 1024, counts 4096 128; " +
+            "2: magic 0 8, version 8 4, size 16 8, copy_0 1024 1024, copy_1 2048 1024, counts 4096 128; " +
             "crc 0 4, generation 8 8, life 16 8, region_id 24 16, host_uuid 40 16, backend_id 56 4, blkdev_id 60 4, blkdev_epoch 64 8, host_id 72 4, state 76 4, " +
             "host_epoch 80 8, durability_id 88 16, session 104 8, size 112 8, logical_block 120 4, physical_block 124 4, discard_granularity 128 4, max_transfer 132 4, " +
-            "slot_size 136 4, queues 140 4, flags 144 4, name_length 148 2, identity_length 150 2, failure_length 152 2, name 160 128, identity 288 128, failure 416 512; " +
-            "acknowledged 0 8, generation 8 8, covered 16 8; Starting=1 Serving=2 Stopping=3",
+            "slot_size 136 4, queues 140 4, flags 144 4, name_length 148 2, identity_length 150 2, failure_length 152 2, name 160 128, identity 288 128, failure 416 512, " +
+            "kind 928 4, number 932 4; " +
+            "acknowledged 0 8, generation 8 8, covered 16 8; Starting=1 Serving=2 Stopping=3; Fuse=1 Ublk=2 KernelNbd=3",
             $"{DeviceRecord.Version}: {Text(DeviceRecord.Layout)}; {Text(DeviceRecordBody.Layout)}; {Text(DeviceRecord.CountsLayout)}; " +
-            string.Join(" ", Enum.GetValues<DeviceRecordState>().Select(s => $"{s}={(int)s}")));
+            string.Join(" ", Enum.GetValues<DeviceRecordState>().Select(s => $"{s}={(int)s}")) + "; " + string.Join(" ", Enum.GetValues<DeviceRecordKind>().Select(k => $"{k}={(int)k}")));
         static string Text(IReadOnlyList<FieldLayout> layout) => string.Join(", ", layout.Select(f => $"{f.Name} {f.Offset} {f.SizeBytes}"));
     }
 
-    /// <summary>The bytes of a whole record of version 1, so that the fields are where the table says.</summary>
+    /// <summary>The layout of the release before: of one kind, without a number. It stays what it is while it lasts.</summary>
+    [Fact]
+    public void Reads_the_version_before_and_leaves_it_so()
+    {
+        NewRecord().Dispose();
+        Span<byte> memory = _memory.GetSpan(0, (int)_memory.SizeBytes);
+        DeviceRecordBody body = Serving();
+        BinaryPrimitives.WriteUInt32LittleEndian(memory[8..], 1);
+        memory.Slice(1024, 2048).Clear();
+        Span<byte> copy = memory.Slice(1024, 1024);
+        body.Encode(copy, 1);
+        BinaryPrimitives.WriteUInt64LittleEndian(copy[8..], 4);
+        BinaryPrimitives.WriteUInt32LittleEndian(copy, ~Crc32C.Append(Crc32C.Append(uint.MaxValue, 1u), copy[4..]));
+        using (DeviceRecord record = Again())
+        {
+            Assert.Equal((DeviceRecordKind.Fuse, -1, body.Name), (record.Body.Kind, record.Body.Number, record.Body.Name));
+            record.Change(b => b with { Session = 6 });
+        }
+
+        using DeviceRecord again = Again();
+        Assert.Equal((6UL, DeviceRecordKind.Fuse, -1), (again.Body.Session, again.Body.Kind, again.Body.Number));
+        Assert.Equal(1u, BinaryPrimitives.ReadUInt32LittleEndian(_memory.GetSpan(8, 4)));
+        Assert.Equal(new byte[8], _memory.GetSpan(2048 + 928, 8).ToArray());
+    }
+
+    [Fact]
+    public void Knows_what_gives_the_device_to_its_kernel()
+    {
+        using (var record = DeviceRecord.Create(_memory, Body() with { Kind = DeviceRecordKind.Ublk }))
+            record.Change(body => body with { Number = 12 });
+        using DeviceRecord again = Again();
+        Assert.Equal((DeviceRecordKind.Ublk, 12), (again.Body.Kind, again.Body.Number));
+        Assert.Equal("kind is 0", (again.Body with { Kind = 0 }).FindError());
+        Assert.Equal("kind is 4", (again.Body with { Kind = (DeviceRecordKind)4 }).FindError());
+        Assert.Equal("number is -2, of kind 2", (again.Body with { Number = -2 }).FindError());
+        Assert.Equal("number is 12, of kind 1", (again.Body with { Kind = DeviceRecordKind.Fuse }).FindError());
+    }
+
+    /// <summary>The bytes of a whole record, so that the fields are where the table says.</summary>
     [Fact]
     public void Has_its_fields_where_the_layout_says()
     {
         var copy = new byte[DeviceRecordBody.SizeBytes];
         var other = new byte[DeviceRecordBody.SizeBytes];
         DeviceRecordBody body = Serving();
-        body.Encode(copy);
+        body.Encode(copy, DeviceRecord.Version);
         foreach ((string field, DeviceRecordBody changed) in new (string, DeviceRecordBody)[]
         {
             ("life", body with { Life = 1 }), ("region_id", body with { RegionId = s_new }), ("host_uuid", body with { HostUuid = s_new }), ("backend_id", body with { BackendId = 2 }),
@@ -259,9 +298,10 @@ public sealed class The_record_of_a_device : IDisposable
             ("discard_granularity", body with { Info = body.Info with { DiscardGranularityBytes = 512 } }), ("max_transfer", body with { Info = body.Info with { MaxTransferBytes = 512 } }),
             ("slot_size", body with { SlotBytes = 1 }), ("queues", body with { Queues = 1 }), ("flags", body with { WasBuffered = false }), ("name", body with { Name = "größf" }),
             ("identity", body with { Identity = "file:1:3" }), ("failure", body with { Failure = "who" }),
+            ("kind", body with { Kind = DeviceRecordKind.KernelNbd }), ("number", body with { Number = 3 }),
         })
         {
-            changed.Encode(other);
+            changed.Encode(other, DeviceRecord.Version);
             FieldLayout row = DeviceRecordBody.Layout.Single(f => f.Name == field);
             int[] differing = [.. Enumerable.Range(0, copy.Length).Where(i => copy[i] != other[i])];
             Assert.NotEmpty(differing);

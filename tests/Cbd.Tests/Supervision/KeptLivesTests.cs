@@ -66,6 +66,33 @@ public sealed class KeptLivesTests : IDisposable
         Assert.Equal(["FDSTOREREMOVE=1\nFDNAME=device-0000000000000007"], Sent());
     }
 
+    [Theory]
+    [InlineData(AttachChoice.Ublk)]
+    [InlineData(AttachChoice.KernelNbd)]
+    public void A_device_that_the_kernel_keeps_by_itself_is_gone_on_with_by_its_number(string kind)
+    {
+        using DescriptorStore store = Open();
+        using var lives = new KeptLives(store, s_host, _log.Add);
+        KeptLife begun = lives.Begin("a", Guid.NewGuid(), 0, 2, kind)!;
+        Assert.Equal((kind, false, false, -1), (begun.Kind, begun.Attachment.IsGiven, begun.Attachment.GoesOn, begun.Attachment.Number));
+        begun.Attachment.StoreNumber!(5);
+        Assert.Equal(5, begun.Record.Body.Number);
+    }
+
+    [Theory]
+    [InlineData(5, true)]
+    [InlineData(-1, false)]
+    public void A_device_of_the_kernel_that_was_never_made_does_not_go_on(int number, bool goesOn)
+    {
+        Give(7, "a", DeviceRecordState.Serving, kind: (int)DeviceRecordKind.Ublk, number: number);
+        using DescriptorStore store = Open();
+        using var lives = new KeptLives(store, s_host, _log.Add);
+        KeptLife? life = lives.TryTake("a");
+        Assert.Equal(goesOn, life is not null);
+        Assert.Equal(goesOn, lives.Attachments.Has(7));
+        Assert.Equal(goesOn ? (AttachChoice.Ublk, 5) : default, life is null ? default : (life.Kind, life.Attachment.Number));
+    }
+
     [Fact]
     public void What_is_not_wanted_ends_and_what_is_stays()
     {
@@ -137,7 +164,7 @@ public sealed class KeptLivesTests : IDisposable
     [InlineData("device-zz000000000000ff", 0UL)]
     public void The_life_is_in_the_name(string name, ulong life) => Assert.Equal(life, KeptLives.LifeOf(name));
 
-    private void Give(ulong id, string name, DeviceRecordState state, ulong? life = null, Guid? host = null, bool isScribbled = false)
+    private void Give(ulong id, string name, DeviceRecordState state, ulong? life = null, Guid? host = null, bool isScribbled = false, int kind = (int)DeviceRecordKind.Fuse, int number = -1)
     {
         using var memory = SealedMemory.Create(name, DeviceRecord.SizeFor(2));
         var body = new DeviceRecordBody
@@ -155,6 +182,8 @@ public sealed class KeptLivesTests : IDisposable
             Queues = 2,
             Name = name,
             State = state,
+            Kind = (DeviceRecordKind)kind,
+            Number = number,
         };
         using (var record = DeviceRecord.Create(memory.Buffer, body))
             Assert.Equal(state, record.Body.State);
