@@ -324,9 +324,9 @@ class Scene:
         # The name of the node is a link, which the next worker makes anew: it may be away while the device is. The node itself may not.
         if os.stat(self.loop).st_rdev != self.number:
             raise Wrong(f"{self.loop} is another device")
-        now = os.path.realpath(self.node)
-        if now != (self.loop if os.path.islink(self.node) else self.node):
-            raise Wrong(f"{self.node} was {self.loop} and is {now}")
+        with contextlib.suppress(FileNotFoundError):
+            if (now := os.readlink(self.node)) != self.loop:
+                raise Wrong(f"{self.node} was {self.loop} and is {now}")
         if self.where:
             with open("/proc/self/mounts", encoding="utf-8") as mounts:
                 line = next((line for line in mounts if line.split()[1] == self.where), "")
