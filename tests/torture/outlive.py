@@ -20,6 +20,7 @@ import sys
 import time
 import zlib
 
+import outlive_guest
 from backend_kills import advanced, end_fio, fio_words
 from hosts import World, Wrong, await_, command
 from stamps import BLOCK, READS, Ledger, Load, judge, prepare, read_stamp, stamp
@@ -518,6 +519,10 @@ def run(progress, seed, kills, say, options):
         pauses.setdefault(kind, []).append(pause)
         progress.sample(kind, [pause])
 
+    if options.who == "guest":
+        outlive_guest.run(progress, seed, kills, say, slay, note)
+        say_pauses(say, pauses)
+        return
     with World("outlive") as world:
         scene = Scene(world, options, choose, progress)
         supervisor = scene.beta.process.pid

@@ -59,7 +59,7 @@ def options():
             mode.add_argument("--only", choices=mixed.NAMES, help="this fault alone, again and again")
         elif name == "outlive":
             mode.add_argument("--fs", choices=(*outlive.FILE_SYSTEMS, "all"), default="all", help="what the load lies on; by default all of them, in turn")
-            mode.add_argument("--who", choices=(*outlive.ROUNDS, "supervisor"), default="worker", help="what is killed, or stopped past its lease")
+            mode.add_argument("--who", choices=(*outlive.ROUNDS, "supervisor", "guest"), default="worker", help="what is killed, or stopped past its lease")
             mode.add_argument("--database", choices=("sqlite",), help="instead of fio and the stamps")
             mode.add_argument("--buffered", action="store_true", help="a disk without O_DIRECT")
             mode.add_argument("--judge", action="store_true", help="pauses over the limits are an error")
