@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from hosts import ROOT, World, Wrong, await_, command
+from hosts import ROOT, World, Wrong, await_
 
 VM = os.path.join(ROOT, "tests", "vm")
 SIZE = 64 << 20
@@ -48,10 +48,9 @@ def run(progress, seed, kills, say, slay, note):
         beta.ctl("tp-reg", "-H", "beta", "-p", world.region)
         alpha.ctl("backend-start", "-p", world.disk("disk", SIZE))
         socket = world.path("nbd")
-        name = beta.ctl("dev-start", "-b", "0", "--attach", "none", "--name", world.device, "--nbd", f"unix:{socket}", "--queues", "2")
-        export = name.split("/")[-1].split("?")[0] if name.startswith("nbd") else ""
+        beta.ctl("dev-start", "-b", "0", "--attach", "none", "--name", world.device, "--nbd", f"unix:{socket}", "--queues", "2")
         machine = guest.Guest("guest", world.work, world.work, images, "tcg", [
-            "-blockdev", f"driver=nbd,node-name=cbd,server.type=unix,server.path={socket},export={export},reconnect-delay={RECONNECT_S}",
+            "-blockdev", f"driver=nbd,node-name=cbd,server.type=unix,server.path={socket},reconnect-delay={RECONNECT_S}",
             "-device", "virtio-blk-pci,drive=cbd"], memory="512M", cpus=1)
         machine.start()
         try:
@@ -64,7 +63,7 @@ def run(progress, seed, kills, say, slay, note):
             say("the guest runs")
 
             def written():
-                return int(machine.sh("kill -0 $(cat /tmp/pid); cut -d' ' -f 1-7 /sys/block/vda/stat | awk '{print $7}'", LIMIT_S))
+                return int(machine.sh("kill -0 $(cat /tmp/pid) || { cat /tmp/fio.out >&2; exit 1; }; awk '{print $7}' /sys/block/vda/stat", LIMIT_S))
 
             for _ in range(kills):
                 before = written()
