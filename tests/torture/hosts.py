@@ -48,13 +48,13 @@ def is_free(device):
     return True
 
 
-def loops_of(pids, name=None):
+def loops_of(pids, device=None):
     """Loop devices that daemons with these process ids made, and that of the device with that name."""
     found = []
     for name in glob.glob("/sys/block/loop*/loop/backing_file"):
         with contextlib.suppress(OSError), open(name, encoding="utf-8") as file:
             backing = file.read()
-            if any(f".cbdd-{pid}-" in backing for pid in pids) or name and f"/{name}.cbdd-" in backing:
+            if any(f".cbdd-{pid}-" in backing for pid in pids) or device and f"/{device}.cbdd-" in backing:
                 found.append("/dev/" + name.split("/")[3])
     return found
 
