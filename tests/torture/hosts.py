@@ -48,13 +48,13 @@ def is_free(device):
     return True
 
 
-def loops_of(pids):
-    """Loop devices that daemons with these process ids made."""
+def loops_of(pids, device=None):
+    """Loop devices that daemons with these process ids made, and that of the device with that name."""
     found = []
     for name in glob.glob("/sys/block/loop*/loop/backing_file"):
         with contextlib.suppress(OSError), open(name, encoding="utf-8") as file:
             backing = file.read()
-            if any(f".cbdd-{pid}-" in backing for pid in pids):
+            if any(f".cbdd-{pid}-" in backing for pid in pids) or device and f"/{device}.cbdd-" in backing:
                 found.append("/dev/" + name.split("/")[3])
     return found
 
@@ -133,6 +133,28 @@ class Host:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def worker(self, needed=True):
+        """Process id of the worker of a supervised daemon; None if there is none at the moment, unless it is needed."""
+        def child():
+            with contextlib.suppress(OSError), open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="utf-8") as file:
+                if words := file.read().split():
+                    return int(words[0])
+            # Without a supervisor only the daemon's lock names it.
+            with contextlib.suppress(OSError, ValueError), open(os.path.join(self.run_dir, "lock"), encoding="utf-8") as file:
+                pid = int(file.read())
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8") as words:
+                    if not self.alive() and self.run_dir in words.read():
+                        return pid
+            return None
+        return await_(60, f"a worker of {self.name}", child, 0.001) if needed else child()
+
+    def kill_worker(self):
+        """What outlived its supervisor, if anything did."""
+        if (pid := self.worker(False)) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                await_(60, f"the end of {pid}", lambda: not os.path.exists(f"/proc/{pid}"))
+
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
@@ -163,6 +185,7 @@ class World:
         base = os.environ.get("TMPDIR", "/var/tmp")  # not /tmp, which may have no O_DIRECT
         self.work = tempfile.mkdtemp(prefix=f"cbd-torture-{mode}.", dir=base)
         self.region = "/dev/shm/" + os.path.basename(self.work)
+        self.device = f"torture{os.getpid()}x"
         self.hosts, self.processes, self.mounts, self.small, self.loops = [], [], [], [], []
 
     def path(self, name):
@@ -185,7 +208,7 @@ class World:
 
     def attach(self, host, *options):
         """The node of a device on backend 0, with a name that nobody else on this machine has."""
-        return host.ctl("dev-start", "-b", "0", "--attach", "fuse", "--name", f"torture{os.getpid()}x", *options)
+        return host.ctl("dev-start", "-b", "0", "--attach", "fuse", "--name", self.device, *options)
 
     def disk(self, name, size):
         path = self.path(name)
@@ -249,9 +272,10 @@ class World:
         for host in self.hosts:
             if host.alive():
                 host.kill()
+            host.kill_worker()
         for process in self.processes:
             process.wait()
-        for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids]):
+        for loop in self.loops + loops_of([pid for host in self.hosts for pid in host.pids], self.device):
             subprocess.run(["losetup", "-d", loop], stderr=subprocess.DEVNULL, check=False)
             for link in glob.glob("/dev/cbd[0-9]*") + glob.glob("/dev/cbd/*"):
                 if os.path.islink(link) and os.readlink(link) == loop:

@@ -7,6 +7,7 @@ torture boots --boots N               three hosts killed and started in any orde
 torture mixed --minutes N             random faults of all kinds
 torture power-cuts --cuts N           the disk's writes recorded, and cut anywhere
 torture hostile --minutes N           a peer that rewrites the region
+torture outlive --kills N             a device outlives its worker under cbdd --supervise
 torture crowd --minutes N             a good NBD client among a hundred bad ones: how long its reads take
 
 With --state FILE a run continues what earlier runs with that file did, and does not more than what is left.
@@ -27,6 +28,7 @@ import device_kills
 import hostile
 import hosts
 import mixed
+import outlive
 import power_cuts
 from progress import Progress
 
@@ -35,6 +37,7 @@ MODES = {
     "backend-kills": ("cycles", 500, "kills", backend_kills.run),
     "device-kills": ("cycles", 200, "kills", device_kills.run),
     "boots": ("boots", 26, "boots", boots.run),
+    "outlive": ("kills", 300, "kills", outlive.run),
     "power-cuts": ("cuts", 300, "cuts", power_cuts.run),
     "mixed": ("minutes", 10, "minutes", mixed.run),
     "hostile": ("minutes", 10, "minutes", hostile.run),
@@ -54,6 +57,12 @@ def options():
         mode.add_argument("--state", help="file that several runs share")
         if name == "mixed":
             mode.add_argument("--only", choices=mixed.NAMES, help="this fault alone, again and again")
+        elif name == "outlive":
+            mode.add_argument("--fs", choices=(*outlive.FILE_SYSTEMS, "all"), default="all", help="what the load lies on; by default all of them, in turn")
+            mode.add_argument("--who", choices=(*outlive.ROUNDS, "supervisor", "guest"), default="worker", help="what is killed, or stopped past its lease")
+            mode.add_argument("--database", choices=("sqlite",), help="instead of fio and the stamps")
+            mode.add_argument("--buffered", action="store_true", help="a disk without O_DIRECT")
+            mode.add_argument("--judge", action="store_true", help="pauses over the limits are an error")
     return parser.parse_args()
 
 
@@ -63,6 +72,8 @@ def main():
     _, _, counted, run = MODES[given.mode]
     if getattr(given, "only", None):
         run = functools.partial(run, only=given.only)
+    if given.mode == "outlive":
+        run = functools.partial(run, options=given)
     progress = Progress(given.state, given.mode)
     left = given.amount - (progress.done(counted) if given.state else 0)
     if left > 0:
