@@ -1,8 +1,6 @@
 using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using Cbd.Memory;
-using Cbd.Memory.Sockets;
-using Cbd.Memory.Store;
 using Cbd.Programs.Daemon.Supervision;
 using Cbd.Tests.Memory;
 using Microsoft.Extensions.Logging;
@@ -49,7 +47,6 @@ public sealed class SupervisorTests : IDisposable
 
     private readonly TemporaryDirectory _directory = new();
     private readonly ConcurrentQueue<string> _lines = new();
-    private IReadOnlyList<(string Name, FileDescriptor Descriptor)> _activation = [];
     private string? _throwsAt;
 
     public void Dispose() => _directory.Dispose();
@@ -326,19 +323,6 @@ public sealed class SupervisorTests : IDisposable
         Assert.Contains("the supervisor goes on after what must not happen: InvalidOperationException: is not kept", _lines);
     }
 
-    [Fact]
-    public void Sockets_of_the_service_manager_count_for_the_size_of_the_store()
-    {
-        (StreamSocket ours, FileDescriptor other) = StreamSocket.CreatePair();
-        ours.Dispose();
-        using (other)
-        {
-            _activation = [("a", other), ("b", other), ("c", other)];
-            int capacity = KeptDescriptors.CapacityOf(ProcessLimits.OpenFiles, 3);
-            Passes($"assert os.environ['FDSTORE'] == '{capacity}' and names == ['a', 'b', 'c'], (os.environ['FDSTORE'], names)");
-        }
-    }
-
     private void AwaitFile(string name) => Await(() => File.Exists(_directory.PathOf(name)), name);
 
     private void AwaitLine(string text) => Await(() => _lines.Any(line => line.Contains(text, StringComparison.Ordinal)), text);
@@ -354,7 +338,7 @@ public sealed class SupervisorTests : IDisposable
         using var shell = FileDescriptor.Open("/bin/sh", OpenFlags.ReadOnly);
         // What the script says is for the message of a test that fails.
         var supervisor = new Supervisor(
-            new WorkerProgram(shell, "/bin/sh"), ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], _activation, _directory.PathOf("."), upstream, new Logger(this));
+            new WorkerProgram(shell, "/bin/sh"), ["sh", "-c", $"exec {Python} {_directory.PathOf("worker.py")} {_directory.PathOf("marker")} 2>>{errors}"], [], _directory.PathOf("."), upstream, new Logger(this));
         Task<int> running = Task.Run(supervisor.Run);
         meanwhile?.Invoke(supervisor);
         // One that goes on for ever is left alone: the tests end with it.
