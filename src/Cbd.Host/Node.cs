@@ -263,11 +263,7 @@ internal sealed class Node : INode
             _kernel?.CleanUp(Log, IsKept);
     }
 
-    public void Park()
-    {
-        foreach (Transport transport in Transports())
-            transport.Devices.Park();
-    }
+    public void Park() => Array.ForEach(Transports(), static transport => transport.Devices.Park());
 
     /// <summary>Stops a device of this host. Refused while clients are connected, unless forced.</summary>
     public StopAnswer StopDevice(int transport, int device, bool force, string? name = null) => Find(transport).Devices.Stop(device, force, name);
@@ -402,8 +398,7 @@ internal sealed class Node : INode
     {
         try
         {
-            if (_options.Kept is { } kept)
-                opened.Membership.KeepsLife = kept.Attachments.Has;
+            opened.Membership.KeepsLife = _options.Kept is { } kept ? kept.Attachments.Has : null;
             return new Transport(id, path, opened, _options, StartThread);
         }
         catch

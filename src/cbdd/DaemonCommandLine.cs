@@ -80,7 +80,7 @@ internal sealed class DaemonCommandLine
         foreach (var option in new Option[]
         {
             _runDirectory, _stateDirectory, _disksDirectory, _socketGroup, _observeGroup, _allowPath, _trustOwner,
-            _regionMode, _regionGroup, _socketMode, _socketOwner, _supervise, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
+            _regionMode, _regionGroup, _socketMode, _socketOwner, _supervise, _checkStart, _restore, _noRestore, _adoptRecord, _run, _beat, _dead, _fence, _maxTransports, _logFormat, _version,
         })
             _root.Options.Add(option);
     }

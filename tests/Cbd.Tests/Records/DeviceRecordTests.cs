@@ -132,7 +132,7 @@ public sealed class The_record_of_a_device : IDisposable
 
     [Theory]
     [InlineData(0, 1, "magic")]
-    [InlineData(8, 2, "version is 2")]
+    [InlineData(8, 3, "version is 3")]
     [InlineData(16, 1, "size is")]
     public void Is_damaged_by_its_header(int offset, int value, string expected)
     {

@@ -84,7 +84,7 @@ public sealed class KeptLivesTests : IDisposable
     [InlineData(-1, false)]
     public void A_device_of_the_kernel_that_was_never_made_does_not_go_on(int number, bool goesOn)
     {
-        Give(7, "a", DeviceRecordState.Serving, kind: (int)DeviceRecordKind.Ublk, number: number);
+        Give(7, "a", DeviceRecordState.Serving, number: number);
         using DescriptorStore store = Open();
         using var lives = new KeptLives(store, s_host, _log.Add);
         KeptLife? life = lives.TryTake("a");
@@ -164,7 +164,7 @@ public sealed class KeptLivesTests : IDisposable
     [InlineData("device-zz000000000000ff", 0UL)]
     public void The_life_is_in_the_name(string name, ulong life) => Assert.Equal(life, KeptLives.LifeOf(name));
 
-    private void Give(ulong id, string name, DeviceRecordState state, ulong? life = null, Guid? host = null, bool isScribbled = false, int kind = (int)DeviceRecordKind.Fuse, int number = -1)
+    private void Give(ulong id, string name, DeviceRecordState state, ulong? life = null, Guid? host = null, bool isScribbled = false, int number = 5)
     {
         using var memory = SealedMemory.Create(name, DeviceRecord.SizeFor(2));
         var body = new DeviceRecordBody
@@ -182,7 +182,8 @@ public sealed class KeptLivesTests : IDisposable
             Queues = 2,
             Name = name,
             State = state,
-            Kind = (DeviceRecordKind)kind,
+            // It has no descriptors of its own.
+            Kind = DeviceRecordKind.Ublk,
             Number = number,
         };
         using (var record = DeviceRecord.Create(memory.Buffer, body))

@@ -68,6 +68,24 @@ public sealed class SupervisorTests : IDisposable
         assert socket.socket(fileno=4).recv(100) == b"from the first worker"
         """);
 
+    [Theory]
+    [InlineData("open('/bin/false', 'rb').read()", "it ended with exit code 1 before it was ready")]
+    [InlineData("b'no program'", "it cannot be started")]
+    public void A_program_that_does_not_get_ready_is_taken_back(string program, string why) => Passes($"""
+        failure = os.environ.get("CBD_UPGRADE_FAILURE")
+        if failure is None:
+            memory = os.memfd_create("program")
+            os.write(memory, {program})
+            keep("program-next", memory)
+            assert barrier() == ""
+            tell("X_CBD_SIGNALS=1")
+            tell("X_CBD_UPGRADE=1")
+            signal.pause()
+        assert "{why}" in failure, failure
+        assert names == [], names
+        assert os.environ["CBD_PROGRAM"] == "/bin/sh"
+        """);
+
     [Fact]
     public void What_was_sent_just_before_a_death_is_kept_and_what_was_removed_is_not() => Passes("""
         if not names:
