@@ -33,6 +33,10 @@ internal sealed class FuseAttachKind(string? program = null, AttachmentLives? li
     public IKernelAttachment Open(KernelExportOptions options) => new FuseAttachment(options, _loop, lives);
 
     /// <inheritdoc/>
+    public bool GoesOn(string kernelName) =>
+        kernelName.StartsWith("loop", StringComparison.Ordinal) && LoopOwner.TryParse(LoopDevice.FileOf($"/dev/{kernelName}")) is { Life: not null } owner && !owner.IsLeftover(lives);
+
+    /// <inheritdoc/>
     public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log) => LoopLeftovers.Find(_loop, lives);
 
     private static string WhyNot()

@@ -34,6 +34,12 @@ internal interface IAttachKind
     IKernelAttachment Open(KernelExportOptions options);
 
     /// <summary>
+    /// The kernel's device with that name is one that outlives its daemon, and no leftover of this one's: its name is not removed, though
+    /// the daemon has ended. Cheap; nothing is thrown.
+    /// </summary>
+    bool GoesOn(string kernelName) => false;
+
+    /// <summary>
     /// Finds what killed daemons left in the kernel: their devices, mounts, connections; nothing of living processes, other
     /// daemons included. Each is to be removed, or not, before the next is asked for. Asked for when the daemon starts, and
     /// before a device is attached. <paramref name="log"/> gets a line for what cannot be looked at; nothing is thrown.

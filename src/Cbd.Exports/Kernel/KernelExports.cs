@@ -65,7 +65,7 @@ internal sealed partial class KernelExports : IKernelExports
         if (kinds.Length == 0)
             return;
         var names = new NameRegistry(_places);
-        names.ForgetLeftovers(log, isKept);
+        names.ForgetLeftovers(log, isKept, node => kinds.Any(kind => kind.GoesOn(node)));
         foreach (KernelLeftover leftover in kinds.SelectMany(kind => kind.FindLeftovers(log)))
         {
             if (names.TryForgetNode(leftover.Node, log))

@@ -46,7 +46,8 @@ internal sealed class NameRegistry(AttachPlaces places)
     /// </summary>
     /// <param name="log">Gets one line for each.</param>
     /// <param name="isKept">Names that go on with another process, and stay; null: none.</param>
-    internal void ForgetLeftovers(Action<string> log, Predicate<string>? isKept = null)
+    /// <param name="goesOn">Nodes of the kernel whose names stay, whoever's they are; null: none.</param>
+    internal void ForgetLeftovers(Action<string> log, Predicate<string>? isKept = null, Predicate<string>? goesOn = null)
     {
         if (!Directory.Exists(places.Registry))
             return;
@@ -54,7 +55,7 @@ internal sealed class NameRegistry(AttachPlaces places)
         {
             using SafeFileHandle entered = Enter();
             foreach (string name in places.Names().Where(name => isKept?.Invoke(name) != true))
-                Try($"the name {places.LinkOf(name)} of a killed cbdd", log, () => ForgetLeftover(name, log));
+                Try($"the name {places.LinkOf(name)} of a killed cbdd", log, () => ForgetLeftover(name, goesOn, log));
         });
     }
 
@@ -94,10 +95,10 @@ internal sealed class NameRegistry(AttachPlaces places)
         return true;
     }
 
-    private void ForgetLeftover(string name, Action<string> log)
+    private void ForgetLeftover(string name, Predicate<string>? goesOn, Action<string> log)
     {
         using HeldName? held = HeldName.TryHold(places, name);
-        if (held is null)
+        if (held is null || (held.Node is { Length: > 0 } node && goesOn?.Invoke(node) == true))
             return;
         string process = held.Process;
         if (held.Forget())

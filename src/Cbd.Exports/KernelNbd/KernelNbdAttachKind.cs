@@ -36,6 +36,11 @@ internal sealed class KernelNbdAttachKind(AttachmentLives? lives = null) : IAtta
     }
 
     /// <inheritdoc/>
+    public bool GoesOn(string kernelName) =>
+        kernelName.StartsWith("nbd", StringComparison.Ordinal) && int.TryParse(kernelName.AsSpan(3), NumberStyles.None, CultureInfo.InvariantCulture, out int number) &&
+        KernelNbdOwner.TryDecode(BackendOf(number), out KernelNbdOwner owner) && owner.Life is not null && !owner.IsLeftover(lives);
+
+    /// <inheritdoc/>
     public IEnumerable<KernelLeftover> FindLeftovers(Action<string> log)
     {
         int[] leftovers = [.. ListLeftovers()];

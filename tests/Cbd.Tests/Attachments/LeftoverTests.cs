@@ -156,6 +156,31 @@ public sealed class LeftoverTests : IDisposable
     }
 
     [Fact]
+    public void The_name_of_a_device_that_outlives_its_daemon_stays()
+    {
+        LeaveBehind("cbd0", "loop7");
+        LeaveBehind("cbd1", "loop8");
+        new KernelExports(_places, new Kind([]) { GoingOn = "loop7" }).CleanUp(_log.Add);
+        Assert.Equal(("/dev/loop7", null), (LinkOf("cbd0"), LinkOf("cbd1")));
+        Assert.True(HasEntry("loop7"));
+        new KernelExports(_places, new Kind([])).CleanUp(_log.Add, name => name == "cbd0");
+        Assert.Equal("/dev/loop7", LinkOf("cbd0"));
+        new KernelExports(_places, new Kind([])).CleanUp(_log.Add);
+        Assert.Null(LinkOf("cbd0"));
+    }
+
+    [Fact]
+    public void The_name_of_a_device_that_goes_on_is_taken_with_its_link()
+    {
+        LeaveBehind("cbd0", "loop7");
+        using (DeviceLink.Take(_places, "cbd0", Guid.Empty, goesOn: true))
+            Assert.Equal("/dev/loop7", LinkOf("cbd0"));
+        // Of a device that begins anew.
+        using (DeviceLink.Take(_places, "cbd0", Guid.Empty))
+            Assert.Null(LinkOf("cbd0"));
+    }
+
+    [Fact]
     public void A_machine_without_devices_gets_no_registry()
     {
         CleanUp(Counted("/dev/loop7"));
@@ -183,6 +208,10 @@ public sealed class LeftoverTests : IDisposable
 
     private sealed class Kind(KernelLeftover[] leftovers) : IAttachKind
     {
+        public string GoingOn { get; init; } = "";
+
+        public bool GoesOn(string kernelName) => kernelName == GoingOn;
+
         public string Name => "fuse";
 
         public bool IsAvailable(out string whyNot)
