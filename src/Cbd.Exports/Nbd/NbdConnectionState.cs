@@ -32,6 +32,9 @@ internal sealed record NbdConnectionState
 
     internal NbdClientFlags ClientFlags { get; init; }
 
+    /// <summary>The device's when its last request had ended (<see cref="BlockDeviceInfo.DurabilityId"/>).</summary>
+    internal Guid DurabilityId { get; init; }
+
     /// <summary>What was received and not begun.</summary>
     internal ReadOnlyMemory<byte> Input { get; init; }
 
@@ -66,6 +69,7 @@ internal sealed record NbdConnectionState
             InputBytes = (uint)Input.Length,
             InputChecksum = Crc32C.Compute(Input.Span),
             DeviceNameBytes = (ushort)name.Length,
+            DurabilityId = DurabilityId,
         };
         name.CopyTo((Span<byte>)header.DeviceName);
         MemoryMarshal.Write(bytes, in header);
@@ -113,6 +117,7 @@ internal sealed record NbdConnectionState
             Told = new NbdExportInfo(
                 header.SizeBytes, (NbdTransmissionFlags)header.TransmissionFlags, header.MinBlockBytes, header.PreferredBlockBytes, header.MaxBlockBytes),
             ClientFlags = (NbdClientFlags)header.ClientFlags,
+            DurabilityId = header.DurabilityId,
             Input = input,
         };
     }
@@ -120,10 +125,14 @@ internal sealed record NbdConnectionState
     /// <summary>Why the connection cannot go on with that device, as the rest of a sentence that begins with it; null if it can.</summary>
     /// <param name="device">Name of the device.</param>
     /// <param name="now">What a client would be told of it now.</param>
-    internal string? FindMisfit(string device, NbdExportInfo now)
+    /// <param name="durabilityId">Of the device now.</param>
+    internal string? FindMisfit(string device, NbdExportInfo now, Guid durabilityId)
     {
         if (Device != device)
             return $"its state is of device {Device}";
+        // A flush of this client would succeed, and not cover what is lost.
+        if (durabilityId != DurabilityId)
+            return "what it wrote and did not flush may be lost: the device's disk began anew, or its machine did";
         if (now.SizeBytes < Told.SizeBytes)
             return $"the device has {now.SizeBytes} bytes now, and its client was told {Told.SizeBytes}";
         NbdTransmissionFlags mine = Told.Flags;

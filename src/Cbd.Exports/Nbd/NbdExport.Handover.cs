@@ -7,6 +7,8 @@ namespace Cbd.Exports.Nbd;
 /// <content>Connections that go on in another process.</content>
 internal sealed partial class NbdExport
 {
+    private IBlockDevice? _served;
+
     /// <inheritdoc/>
     public bool TryPark()
     {
@@ -75,6 +77,7 @@ internal sealed partial class NbdExport
         Session = connection.Session,
         Told = connection.Told,
         ClientFlags = connection.ClientFlags,
+        DurabilityId = _served!.Info.DurabilityId,
         Input = connection.Untaken.ToArray(),
     };
 
@@ -91,7 +94,7 @@ internal sealed partial class NbdExport
             string? fault;
             try
             {
-                fault = TryTakeOver(kept, now, ref last);
+                fault = TryTakeOver(kept, now, device.Info.DurabilityId, ref last);
             }
             catch (Exception e) when (e is CbdException or OutOfMemoryException)
             {
@@ -115,7 +118,7 @@ internal sealed partial class NbdExport
     }
 
     /// <summary>Null, or why the connection cannot go on.</summary>
-    private string? TryTakeOver(KeptConnection kept, NbdExportInfo now, ref long last)
+    private string? TryTakeOver(KeptConnection kept, NbdExportInfo now, Guid durabilityId, ref long last)
     {
         NbdConnectionState state = NbdConnectionState.Load(kept.State);
         ulong cookie = kept.Socket.Cookie;
@@ -123,7 +126,7 @@ internal sealed partial class NbdExport
             return $"its state is of socket {state.SocketCookie}, and it is socket {cookie}";
         if (_tls is { IsRequired: true })
             return "it is not encrypted, and the device is started with --tls require";
-        if (state.FindMisfit(_device!, now) is { } misfit)
+        if (state.FindMisfit(_device!, now, durabilityId) is { } misfit)
             return misfit;
         var connection = new NbdConnection(state.Client, kept.Socket, state.Input.Span)
         {

@@ -103,6 +103,7 @@ internal sealed partial class NbdExport : IExport
 
             // Before a thread runs: where one cannot be had, Stop ends those that do.
             Volatile.Write(ref _pumps, [.. pumps]);
+            _served = device;
             pumps.ForEach(static pump => pump.Start());
             // Before anybody new: they have their places already.
             long last = TakeOver(device);

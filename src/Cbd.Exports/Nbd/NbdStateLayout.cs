@@ -38,7 +38,7 @@ internal static class NbdStateLayout
 }
 
 /// <summary>The first bytes of a state. Zeroes follow, and at offset 4092 the CRC32C of all before.</summary>
-[StructLayout(LayoutKind.Explicit, Size = 136)]
+[StructLayout(LayoutKind.Explicit, Size = 152)]
 internal struct NbdStateHeader
 {
     [FieldOffset(0)] internal ulong Magic;
@@ -72,6 +72,9 @@ internal struct NbdStateHeader
 
     /// <summary>Name of the device, ASCII, zero-padded.</summary>
     [FieldOffset(72)] internal NbdStateName DeviceName;
+
+    /// <summary>Of the device: with another one, writes that were acknowledged and not flushed may be lost.</summary>
+    [FieldOffset(136)] internal Guid DurabilityId;
 }
 
 /// <summary>Bytes of a name.</summary>

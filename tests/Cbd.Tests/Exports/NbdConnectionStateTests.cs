@@ -11,8 +11,8 @@ public sealed class NbdConnectionStateTests
 {
     private const string Version1 =
         """
-        header 136 of 4096, checksum at 4092, then input, at most 65568 in pages of 4096
-        Magic 0, Version 8, Session 12, SocketCookie 16, Client 24, SizeBytes 32, MinBlockBytes 40, PreferredBlockBytes 44, MaxBlockBytes 48, TransmissionFlags 52, ClientFlags 54, InputBytes 56, InputChecksum 60, DeviceNameBytes 64, ExportNameBytes 66, Reserved 68, DeviceName 72
+        header 152 of 4096, checksum at 4092, then input, at most 65568 in pages of 4096
+        Magic 0, Version 8, Session 12, SocketCookie 16, Client 24, SizeBytes 32, MinBlockBytes 40, PreferredBlockBytes 44, MaxBlockBytes 48, TransmissionFlags 52, ClientFlags 54, InputBytes 56, InputChecksum 60, DeviceNameBytes 64, ExportNameBytes 66, Reserved 68, DeviceName 72, DurabilityId 136
         None 0, StructuredReplies 1, ExtendedHeaders 2, Allocation 4
         """;
 
@@ -24,6 +24,7 @@ public sealed class NbdConnectionStateTests
         Session = new NbdSession(StructuredReplies: true, ExtendedHeaders: false, HasAllocation: true),
         Told = new NbdExportInfo(1 << 20, NbdTransmissionFlags.HasFlags | NbdTransmissionFlags.SendFlush, 512, 4096, 32 << 20),
         ClientFlags = NbdClientFlags.FixedNewstyle,
+        DurabilityId = new Guid("11111111-2222-3333-4444-555555555555"),
         Input = new byte[] { 1, 2, 3 },
     };
 

@@ -117,6 +117,10 @@ public sealed class NbdHandoverFaultTests : IDisposable
     public void A_device_with_larger_blocks() => Ends(new TestDevice(_device.Info with { LogicalBlockBytes = 4096 }), "takes 4096 to 33554432 bytes at once now");
 
     [Fact]
+    public void A_device_that_may_have_lost_what_was_not_flushed() =>
+        Ends(new TestDevice(_device.Info with { DurabilityId = Guid.NewGuid() }), "what it wrote and did not flush may be lost");
+
+    [Fact]
     public void A_device_that_wants_TLS_now()
     {
         using var files = new TlsFiles();
