@@ -18,7 +18,7 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
     /// <summary>The answer is on its way before this process ends.</summary>
     private const int AnswerMs = 100;
 
-    private static readonly byte[] s_magic = "\x7fELF"u8.ToArray();
+    private static readonly byte[] s_magic = "\u007fELF"u8.ToArray();
 
     private int _isUpgrading;
 

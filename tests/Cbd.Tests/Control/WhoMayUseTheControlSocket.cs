@@ -67,6 +67,6 @@ public sealed class WhoMayUseTheControlSocket
     [Fact]
     public void Only_operations_that_read_are_for_observers() =>
         Assert.Equal(
-            ["backend-list", "channel-list", "dev-list", "dump", "host-list", "tp-info", "tp-list", "wait"],
+            ["backend-list", "channel-list", "daemon-info", "dev-list", "dump", "host-list", "tp-info", "tp-list", "wait"],
             Operations.All.Where(operation => operation.IsLook).Select(operation => operation.Name).Order(StringComparer.Ordinal));
 }

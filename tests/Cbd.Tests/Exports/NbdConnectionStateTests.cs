@@ -96,7 +96,7 @@ public sealed class NbdConnectionStateTests
     [InlineData(66, 2, 1, "whose name has 1 bytes")]
     [InlineData(68, 4, 1, "not zero where nothing is")]
     [InlineData(72, 1, ' ', "no device's")]
-    [InlineData(136, 1, 1, "not zero where nothing is")]
+    [InlineData(152, 1, 1, "not zero where nothing is")]
     [InlineData(4091, 1, 1, "not zero where nothing is")]
     [InlineData(4099, 1, 1, "not zero where nothing is")]
     [InlineData(4096, 1, 9, "checksum is wrong")]
