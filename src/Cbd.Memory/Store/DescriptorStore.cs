@@ -62,8 +62,14 @@ public sealed class DescriptorStore : IDisposable
     {
         others = descriptors;
         string? text = GivenDescriptors.TakeVariable("FDSTORE");
-        if (text is null || manager is null)
+        if (text is null)
             return null;
+        if (manager is null)
+        {
+            log("there is a descriptor store, and the service manager or supervisor that has it cannot be reached at NOTIFY_SOCKET: nothing is kept");
+            return null;
+        }
+
         if (!int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int capacity))
             throw new CbdException(CbdErrorKind.Invalid, $"FDSTORE is '{text}' and not a number: the service manager sets it to what FileDescriptorStoreMax= of the unit says");
         if (capacity == 0)

@@ -256,6 +256,15 @@ public sealed class DescriptorStoreTests : IDisposable
         Assert.Equal(given, others);
     }
 
+    [Fact]
+    public void A_store_whose_manager_cannot_be_reached_is_none_and_one_line_says_so()
+    {
+        Environment.SetEnvironmentVariable("FDSTORE", "8");
+        List<string> lines = [];
+        Assert.Null(DescriptorStore.TryFromEnvironment(null, [], out _, lines.Add));
+        Assert.Contains("cannot be reached at NOTIFY_SOCKET", Assert.Single(lines), StringComparison.Ordinal);
+    }
+
     /// <summary>Sends until no datagram fits any more.</summary>
     private void Fill()
     {
