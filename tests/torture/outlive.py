@@ -11,6 +11,7 @@ import os
 import random
 import re
 import select
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -22,7 +23,7 @@ import zlib
 
 import outlive_guest
 from backend_kills import advanced, end_fio, fio_words
-from hosts import World, Wrong, await_, command
+from hosts import CBDD, World, Wrong, await_, command
 from stamps import BLOCK, READS, Ledger, Load, judge, prepare, read_stamp, stamp
 
 LIMIT_S = 60
@@ -300,7 +301,8 @@ class Scene:
         self.alpha.ctl("backend-start", "-p", world.disk(os.path.join(folder, "disk"), SIZE), "-n", "2")
         self.attached(world.attach(self.beta, "--queues", "2"))
         self.where = self.fs = self.load = self.probe = None
-        self.descriptors = self.descriptors_of(self.beta)
+        # The program of an upgrade is one more than the supervisor's own.
+        self.descriptors = self.descriptors_of(self.beta) + (options.who == "upgrade")
 
     def attached(self, node):
         self.node = node
@@ -464,7 +466,25 @@ def pause_round(scene, _left):
     return "stopped", 1
 
 
-ROUNDS = {"worker": worker_round, "both": both_round, "pause": pause_round}
+def upgrade_round(scene, _left):
+    """Another program in the place of the worker, or the same one after SIGTERM."""
+    choose = scene.choose
+    time.sleep(choose.uniform(0.3, 1.2))
+    old = scene.beta.worker()
+    if choose.random() < 0.2:
+        os.kill(old, signal.SIGTERM)
+        next_worker(scene.beta, old)
+        return "sigterm", 1
+    program = os.path.join(scene.world.work, choose.choice(("cbdd-one", "cbdd-two")))
+    if not os.path.exists(program):
+        shutil.copy(CBDD, program)
+    scene.beta.ctl("daemon", "upgrade", "--program", program)
+    if scene.beta.worker() == old:
+        raise Wrong("the worker is the old one after an upgrade")
+    return "upgrade", 1
+
+
+ROUNDS = {"worker": worker_round, "both": both_round, "pause": pause_round, "upgrade": upgrade_round}
 
 
 def supervisor_round(scene):
