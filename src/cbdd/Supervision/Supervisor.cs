@@ -411,6 +411,9 @@ internal sealed partial class Supervisor : IDisposable
             case AfterEnd.EndBySignal:
                 SayRest();
                 // Returns where that signal cannot be given to oneself, or is ignored.
+                // A worker ends by SIGUSR1 where it could not take it yet: what was meant is the end of all.
+                if (end.Signal == (int)ProcessSignals.EndForGood)
+                    ProcessSignals.EndBy(PosixSignal.SIGTERM);
                 ProcessSignals.EndBy(end.Signal!.Value);
                 _end = ErrorKinds.ExitCode(CbdErrorKind.Failed);
                 break;

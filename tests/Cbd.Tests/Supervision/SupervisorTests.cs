@@ -207,7 +207,7 @@ public sealed class SupervisorTests : IDisposable
             # All that was there before the second of these is dealt with.
             barrier()
             barrier()
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+            signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
             tell("X_CBD_SIGNALS=1")
             while True:
                 signal.pause()
@@ -235,7 +235,7 @@ public sealed class SupervisorTests : IDisposable
                 tell("FDSTOREREMOVE=1\nFDNAME=nbd-a")
                 open(place("ended"), "w").close()
                 os._exit(0)
-            signal.signal(signal.SIGTERM, end)
+            signal.signal(signal.SIGUSR1, end)
             tell("X_CBD_SIGNALS=1")
             barrier()
             assert not os.path.exists(place("ended"))
@@ -292,7 +292,7 @@ public sealed class SupervisorTests : IDisposable
             tell("X_CBD_STARTED=1")
             os._exit(3)
         open(place("second"), "w").close()
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
         tell("X_CBD_SIGNALS=1")
         while True:
             signal.pause()
