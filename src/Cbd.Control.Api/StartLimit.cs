@@ -62,6 +62,19 @@ internal sealed class StartLimit(int? timeoutMs = null, bool isGiven = false)
             return _why is null && (_isDone = true);
     }
 
+    /// <summary>A point at which only a stop of the thing itself ends it: neither its time nor the end of the daemon does.</summary>
+    /// <param name="waits">What it waits for.</param>
+    public void CheckStopped(string waits)
+    {
+        lock (_lock)
+        {
+            if (_why is { MayPass: false, Kind: not CbdErrorKind.TimedOut })
+                Check(waits);
+        }
+
+        _waits = waits;
+    }
+
     /// <summary>A point at which it may give up. Throws if it is to.</summary>
     /// <param name="waits">What it waits for; null: as before.</param>
     public void Check(string? waits = null)

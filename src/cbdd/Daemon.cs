@@ -39,6 +39,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     public const string RunDirectoryName = "run directory";
     public const string RunDirectoryOption = "--run-dir";
 
+    /// <summary>Longest time to leave what is served in order.</summary>
+    private const int ParkMs = 5_000;
+
     /// <summary>Of sockaddr_un, without the zero at its end.</summary>
     private const int MostSocketPathBytes = 107;
 
@@ -130,7 +133,8 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
                 CloseUnwanted();
             },
         };
-        var gate = new CheckedControl(new UpgradingControl(recording, inherited, _logger));
+        var upgrading = new UpgradingControl(recording, inherited, _logger);
+        var gate = new CheckedControl(upgrading);
         ControlServer? server = null;
         try
         {
@@ -148,7 +152,11 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             inherited.SayStarted();
             var signal = stop.Wait();
             if (signal == PosixSignal.SIGTERM && inherited.MayPark())
+            {
+                stop.IsIgnored = upgrading.IsParking = true;
                 Park(node, reconciler);
+            }
+
             inherited.Manager?.Say("STOPPING=1");
             _logger.LogInformation("{Signal}: stopping", signal);
         }
@@ -182,7 +190,17 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
     {
         _logger.LogInformation("SIGTERM: the next process of this daemon goes on with what this one serves");
         reconciler.End();
-        node.Park();
+        try
+        {
+            // Whatever holds it up: the rest is as after a kill.
+            if (!NeededThread.Start("cbd-park", node.Park).Join(ParkMs))
+                _logger.LogWarning("what is served is not left in order after {Milliseconds} ms", ParkMs);
+        }
+        catch (Exception e)
+        {
+            _logger.LogWarning("what is served is not left in order: {Reason}", e.Message);
+        }
+
         logs.Dispose();
         Environment.Exit(SupervisorRules.ParkedExitCode);
     }

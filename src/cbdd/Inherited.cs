@@ -19,7 +19,8 @@ internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, Descripto
     /// <summary>What this daemon has kept outlives it: somebody starts the next process.</summary>
     public bool MayPark()
     {
-        if (Store is null)
+        // A service manager that has the store itself does not say whether it stops this process for good.
+        if (Store is null || Words.Program is null)
             return false;
         // Whether it is there is seen when something is sent.
         Manager?.SayStatus("the worker ends, and is started again");

@@ -29,13 +29,16 @@ internal sealed class StopSignal : IDisposable
 
     public bool IsSet => _isSet.IsSet;
 
+    /// <summary>This process ends by itself, soon: later signals change nothing.</summary>
+    public bool IsIgnored { get; set; }
+
     /// <summary>A signal came. One thread at a time; never waits.</summary>
     public void Handle(PosixSignal signal)
     {
         var now = _nowMs();
         if (_isSet.IsSet)
         {
-            if (now - _firstMs >= OneSignalMs)
+            if (now - _firstMs >= OneSignalMs && !IsIgnored)
                 _endAtOnce(signal);
             return;
         }

@@ -224,11 +224,14 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
                     Take(pump, node, limit);
             }
         }
-        catch
+        catch (Exception e)
         {
             lock (_lock)
                 _number = -1;
             Park();
+            // A descriptor, memory or a thread may be had later.
+            if (e is CbdException { Kind: CbdErrorKind.Exhausted, MayPass: false } passing)
+                throw new CbdException(passing.Kind, passing.Message, passing) { MayPass = true };
             throw;
         }
 

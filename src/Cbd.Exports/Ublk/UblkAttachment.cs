@@ -171,9 +171,12 @@ internal sealed class UblkAttachment : IKernelAttachment
                 throw Left($"the kernel refuses requests of {node}: see the log");
             Check(_control.EndRecovery(_number), $"going on with {node}");
         }
-        catch
+        catch (Exception e)
         {
             Park();
+            // A descriptor, memory or a thread may be had later.
+            if (e is CbdException { Kind: CbdErrorKind.Exhausted, MayPass: false } passing)
+                throw new CbdException(passing.Kind, passing.Message, passing) { MayPass = true };
             throw;
         }
 

@@ -110,7 +110,7 @@ internal sealed class DeviceVerbs(Transport transport)
                 if (e.Message != said)
                     Logger.LogWarning("device {Device}: its users wait: {Reason}", server.Device, said = e.Message);
                 transport.CheckGoesOn();
-                limit?.Check(e.Message);
+                limit?.CheckStopped(e.Message);
                 Thread.Sleep(ServeAgainMs);
             }
         }
@@ -222,7 +222,7 @@ internal sealed class DeviceVerbs(Transport transport)
                 if (server.TryPark())
                     Logger.LogInformation("device {Device}: its users wait for the next process of this daemon", server.Device);
             }
-            catch (CbdException e)
+            catch (Exception e)
             {
                 // As if this process had been killed.
                 Logger.LogWarning("device {Device}: its users lose their connections: {Reason}", server.Device, e.Message);

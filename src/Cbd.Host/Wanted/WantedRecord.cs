@@ -190,9 +190,14 @@ internal sealed class WantedRecord<TPolicy>
     /// <summary>A device that an earlier process served is tried more often before it is given up.</summary>
     public void TryKeptAgain(string device)
     {
-        int place = _entries.FindIndex(entry => entry.Device?.Name == device && entry.Failed == s_deadly && entry.Deaths < MostDeathsOfKept);
-        if (place >= 0)
-            _entries[place] = _entries[place] with { Failed = null };
+        string? region = _entries.Find(entry => entry.Device?.Name == device)?.Region;
+        for (int i = 0; i < _entries.Count; i++)
+        {
+            StateEntry entry = _entries[i];
+            // Without its transport it cannot come.
+            if (entry.Failed == s_deadly && entry.Deaths < MostDeathsOfKept && (entry.Device?.Name == device || (entry.Transport is not null && entry.Region == region)))
+                _entries[i] = entry with { Failed = null };
+        }
     }
 
     /// <summary>The daemon has outlived the try.</summary>

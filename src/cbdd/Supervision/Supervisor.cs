@@ -67,6 +67,7 @@ internal sealed partial class Supervisor : IDisposable
     /// <summary>The worker's last sign of life; null: it gave none yet, and is not waited for.</summary>
     private long? _aliveAtMs;
     private long _startAtMs;
+    private long _trialAtMs;
     private long _sayAliveAtMs;
     private bool _wasAnyReady;
     private bool _wasAnyStarted;
@@ -215,6 +216,7 @@ internal sealed partial class Supervisor : IDisposable
 
         _worker = worker;
         _program.Started();
+        _trialAtMs = MonotonicClock.Milliseconds;
         _hasHandlers = false;
         _readyAtMs = _startedAtMs = _aliveAtMs = null;
         _startAtMs = MonotonicClock.Milliseconds;
@@ -227,7 +229,7 @@ internal sealed partial class Supervisor : IDisposable
         if (_worker is null)
             due = _startAtMs;
         if (_program.IsOnTrial)
-            due = Math.Min(due, _startAtMs + TrialMs);
+            due = Math.Min(due, _trialAtMs + TrialMs);
         if (_upstream.WatchdogMs is not null)
             due = Math.Min(due, _sayAliveAtMs);
         return due == long.MaxValue ? -1 : Math.Max(0, due - MonotonicClock.Milliseconds) * 1_000_000;
@@ -238,10 +240,10 @@ internal sealed partial class Supervisor : IDisposable
         var now = MonotonicClock.Milliseconds;
         if (_end is null && _worker is null && now >= _startAtMs)
             StartNext();
-        if (_worker is not null && _program.IsOnTrial && now - _startAtMs > TrialMs)
+        if (_worker is not null && _program.IsOnTrial && now - _trialAtMs > TrialMs)
         {
-            _logger.LogError("worker {Worker} of the new program is not ready after {Milliseconds} ms: it is killed", _worker.ProcessId, now - _startAtMs);
-            _startAtMs = now;
+            _logger.LogError("worker {Worker} of the new program is not ready, and has said nothing for {Milliseconds} ms: it is killed", _worker.ProcessId, now - _trialAtMs);
+            _trialAtMs = now;
             _worker.Process.Kill();
         }
 
@@ -338,11 +340,10 @@ internal sealed partial class Supervisor : IDisposable
             _upstream.SayReady();
         }
 
+        if (_program.IsOnTrial)
+            _trialAtMs = MonotonicClock.Milliseconds;
         if (message.Upgrades && _kept.TryTake(SupervisorWords.NextProgram) is { } next)
-        {
-            _program.Offer(next);
-            Hold(PosixSignal.SIGTERM);
-        }
+            Upgrade(next);
 
         SendHeld();
         if (!message.IsBarrier)
@@ -353,6 +354,19 @@ internal sealed partial class Supervisor : IDisposable
             PipeEnds.WriteSome(descriptors[0], Encoding.UTF8.GetBytes(_refusals.ToString()));
             _refusals.Clear();
         }
+    }
+
+    /// <summary>The worker asks for another program in its place. One at a time, and none while all ends.</summary>
+    private void Upgrade(FileDescriptor next)
+    {
+        if (_isStopping || _program.IsOnTrial)
+        {
+            next.Dispose();
+            return;
+        }
+
+        _program.Offer(next);
+        Hold(PosixSignal.SIGTERM);
     }
 
     private void Store(string name, List<FileDescriptor> descriptors)
@@ -388,9 +402,16 @@ internal sealed partial class Supervisor : IDisposable
         _refusals.Clear();
         if (!_isStopping)
             _held.Clear();
-        if (_program.TryTakeBack($"it ended with {end} before it was ready") && !_isStopping)
+        if (_program.TryTakeBack($"it ended with {end} before it was ready"))
         {
             _startAtMs = MonotonicClock.Milliseconds;
+            if (_isStopping)
+            {
+                Hold(ProcessSignals.EndForGood);
+                GiveUp();
+                return;
+            }
+
             _logger.LogError("worker {Worker} of the new program ended with {End} before it was ready: the old program is started again", worker.ProcessId, end.ToString());
             return;
         }

@@ -21,11 +21,21 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
     private static readonly byte[] s_magic = "\u007fELF"u8.ToArray();
 
     private int _isUpgrading;
+    private volatile bool _isParking;
+
+    /// <summary>This process leaves what it serves to the next one: nothing is begun or stopped any more.</summary>
+    public bool IsParking
+    {
+        get => _isParking;
+        set => _isParking = value;
+    }
 
     public TAnswer Execute<TRequest, TAnswer>(Operation<TRequest, TAnswer> operation, TRequest request)
         where TRequest : ControlRequest
         where TAnswer : class
     {
+        if (IsParking)
+            throw new CbdException(CbdErrorKind.Failed, "this process makes way for the next one: try again in a moment") { MayPass = true };
         if (operation == (Operation)Operations.GetDaemon)
             return (TAnswer)(object)Describe();
         return request is UpgradeRequest upgrade ? (TAnswer)(object)Upgrade(upgrade) : inner.Execute(operation, request);
@@ -64,6 +74,7 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
         }
         catch
         {
+            inherited.Store!.Remove(SupervisorWords.NextProgram);
             Volatile.Write(ref _isUpgrading, 0);
             throw;
         }

@@ -32,6 +32,9 @@ internal sealed class TlsRelay
     private readonly Action<TlsRelay> _ended;
     private readonly Thread _fromClient;
     private readonly Lock _lock = new();
+
+    /// <summary>Nothing of the client is decrypted any more.</summary>
+    private readonly ManualResetEventSlim _received = new();
     private bool _closed;
     private volatile bool _isSilent;
 
@@ -143,6 +146,10 @@ internal sealed class TlsRelay
             if (error.InnerException is not null || error is not IOException)
                 Log($"TLS: {Describe(error)}");
         }
+        finally
+        {
+            _received.Set();
+        }
     }
 
     private void SendToClient(SslStream stream)
@@ -159,6 +166,14 @@ internal sealed class TlsRelay
                     _inner.WaitReadable();
                 else
                     break;
+            }
+
+            // The end of a session is not locked against what is being decrypted: both at once damage the session's memory. The other half of
+            // the pair is closed, so the reader ends soon.
+            if (!_received.Wait(_lingerMs))
+            {
+                EndBoth();
+                return;
             }
 
             stream.ShutdownAsync().GetAwaiter().GetResult();
