@@ -27,6 +27,9 @@ public sealed record DaemonDescription
     /// <summary>Id of the process.</summary>
     public required int Pid { get; init; }
 
+    /// <summary>It has tried to start what is wanted, and done or begun to wait for what its command line asks for.</summary>
+    public required bool Ready { get; init; }
+
     /// <summary>Devices and sockets outlive this process: a supervisor starts the next one.</summary>
     public required bool Supervised { get; init; }
 
@@ -35,4 +38,8 @@ public sealed record DaemonDescription
 
     /// <summary>Why the last upgrade was taken back, in one line; null if it was not.</summary>
     public string? UpgradeFailure { get; init => field = OneLine.OrNull(value); }
+
+    /// <summary>Called when the answer is on its way. Not of the wire.</summary>
+    [JsonIgnore]
+    internal Action? Sent { get; init; }
 }

@@ -136,13 +136,24 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         var upgrading = new UpgradingControl(recording, inherited, _logger);
         var gate = new CheckedControl(upgrading);
         ControlServer? server = null;
+        // Ends this process, and leaves all it serves to the next one. It is a kill, which may come at any time, but for those who are waited for.
+        void Park(string why, int exitCode)
+        {
+            _logger.LogInformation("{Reason}: the next process of this daemon goes on with what this one serves", why);
+            stop.IsIgnored = upgrading.IsParking = true;
+            reconciler.End();
+            ParkAll(node);
+            logs.Dispose();
+            Environment.Exit(exitCode);
+        }
+
         try
         {
             server = ControlServer.StartAsync(gate, socketPath, rights.Peers, logs, socket).GetAwaiter().GetResult();
             _logger.LogInformation("cbdd {Version} pid {Pid} answers on {Socket}", ProductVersion.Text, Environment.ProcessId, socketPath);
             reconciler.Pass(() => stop.IsSet);
             reconciler.Start();
-            var runLines = new RunLines(node, record, recording, stop, _logger) { Waits = inherited.SayReady };
+            var runLines = new RunLines(node, record, recording, stop, _logger) { Waits = inherited.SayReady, WereDone = inherited.Words.IsFollowed };
             foreach (var line in lines)
                 runLines.Do(line);
             runLines.SayHeld();
@@ -152,13 +163,15 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
             inherited.SayStarted();
             var signal = stop.Wait();
             if (signal == PosixSignal.SIGTERM && inherited.MayPark())
-            {
-                stop.IsIgnored = upgrading.IsParking = true;
-                Park(node, reconciler);
-            }
-
+                Park("SIGTERM", SupervisorRules.ParkedExitCode);
             inherited.Manager?.Say("STOPPING=1");
-            _logger.LogInformation("{Signal}: stopping", signal);
+            _logger.LogInformation("{Signal}: stopping", signal == ProcessSignals.EndForGood ? "SIGUSR1" : $"{signal}");
+        }
+        catch (Exception e) when (!stop.IsSet && inherited.Words.IsFollowed && inherited.MayPark())
+        {
+            // What is served already is the next one's, which may do better: its users must not lose it for what another thing lacks.
+            Park(e.Message, e is CbdException failure ? ErrorKinds.ExitCodeOf(failure) : ErrorKinds.ExitCode(CbdErrorKind.Failed));
+            throw;
         }
         catch
         {
@@ -182,14 +195,9 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         return isClean ? ErrorKinds.ExitSuccess : ErrorKinds.ExitCode(CbdErrorKind.Failed);
     }
 
-    /// <summary>
-    /// Ends this process, and leaves all it serves to the next one. What was not done is as after a kill, which any instruction may be: so
-    /// nobody is waited for but those whose connections are handed over.
-    /// </summary>
-    private void Park(INode node, Reconciler reconciler)
+    /// <summary>Leaves what is served in order, as far as that can be done soon.</summary>
+    private void ParkAll(INode node)
     {
-        _logger.LogInformation("SIGTERM: the next process of this daemon goes on with what this one serves");
-        reconciler.End();
         try
         {
             // Whatever holds it up: the rest is as after a kill.
@@ -200,9 +208,6 @@ internal sealed class Daemon(DaemonOptions options, LogQueue logs, Inherited inh
         {
             _logger.LogWarning("what is served is not left in order: {Reason}", e.Message);
         }
-
-        logs.Dispose();
-        Environment.Exit(SupervisorRules.ParkedExitCode);
     }
 
     /// <summary>Nothing more is begun. What is being started gives up when its transport is left.</summary>

@@ -44,9 +44,9 @@ internal sealed class DaemonCommandLine
     private readonly Option<string?> _socketOwner = VerbOptions.Text(
         "--socket-owner", null, "owner of NBD sockets; by default who asks for the device", "USER[:GROUP]");
     private readonly Option<bool> _supervise = VerbOptions.Flag(
-        SupervisorProgram.Option, null, "run the daemon as a child that is started again when it dies, and keep its sockets open meanwhile");
+        SupervisorProgram.Option, null, "run the daemon as a child that is started again when it dies, and keep its devices and sockets meanwhile");
     private readonly Option<bool> _checkStart = VerbOptions.Flag(
-        StartCheck.Option, null, "check the other options, print the versions of records that this program reads, and end");
+        StartCheck.Option, null, "check the other options and --run lines, print the versions of records that this program reads, and end");
     private readonly Option<bool> _restore = VerbOptions.Flag(
         "--restore", null, "start again what the record in the state directory has; this is the default");
     private readonly Option<bool> _noRestore = VerbOptions.Flag(
@@ -65,14 +65,14 @@ internal sealed class DaemonCommandLine
     private readonly Option<int> _dead = VerbOptions.NumberOr(
         "--dead-ms", null, "a heartbeat that stands still this long is a dead host's", NodeOptions.DefaultDeadMs);
     private readonly Option<int> _fence = VerbOptions.NumberOr(
-        "--fence-ms", null, "a host that could not beat for so long stores nothing before it has seen that its entry is still its own", NodeOptions.DefaultFenceMs);
+        "--fence-ms", null, "after a stall this long, a host checks that it still owns its entry before it writes", NodeOptions.DefaultFenceMs);
     private readonly Option<int> _maxTransports = VerbOptions.NumberOr(
         "--max-transports", null, "transports at once", NodeOptions.DefaultMaxTransports);
     private readonly Option<string> _logFormat = VerbOptions.Choice(
         "--log-format", null, "how logs are written to stderr", "text", "text", "json");
     private readonly Option<bool> _version = VerbOptions.Flag("--version", null, "print the version");
     private readonly RootCommand _root = VerbSet.NewRoot(
-        "The CBD daemon of one host: its transports, backends and block devices. Runs in the foreground; SIGTERM drains and ends it.");
+        "The CBD daemon of one host: its transports, backends and block devices. Runs in the foreground; SIGTERM drains and ends it, or its supervisor.");
 
     public DaemonCommandLine()
     {

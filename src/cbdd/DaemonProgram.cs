@@ -1,4 +1,5 @@
 using Cbd.Control;
+using Cbd.Control.Verbs;
 using Cbd.Host;
 using Cbd.Host.Logs;
 using Cbd.Memory;
@@ -29,6 +30,9 @@ internal static class DaemonProgram
         var options = commandLine.Options(line);
         if (options.CheckStart)
         {
+            var verbs = VerbSet.ForDaemon();
+            foreach (var verb in options.RunLines)
+                _ = verbs.ParseLine(verb);
             output.Results.Write(StartCheck.Text);
             return ErrorKinds.ExitSuccess;
         }

@@ -16,6 +16,9 @@ internal sealed record Inherited(GivenSockets Given, KeptSockets Kept, Descripto
 {
     private int _isReady;
 
+    /// <summary>The manager was told so.</summary>
+    public bool IsReady => Volatile.Read(ref _isReady) != 0;
+
     /// <summary>What this daemon has kept outlives it: somebody starts the next process.</summary>
     public bool MayPark()
     {

@@ -10,7 +10,7 @@ namespace Cbd.Programs.Daemon;
 
 /// <summary>
 /// The <c>--run</c> lines of a daemon, one after the other. One that only waits for something (a region, a host, a backend, a lock)
-/// is done again until it works; any other error ends the daemon. What the record has of them already is taken as it is there.
+/// is done again until it works; any other error ends the daemon, unless a process before this one has done all lines. What the record has of them already is taken as it is there.
 /// </summary>
 internal sealed class RunLines
 {
@@ -36,6 +36,9 @@ internal sealed class RunLines
         _stop = stop;
         _logger = logger;
     }
+
+    /// <summary>A process before this one has done all lines: what one of them cannot do now must not take the rest from its users.</summary>
+    public bool WereDone { get; init; }
 
     /// <summary>Called when a line begins to wait for something, with the reason.</summary>
     public Action<string> Waits { get; init; } = static _ => { };
@@ -68,6 +71,11 @@ internal sealed class RunLines
 
                 said = e.Message;
                 _listed.WaitingLine = new WantedThing { Kind = WantedThing.Line, Name = verb.Name, State = e.MayPass ? WantedThing.Waiting : WantedThing.Failed, Reason = e.Message };
+            }
+            catch (CbdException e) when (WereDone)
+            {
+                _logger.LogError("--run {Verb}: {Reason}; the rest is served", verb.Name, e.Message);
+                break;
             }
             catch (CbdException e)
             {

@@ -17,6 +17,7 @@ internal sealed class StopSignal : IDisposable
     private readonly Func<long> _nowMs;
     private PosixSignal _first;
     private long _firstMs;
+    private volatile bool _isIgnored;
 
     /// <param name="endAtOnce">Ends the process as that signal does; null: so it does.</param>
     /// <param name="nowMs">A monotonic clock; null: the machine's.</param>
@@ -30,7 +31,11 @@ internal sealed class StopSignal : IDisposable
     public bool IsSet => _isSet.IsSet;
 
     /// <summary>This process ends by itself, soon: later signals change nothing.</summary>
-    public bool IsIgnored { get; set; }
+    public bool IsIgnored
+    {
+        get => _isIgnored;
+        set => _isIgnored = value;
+    }
 
     /// <summary>A signal came. One thread at a time; never waits.</summary>
     public void Handle(PosixSignal signal)

@@ -318,18 +318,19 @@ class Scene:
         self.alpha.must_live()
         self.beta.must_live()
         self.check_device()
-        await_(LIMIT_S, f"that {self.node} is there", lambda: os.path.islink(self.node))
 
     def check_device(self):
         for source in (self.load, self.probe, self.kernel):
             if source is not None and (complaint := source.complaint()):
                 raise Wrong(complaint)
-        # The name of the node is a link, which the next worker makes anew: it may be away while the device is. The node itself may not.
         if os.stat(self.loop).st_rdev != self.number:
             raise Wrong(f"{self.loop} is another device")
-        with contextlib.suppress(FileNotFoundError):
-            if (now := os.readlink(self.node)) != self.loop:
-                raise Wrong(f"{self.node} was {self.loop} and is {now}")
+        try:
+            now = os.readlink(self.node)
+        except FileNotFoundError:
+            now = "away"
+        if now != self.loop:
+            raise Wrong(f"{self.node} was {self.loop} and is {now}")
         if self.where:
             with open("/proc/self/mounts", encoding="utf-8") as mounts:
                 line = next((line for line in mounts if line.split()[1] == self.where), "")

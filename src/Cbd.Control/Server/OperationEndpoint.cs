@@ -20,7 +20,14 @@ internal sealed class OperationEndpoint(Operation operation, CheckedControl cont
         var answer = await verbs.Do(context, operation, request, control);
         (answer as StopAnswer)?.ThrowIfStopping();
         if (operation.HasContent)
+        {
             await context.Response.WriteAsJsonAsync(answer, operation.AnswerJson, contentType: null, context.RequestAborted);
+            if (answer is DaemonDescription { Sent: { } sent })
+            {
+                await context.Response.CompleteAsync();
+                sent();
+            }
+        }
         else
             context.Response.StatusCode = StatusCodes.Status204NoContent;
     }

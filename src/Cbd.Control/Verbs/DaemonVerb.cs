@@ -16,7 +16,7 @@ internal static class DaemonVerb
         var what = new Argument<string>("WHAT") { Description = "info: describe it; upgrade: put another program in its place, while its devices stay" };
         var program = VerbOptions.Text("--program", null, "with upgrade: the program; by default the one that the supervisor was started from", "PATH");
         var force = CommonOptions.Force("with upgrade: also if disks in memory begin anew");
-        var timeout = VerbOptions.NumberOr("--timeout", null, "with upgrade: seconds to wait for the new program", DefaultTimeoutSeconds);
+        var timeout = VerbOptions.NumberOr("--timeout", null, "with upgrade: seconds to wait until the new program is ready", DefaultTimeoutSeconds);
         var command = new Command("daemon", "Describe or upgrade the daemon") { what, program, force, timeout };
         return new Verb(command, (line, control, output) =>
         {
@@ -32,7 +32,7 @@ internal static class DaemonVerb
                     Upgrade(control, output, new UpgradeRequest { Program = path is null ? null : PathText.FromCaller(path), Force = line.GetValue(force) }, seconds);
                     break;
                 default:
-                    throw Rules.Invalid($"'{line.GetValue(what)}' is neither info nor upgrade");
+                    throw Rules.Invalid($"'{line.GetValue(what)}' is neither info nor upgrade; see 'cbdctrl daemon --help'");
             }
         });
     }
@@ -43,7 +43,7 @@ internal static class DaemonVerb
         var before = control.Execute(Operations.UpgradeDaemon, request);
         while (watch.Elapsed.TotalSeconds < seconds)
         {
-            if (TryDescribe(control) is { } now && now.Pid != before.Pid)
+            if (TryDescribe(control) is { } now && now.Pid != before.Pid && now.Ready)
             {
                 if (now.UpgradeFailure is { } failure)
                     throw new CbdException(CbdErrorKind.Failed, $"the new program was taken back, and the old one goes on as pid {now.Pid}: {failure}");

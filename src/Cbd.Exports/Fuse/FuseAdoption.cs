@@ -16,7 +16,6 @@ internal sealed class FuseAdoption : IDisposable
 {
     private readonly List<FuseChannel> _channels = [];
     private readonly List<InFlightRecord> _records = [];
-    private bool _isGivenAway;
 
     private FuseAdoption()
     {
@@ -55,14 +54,9 @@ internal sealed class FuseAdoption : IDisposable
         }
     }
 
-    /// <summary>What it opened is somebody else's from now on.</summary>
-    internal void GiveAway() => _isGivenAway = true;
-
-    /// <summary>Closes what it opened, unless that was given away.</summary>
+    /// <summary>Closes what it opened.</summary>
     public void Dispose()
     {
-        if (_isGivenAway)
-            return;
         foreach (FuseChannel channel in _channels)
             channel.Dispose();
         foreach (InFlightRecord record in _records)
@@ -92,7 +86,7 @@ internal sealed class FuseAdoption : IDisposable
 
         string[] expected = [.. Enumerable.Range(0, queues).SelectMany(queue => new[] { life.ChannelName(queue), life.RecordName(queue) })];
         if (life.Given.FirstOrDefault(given => !expected.Contains(given.Name)) is { Name: not null } other)
-            throw Bad($"the descriptor '{other.Name}' was kept, and a channel and a record of each queue from 0 on are expected");
+            throw Succession.Refused($"the descriptor '{other.Name}' was kept, and a channel and a record of each queue from 0 on are expected");
     }
 
     private void Check(AttachmentLife life, string name)
@@ -102,23 +96,23 @@ internal sealed class FuseAdoption : IDisposable
             InFlightHeader header = _records[queue].Header;
             string record = life.RecordName(queue);
             if (header.Life != life.Id || header.Host != life.Host)
-                throw Bad($"the record '{record}' is of life {AttachmentLife.TextOf(header.Life)} of host {header.Host:D}, and the device's is {life.Text} of {life.Host:D}");
+                throw Succession.Refused($"the record '{record}' is of life {AttachmentLife.TextOf(header.Life)} of host {header.Host:D}, and the device's is {life.Text} of {life.Host:D}");
             if (header.Queue != queue || header.QueueCount != _records.Count)
-                throw Bad(string.Create(CultureInfo.InvariantCulture, $"the record '{record}' is of queue {header.Queue} of {header.QueueCount}, and {queue} of {_records.Count} were kept"));
+                throw Succession.Refused(string.Create(CultureInfo.InvariantCulture, $"the record '{record}' is of queue {header.Queue} of {header.QueueCount}, and {queue} of {_records.Count} were kept"));
             InFlightHeader first = Header;
             if (header.MaxTransferBytes != first.MaxTransferBytes || header.LogicalBlockBytes != first.LogicalBlockBytes || header.ReadOnly != first.ReadOnly ||
                 header.Connection != first.Connection || InFlightCheck.NameOf(header) != InFlightCheck.NameOf(first))
-                throw Bad($"the records '{record}' and '{life.RecordName(0)}' do not agree about what they are of");
+                throw Succession.Refused($"the records '{record}' and '{life.RecordName(0)}' do not agree about what they are of");
         }
 
         FileName = InFlightCheck.NameOf(Header);
         if (FileName != LoopOwner.Self(name, life).FileName)
-            throw Bad($"the records are of the file '{FileName}', and the device's is '{LoopOwner.Self(name, life).FileName}'");
+            throw Succession.Refused($"the records are of the file '{FileName}', and the device's is '{LoopOwner.Self(name, life).FileName}'");
     }
 
     private void FindNode()
     {
-        Node = NodeOf(FileName) ?? throw Bad($"no loop device has the file '{FileName}' any more: another program detached it (losetup -d), and its users got errors");
+        Node = NodeOf(FileName) ?? throw Succession.Refused($"no loop device has the file '{FileName}' any more: another program detached it (losetup -d), and its users got errors");
     }
 
     /// <summary>What was agreed upon with the kernel stays; the device must be able to do that.</summary>
@@ -126,14 +120,14 @@ internal sealed class FuseAdoption : IDisposable
     {
         InFlightHeader header = Header;
         if (device.LogicalBlockBytes != header.LogicalBlockBytes)
-            throw Bad($"its blocks have {device.LogicalBlockBytes} bytes now, and the kernel knows {header.LogicalBlockBytes}");
+            throw Succession.Refused($"its blocks have {device.LogicalBlockBytes} bytes now, and the kernel knows {header.LogicalBlockBytes}");
         if (device.ReadOnly != (header.ReadOnly != 0))
-            throw Bad(device.ReadOnly ? "it is read-only now, and the kernel writes to it" : "it can be written now, and the kernel knows it as read-only");
+            throw Succession.Refused(device.ReadOnly ? "it is read-only now, and the kernel writes to it" : "it can be written now, and the kernel knows it as read-only");
         if (device.MaxTransferBytes < header.MaxTransferBytes)
-            throw Bad($"a request can have {device.MaxTransferBytes} bytes now, and the kernel sends up to {header.MaxTransferBytes}");
+            throw Succession.Refused($"a request can have {device.MaxTransferBytes} bytes now, and the kernel sends up to {header.MaxTransferBytes}");
         long sizeBytes = SizeOf(Node);
         if (device.SizeBytes < sizeBytes)
-            throw Bad($"it has {device.SizeBytes} bytes now, and {Node} has {sizeBytes}: a device in use does not shrink");
+            throw Succession.Refused($"it has {device.SizeBytes} bytes now, and {Node} has {sizeBytes}: a device in use does not shrink");
     }
 
     /// <summary>The number of the connection, from the first record that tells it for sure; null if none does. Closes and changes nothing.</summary>
@@ -159,12 +153,12 @@ internal sealed class FuseAdoption : IDisposable
     internal static long SizeOf(string node) =>
         long.TryParse(KernelFiles.Line($"/sys/block/{Path.GetFileName(node)}/size"), NumberStyles.None, CultureInfo.InvariantCulture, out long sectors)
             ? sectors * 512
-            : throw Bad($"the size of {node} cannot be read in /sys");
+            : throw Succession.Refused($"the size of {node} cannot be read in /sys");
 
     /// <summary>A duplicate of what was given, which stays for another try, as what it is.</summary>
     private static T Opened<T>(AttachmentLife life, string name, Func<FileDescriptor, string, T> open)
     {
-        FileDescriptor given = life.Given.FirstOrDefault(given => given.Name == name).Descriptor ?? throw Bad($"the descriptor '{name}' was not kept, and others of this life were");
+        FileDescriptor given = life.Given.FirstOrDefault(given => given.Name == name).Descriptor ?? throw Succession.Refused($"the descriptor '{name}' was not kept, and others of this life were");
         FileDescriptor own = given.Duplicate(name);
         try
         {
@@ -176,6 +170,4 @@ internal sealed class FuseAdoption : IDisposable
             throw;
         }
     }
-
-    private static CbdException Bad(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
 }

@@ -213,9 +213,10 @@ internal sealed class FuseAttachment : IKernelAttachment
         _isLeft = true;
         // For the end, should this fail.
         _connection = FuseAdoption.TryFindConnection(life);
-        using FuseAdoption adoption = OpenAdoption(life, device.Info);
+        FuseAdoption? adoption = null;
         try
         {
+            adoption = FuseAdoption.Open(life, _options.Name, device.Info);
             if (device.MaxQueues < adoption.Records.Count)
                 throw new CbdException(CbdErrorKind.Invalid, $"the device has {device.MaxQueues} queues, and its attachment goes on with {adoption.Records.Count}, as it was begun");
             _file = NewFile(device, (int)adoption.Header.MaxTransferBytes);
@@ -236,49 +237,18 @@ internal sealed class FuseAttachment : IKernelAttachment
             foreach (FusePump pump in _pumps)
                 pump.Dispose();
             _pumps = [];
-            if (MayPass(e))
-                throw Again(e);
+            adoption?.Dispose();
+            if (Succession.Passing(e) is { } passing)
+                throw passing;
             throw;
         }
 
         foreach (KeptDescriptor given in life.Given)
             given.Descriptor.Dispose();
-        adoption.GiveAway();
         _isLeft = false;
         GoesOn = true;
         _node = adoption.Node;
-        AnnounceGrowth(device);
-    }
-
-    private FuseAdoption OpenAdoption(AttachmentLife life, BlockDeviceInfo info)
-    {
-        try
-        {
-            return FuseAdoption.Open(life, _options.Name, info);
-        }
-        catch (CbdException e) when (MayPass(e))
-        {
-            throw Again(e);
-        }
-    }
-
-    /// <summary>Memory, a descriptor or a thread cannot be had now. What does not fit never will.</summary>
-    private static bool MayPass(Exception e) => e is CbdException { Kind: not (CbdErrorKind.Invalid or CbdErrorKind.Corrupt) };
-
-    private static CbdException Again(Exception e) => new(((CbdException)e).Kind, e.Message, e) { MayPass = true };
-
-    /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
-    private void AnnounceGrowth(IBlockDevice device)
-    {
-        try
-        {
-            if (device.Info.SizeBytes > FuseAdoption.SizeOf(_node))
-                Resize();
-        }
-        catch (CbdException e)
-        {
-            _options.Log($"{_options.Name}: {_node} has its old size: {e.Message}");
-        }
+        Succession.AnnounceGrowth(device, _node, Resize, line => _options.Log($"{_options.Name}: {line}"));
     }
 
     /// <summary>Every pump owns its channel and its record once it is made.</summary>

@@ -5,11 +5,6 @@ using Cbd.Host.Attachments;
 
 namespace Cbd.Exports.Fuse;
 
-/// <summary>The life of an attachment, as the mark of ownership has it.</summary>
-/// <param name="Host">Host of the state directory.</param>
-/// <param name="Id">The life.</param>
-internal readonly record struct LoopLife(Guid Host, ulong Id);
-
 /// <summary>
 /// Whose a loop device is, in the name of its file, which the kernel shows in sysfs: "NAME.cbdd-PROCESS-START-NAMESPACE" of one that ends with
 /// its daemon, "NAME.cbdd-UUID-LIFE" of one that outlives it. Exactly one of the two is there.
@@ -17,11 +12,11 @@ internal readonly record struct LoopLife(Guid Host, ulong Id);
 /// <param name="Name">The device's name there.</param>
 /// <param name="Process">The daemon that serves the file.</param>
 /// <param name="Life">The life of the attachment.</param>
-internal sealed partial record LoopOwner(string Name, OwnerProcess? Process, LoopLife? Life)
+internal sealed partial record LoopOwner(string Name, OwnerProcess? Process, LifeMark? Life)
 {
     /// <summary>The file that this process serves as the device <paramref name="name"/>, in a life of its own if there is one.</summary>
     internal static LoopOwner Self(string name, AttachmentLife? life = null) =>
-        life is null ? new(name, OwnerProcess.Self, null) : new(name, null, new LoopLife(life.Host, life.Id));
+        life is null ? new(name, OwnerProcess.Self, null) : new(name, null, new LifeMark(life.Host, life.Id));
 
     internal string FileName => Life is { } life
         ? $"{Name}.cbdd-{life.Host:D}-{AttachmentLife.TextOf(life.Id)}"
@@ -30,7 +25,7 @@ internal sealed partial record LoopOwner(string Name, OwnerProcess? Process, Loo
     /// <summary>The device was left for sure: its process is gone, or this daemon's state directory has it and it is none that is served.</summary>
     /// <param name="lives">Of this daemon; null if it has no lives.</param>
     internal bool IsLeftover(AttachmentLives? lives) =>
-        Life is { } life ? lives is not null && lives.IsLeftover(life.Host, life.Id) : Process!.Value.IsGone;
+        Life is { } life ? life.IsLeftover(lives) : Process!.Value.IsGone;
 
     /// <summary>For the log: "a killed cbdd (pid 5, cbd0)".</summary>
     internal string Describe() => Life is { } life
@@ -44,7 +39,7 @@ internal sealed partial record LoopOwner(string Name, OwnerProcess? Process, Loo
         if (match.Success)
         {
             ulong id = ulong.Parse(match.Groups[3].ValueSpan, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
-            return id == 0 ? null : new LoopOwner(match.Groups[1].Value, null, new LoopLife(Guid.ParseExact(match.Groups[2].ValueSpan, "D"), id));
+            return id == 0 ? null : new LoopOwner(match.Groups[1].Value, null, new LifeMark(Guid.ParseExact(match.Groups[2].ValueSpan, "D"), id));
         }
 
         match = ProcessPattern().Match(path);

@@ -19,8 +19,12 @@ internal sealed class AttachedExport : IExport
     private readonly DeviceLink _link;
     private readonly Action<string> _log;
 
-    internal AttachedExport(string kind, IKernelAttachment attachment, DeviceLink link, Action<string> log)
+    /// <summary>A process before this one served it.</summary>
+    private readonly bool _isLeft;
+
+    internal AttachedExport(string kind, IKernelAttachment attachment, DeviceLink link, Action<string> log, bool isLeft = false)
     {
+        _isLeft = isLeft;
         _kind = kind;
         _attachment = attachment;
         _link = link;
@@ -39,10 +43,11 @@ internal sealed class AttachedExport : IExport
     /// <summary>Takes the name, then what the kind needs of the kernel. Throws <see cref="CbdException"/>, and holds nothing then.</summary>
     internal static AttachedExport Open(IAttachKind kind, KernelExportOptions options, AttachPlaces places)
     {
-        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region, goesOn: options.Life is { GoesOn: true });
+        bool isLeft = options.Life is { GoesOn: true };
+        DeviceLink link = DeviceLink.Take(places, options.Name, options.Region, isLeft);
         try
         {
-            return new AttachedExport(kind.Name, kind.Open(options), link, options.Log);
+            return new AttachedExport(kind.Name, kind.Open(options), link, options.Log, isLeft);
         }
         catch
         {
@@ -70,7 +75,9 @@ internal sealed class AttachedExport : IExport
                 _attachment.Stop(force: true);
             else
                 _attachment.Abandon();
-            throw new CbdException(e.Kind, $"{_link.Path} cannot be attached by {_kind}: {e.Message}; --attach none serves the device over NBD instead", e);
+            throw new CbdException(e.Kind, _isLeft
+                ? $"{_link.Path} is over, and its users get I/O errors: {e.Message}; unmount it, dev-stop, check the data, dev-start"
+                : $"{_link.Path} cannot be attached by {_kind}: {e.Message}; --attach none serves the device over NBD instead", e);
         }
     }
 
@@ -141,7 +148,7 @@ internal sealed class AttachedExport : IExport
         _link.Dispose();
     }
 
-    /// <summary>It is in use after all and serves on, under its name.</summary>
+    /// <summary>Its users have it, so it serves on, under its name if that can be had.</summary>
     private void PointAgain()
     {
         try

@@ -43,9 +43,11 @@ internal sealed class DeviceLink : IDisposable
             string node = goesOn ? held.Node : "";
             if (node.Length == 0 || new FileInfo(path).LinkTarget is not { } target || System.IO.Path.GetFileName(target) != node)
             {
+                // The users of what goes on are there already: whatever is at its name now, it is served.
                 if (goesOn)
                     held.Forget();
-                RemoveDangling(path);
+                else
+                    RemoveDangling(path);
                 node = "";
             }
 

@@ -58,8 +58,9 @@ internal sealed class HeldName : IDisposable
     internal void Record(string kernelName)
     {
         byte[] text = Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessId} {kernelName}\n"));
-        RandomAccess.SetLength(_lock, 0);
+        // A process that dies between the two leaves a whole first line.
         RandomAccess.Write(_lock, text, 0);
+        RandomAccess.SetLength(_lock, text.Length);
     }
 
     /// <summary>
@@ -112,7 +113,7 @@ internal readonly record struct NameRecord(string Process, string Node)
     {
         Span<byte> bytes = stackalloc byte[256];
         int length = RandomAccess.Read(file, bytes, 0);
-        string[] words = Encoding.ASCII.GetString(bytes[..length]).TrimEnd('\n').Split(' ');
+        string[] words = Encoding.ASCII.GetString(bytes[..length]).Split('\n')[0].Split(' ');
         string node = words.Length > 1 && words[1].All(char.IsAsciiLetterOrDigit) ? words[1] : "";
         return new NameRecord(words[0], node);
     }

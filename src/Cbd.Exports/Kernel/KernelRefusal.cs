@@ -13,10 +13,14 @@ internal static class KernelRefusal
     /// <param name="remedy">What to do about this errno, if the driver has more to say than others; null if not.</param>
     internal static CbdException Of(string device, string driver, string what, int result, string words, string? remedy)
     {
-        bool isDenied = result is -Errno.EPERM or -Errno.EACCES;
+        // As of any call: what is short is short for a while.
+        CbdErrorKind kind = new SystemCallException(what, -result).Kind;
+        if (kind is not (CbdErrorKind.Exhausted or CbdErrorKind.Denied))
+            kind = CbdErrorKind.Failed;
+        bool isDenied = kind == CbdErrorKind.Denied;
         string reason = words.Length == 0 ? "" : $" ({words})";
         return new CbdException(
-            isDenied ? CbdErrorKind.Denied : CbdErrorKind.Failed,
+            kind,
             $"{device}: the kernel's {driver} refused {what}: errno {-result}{reason}; {(isDenied ? Privilege.Remedy("CAP_SYS_ADMIN") : remedy ?? "see dmesg")}");
     }
 }

@@ -141,8 +141,9 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             _node = "";
         }
 
-        Park();
+        // Before anything that may throw: the device must not be removed then.
         _isOver = true;
+        Park();
         return true;
     }
 
@@ -208,10 +209,10 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         int number = _life!.Number;
         string node = $"/dev/nbd{number.ToString(CultureInfo.InvariantCulture)}";
         if (KernelNbdAttachKind.BackendOf(number) != _backend)
-            throw Left($"{node} is not connected any more, or is another's: another program disconnected it, and its users got errors");
-        KernelDisk disk = KernelDisk.Read(node) ?? throw Left($"{node} cannot be read in /sys");
+            throw Succession.Refused($"{node} is not connected any more, or is another's: another program disconnected it, and its users got errors");
+        KernelDisk disk = KernelDisk.Read(node) ?? throw Succession.Refused($"{node} cannot be read in /sys");
         if (disk.FindDifference(device.Info, node) is { } difference)
-            throw Left(difference);
+            throw Succession.Refused(difference);
         try
         {
             Volatile.Write(ref _stopping, false);
@@ -219,9 +220,16 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             lock (_lock)
             {
                 _number = number;
-                long limit = Environment.TickCount64 + RecoverTimeoutMs;
-                foreach (NbdPump pump in _pumps)
-                    Take(pump, node, limit);
+                // The device gets no request before all that may fail is done: another try would not know what is at the disk already.
+                StreamSocket[] sockets = TakeAll(node);
+                foreach (LostConnections lost in _lost)
+                {
+                    foreach (StreamSocket socket in sockets)
+                        lost.Watch(socket);
+                }
+
+                for (int queue = 0; queue < sockets.Length; queue++)
+                    _pumps[queue].Adopt(ConnectionOf(sockets[queue]));
             }
         }
         catch (Exception e)
@@ -229,26 +237,42 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
             lock (_lock)
                 _number = -1;
             Park();
-            // A descriptor, memory or a thread may be had later.
-            if (e is CbdException { Kind: CbdErrorKind.Exhausted, MayPass: false } passing)
-                throw new CbdException(passing.Kind, passing.Message, passing) { MayPass = true };
+            if (Succession.Passing(e) is { } passing)
+                throw passing;
             throw;
         }
 
         _isLeft = false;
         GoesOn = true;
         _node = node;
-        AnnounceGrowth(disk.SizeBytes);
+        Succession.AnnounceGrowth(device, node, Resize, _log);
     }
 
-    /// <summary>Puts a connection in the place of one of the dead server's, whose end the kernel notices by itself.</summary>
-    private void Take(NbdPump pump, string node, long limit)
+    /// <summary>A connection for each pump, in the places of the dead server's, whose end the kernel notices by itself. Nothing reads from them yet.</summary>
+    private StreamSocket[] TakeAll(string node)
+    {
+        var sockets = new List<StreamSocket>();
+        try
+        {
+            long limit = Environment.TickCount64 + RecoverTimeoutMs;
+            while (sockets.Count < _pumps.Length)
+                sockets.Add(Take(node, limit));
+            return [.. sockets];
+        }
+        catch
+        {
+            sockets.ForEach(static socket => socket.Dispose());
+            throw;
+        }
+    }
+
+    private StreamSocket Take(string node, long limit)
     {
         while (true)
         {
-            int error = TryConnectAgain(pump);
+            int error = TryConnectAgain(out StreamSocket? socket);
             if (error == 0)
-                return;
+                return socket!;
             if (error != -Errno.ENOSPC)
                 Check(error, $"taking {node} over");
             if (Environment.TickCount64 >= limit)
@@ -258,8 +282,9 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     }
 
     /// <summary>ENOSPC if no connection of the device is dead. Under the lock.</summary>
-    private int TryConnectAgain(NbdPump pump)
+    private int TryConnectAgain(out StreamSocket? socket)
     {
+        socket = null;
         (StreamSocket ours, FileDescriptor kernelEnd) = StreamSocket.CreatePair();
         int error;
         using (kernelEnd)
@@ -268,27 +293,11 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
         if (error == 0 && LostConnections.IsLost(ours))
             error = -Errno.ENOSPC;
         if (error == 0)
-            Adopt(pump, ours);
+            socket = ours;
         else
             ours.Dispose();
         return error;
     }
-
-    /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
-    private void AnnounceGrowth(long knownBytes)
-    {
-        try
-        {
-            if (_device!.Info.SizeBytes > knownBytes)
-                Resize();
-        }
-        catch (CbdException e)
-        {
-            _log($"{_node} has its old size: {e.Message}");
-        }
-    }
-
-    private static CbdException Left(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
 
     /// <summary>Ends the pumps as they are, and with them their connections: the kernel keeps the device, and what was not answered.</summary>
     private void Park()
@@ -390,14 +399,16 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
     }
 
     /// <summary>Nobody has disconnected it and connected another server since, where the kernel tells.</summary>
-    private bool IsStillOurs() => KernelNbdAttachKind.BackendOf(_number) is var text && (text.Length == 0 || text == _backend);
+    private bool IsStillOurs() => KernelNbdAttachKind.BackendOf(_number) is var text && (text == _backend || (text.Length == 0 && _life is null));
 
     private void Adopt(NbdPump pump, StreamSocket socket)
     {
         foreach (LostConnections lost in _lost)
             lost.Watch(socket);
-        pump.Adopt(new NbdConnection(Interlocked.Increment(ref _connections), socket, default));
+        pump.Adopt(ConnectionOf(socket));
     }
+
+    private NbdConnection ConnectionOf(StreamSocket socket) => new(Interlocked.Increment(ref _connections), socket, default);
 
     /// <summary>A pump's connection was closed. Its thread must not wait for the kernel, which may wait for it.</summary>
     private void ConnectionLost(int queue)
@@ -444,9 +455,10 @@ internal sealed class KernelNbdAttachment : IKernelAttachment
                     return;
                 }
 
-                int error = TryConnectAgain(_pumps[queue]);
+                int error = TryConnectAgain(out StreamSocket? socket);
                 if (error == 0)
                 {
+                    Adopt(_pumps[queue], socket!);
                     if (_reconnects <= MaxReconnects)
                         _log($"connection {queue} to the kernel was lost and made anew");
                     return;

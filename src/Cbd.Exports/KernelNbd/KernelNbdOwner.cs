@@ -12,21 +12,21 @@ namespace Cbd.Exports.KernelNbd;
 /// <param name="StartTicks">When it began.</param>
 /// <param name="Name">The device's name there.</param>
 /// <param name="Life">What outlives its daemon; null if it ends with it.</param>
-internal readonly record struct KernelNbdOwner(int ProcessId, long StartTicks, string Name, KernelNbdLife? Life = null)
+internal readonly record struct KernelNbdOwner(int ProcessId, long StartTicks, string Name, LifeMark? Life = null)
 {
     private const string Magic = "cbd";
 
     internal static KernelNbdOwner Self(string name) => new(OwnerProcess.SelfInFirstNamespace.Id, OwnerProcess.Self.StartTicks ?? 0, name);
 
     /// <summary>This process, or the life if there is one.</summary>
-    internal static KernelNbdOwner Of(string name, AttachmentLife? life) => life is null ? Self(name) : new(0, 0, name, new KernelNbdLife(life.Host, life.Id));
+    internal static KernelNbdOwner Of(string name, AttachmentLife? life) => life is null ? Self(name) : new(0, 0, name, new LifeMark(life.Host, life.Id));
 
     /// <summary>The process has ended for sure.</summary>
     internal bool IsGone => new OwnerProcess(ProcessId, StartTicks, OwnerProcess.FirstNamespace).IsGone;
 
     /// <summary>The device was left for sure: its process is gone, or this daemon's state directory has it and it is none that is served.</summary>
     /// <param name="lives">Of this daemon; null if it has no lives.</param>
-    internal bool IsLeftover(AttachmentLives? lives) => Life is { } life ? lives is not null && lives.IsLeftover(life.Host, life.Id) : IsGone;
+    internal bool IsLeftover(AttachmentLives? lives) => Life is { } life ? life.IsLeftover(lives) : IsGone;
 
     internal string Encode() => Life is { } life
         ? $"{Magic}:{life.Host:D}:{AttachmentLife.TextOf(life.Id)}:{Name}"
@@ -42,7 +42,7 @@ internal readonly record struct KernelNbdOwner(int ProcessId, long StartTicks, s
         if (Guid.TryParseExact(parts[1], "D", out Guid host) && parts[2].Length == 16 &&
             ulong.TryParse(parts[2], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong life))
         {
-            owner = new KernelNbdOwner(0, 0, parts[3], new KernelNbdLife(host, life));
+            owner = new KernelNbdOwner(0, 0, parts[3], new LifeMark(host, life));
             return true;
         }
 
@@ -52,8 +52,3 @@ internal readonly record struct KernelNbdOwner(int ProcessId, long StartTicks, s
         return true;
     }
 }
-
-/// <summary>The life of an attachment.</summary>
-/// <param name="Host">Host of the state directory.</param>
-/// <param name="Id">The life.</param>
-internal readonly record struct KernelNbdLife(Guid Host, ulong Id);

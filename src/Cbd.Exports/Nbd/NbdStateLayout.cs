@@ -25,6 +25,9 @@ internal static class NbdStateLayout
     internal const ulong Magic = 0x4F4344424E444243;
 
     internal const uint Version = 1;
+
+    /// <summary>Versions that this program reads.</summary>
+    internal static IReadOnlyList<uint> ReadableVersions { get; } = [Version];
     internal const int HeaderBytes = 4096;
 
     /// <summary>Bytes of header that its checksum covers.</summary>

@@ -9,7 +9,7 @@ namespace Cbd.Exports.Ublk;
 /// <param name="lives">The lives of this daemon's attachments; null: its attachments end with it.</param>
 internal sealed class UblkAttachKind(AttachmentLives? lives = null) : IAttachKind
 {
-    private const string ServerPrefix = "ublkc";
+    private const string ServerPrefix = "ublkc", BlockPrefix = "ublkb";
 
     /// <inheritdoc/>
     public string Name => AttachChoice.Ublk;
@@ -37,6 +37,19 @@ internal sealed class UblkAttachKind(AttachmentLives? lives = null) : IAttachKin
         UblkControl control = TryOpen(out ulong features, out string whyNot) ??
             throw new CbdException(CbdErrorKind.Unsupported, $"ublk is not available: {whyNot}");
         return new UblkAttachment(control, features, options, lives);
+    }
+
+    /// <inheritdoc/>
+    public bool GoesOn(string kernelName)
+    {
+        if (!kernelName.StartsWith(BlockPrefix, StringComparison.Ordinal) ||
+            !uint.TryParse(kernelName.AsSpan(BlockPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out uint device))
+            return false;
+        using UblkControl? control = UblkControl.TryOpen(out _);
+        // What cannot be looked at may be one.
+        if (control is null || (control.GetInfo(device, out UblkDeviceInfo info) is < 0 and not -Errno.ENODEV))
+            return true;
+        return UblkOwner.TryDecode(info.Owner, out UblkOwner owner) && owner.Life is { } life && !life.IsLeftover(lives);
     }
 
     /// <inheritdoc/>

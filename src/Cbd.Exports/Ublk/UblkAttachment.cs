@@ -99,10 +99,11 @@ internal sealed class UblkAttachment : IKernelAttachment
     {
         if (_life is null || _node.Length == 0)
             return false;
-        Park();
-        _node = "";
-        _isAdded = false;
+        // Before anything that may throw: the device must not be removed then.
         _isOver = true;
+        _isAdded = false;
+        _node = "";
+        Park();
         return true;
     }
 
@@ -160,7 +161,7 @@ internal sealed class UblkAttachment : IKernelAttachment
         _number = (uint)_life!.Number;
         string node = $"/dev/ublkb{Number}";
         if (!IsOurs(_number, out UblkDeviceInfo info))
-            throw Left($"{node} is another's, or there is none: another program deleted it, and its users got errors");
+            throw Succession.Refused($"{node} is another's, or there is none: another program deleted it, and its users got errors");
         CheckDevice(device.Info, info, queues, node);
         try
         {
@@ -168,15 +169,14 @@ internal sealed class UblkAttachment : IKernelAttachment
             _server = OpenServer($"/dev/ublkc{Number}");
             MakePumps(device, queues, (int)info.MaxTransferBytes, mode);
             if (!_pumps.Select(pump => pump.AwaitAsked()).ToArray().All(static isWhole => isWhole))
-                throw Left($"the kernel refuses requests of {node}: see the log");
+                throw Succession.Refused($"the kernel refuses requests of {node}: see the log");
             Check(_control.EndRecovery(_number), $"going on with {node}");
         }
         catch (Exception e)
         {
             Park();
-            // A descriptor, memory or a thread may be had later.
-            if (e is CbdException { Kind: CbdErrorKind.Exhausted, MayPass: false } passing)
-                throw new CbdException(passing.Kind, passing.Message, passing) { MayPass = true };
+            if (Succession.Passing(e) is { } passing)
+                throw passing;
             throw;
         }
 
@@ -184,21 +184,21 @@ internal sealed class UblkAttachment : IKernelAttachment
         _isAdded = true;
         GoesOn = true;
         _node = node;
-        AnnounceGrowth(device);
+        Succession.AnnounceGrowth(device, node, Resize, _log);
     }
 
     /// <summary>What the kernel knows stays; the device must be able to do that.</summary>
     private static void CheckDevice(BlockDeviceInfo device, in UblkDeviceInfo info, int queues, string node)
     {
         if (info.State is not (UblkProtocol.StateLive or UblkProtocol.StateQuiesced))
-            throw Left($"{node} was stopped (state {info.State}), and its users got errors");
+            throw Succession.Refused($"{node} was stopped (state {info.State}), and its users got errors");
         if (info.Queues != queues || info.QueueDepth != UblkPump.Depth)
-            throw Left($"{node} has {info.Queues} queues of depth {info.QueueDepth}, not {queues} of {UblkPump.Depth}");
+            throw Succession.Refused($"{node} has {info.Queues} queues of depth {info.QueueDepth}, not {queues} of {UblkPump.Depth}");
         if (info.MaxTransferBytes == 0 || info.MaxTransferBytes > (uint)device.MaxTransferBytes || info.MaxTransferBytes > MaxTransferBytes)
-            throw Left($"a request can have {device.MaxTransferBytes} bytes now, and the kernel sends up to {info.MaxTransferBytes}");
-        KernelDisk disk = KernelDisk.Read(node) ?? throw Left($"{node} cannot be read in /sys");
+            throw Succession.Refused($"a request can have {device.MaxTransferBytes} bytes now, and the kernel sends up to {info.MaxTransferBytes}");
+        KernelDisk disk = KernelDisk.Read(node) ?? throw Succession.Refused($"{node} cannot be read in /sys");
         if (disk.FindDifference(device, node) is { } difference)
-            throw Left(difference);
+            throw Succession.Refused(difference);
     }
 
     /// <summary>The kernel ends what the dead server had by itself, a moment after the process was waited for.</summary>
@@ -221,26 +221,10 @@ internal sealed class UblkAttachment : IKernelAttachment
         }
     }
 
-    /// <summary>The device served on while it grew. A kernel that is not told of it goes on with what it knows.</summary>
-    private void AnnounceGrowth(IBlockDevice device)
-    {
-        try
-        {
-            if (KernelDisk.Read(_node) is { } disk && device.Info.SizeBytes > disk.SizeBytes)
-                Resize();
-        }
-        catch (CbdException e)
-        {
-            _log($"{_node} has its old size: {e.Message}");
-        }
-    }
-
     /// <summary>It is that of this attachment, whoever serves it.</summary>
     private bool IsOurs(uint number, out UblkDeviceInfo info) => _control.GetInfo(number, out info) == 0 && info.Owner == _owner.Encode();
 
     private static CbdException Held(string node) => new(CbdErrorKind.Busy, $"the kernel still holds {node} for its last server: see dmesg") { MayPass = true };
-
-    private static CbdException Left(string what) => new(CbdErrorKind.Invalid, $"the device cannot go on where its last daemon ended: {what}");
 
     /// <summary>Ends the pumps as they are, and closes the server's side: the kernel keeps the device, and what was not answered.</summary>
     private void Park()

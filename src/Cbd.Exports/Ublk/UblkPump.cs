@@ -143,7 +143,7 @@ internal sealed class UblkPump : IDisposable
         for (int tag = 0; tag < Depth; tag++)
             Fetch(UblkProtocol.FetchRequest, tag, 0);
         // Linux 6.12 never lets go of a server that dies when it has asked for a part of a queue's requests: another one could not take over.
-        while (_ring.PreparedCount != 0 && !_isParked && !_stopRequested)
+        while (_ring.PreparedCount is > 0 and var left && (left < Depth || !(_isParked || _stopRequested)))
             _ring.EnterAtOnce();
         // The kernel says at once what it refuses.
         TakeRequests();

@@ -28,7 +28,7 @@ internal sealed partial class Supervisor : IDisposable
     /// <summary>More than a socket's queue may hold.</summary>
     private const int AllDatagrams = 100_000;
 
-    /// <summary>The program of an upgrade has so long to be ready, ms.</summary>
+    /// <summary>The program of an upgrade is not ready and says nothing for so long: it is taken back, ms.</summary>
     private const int TrialMs = 30_000;
 
     /// <summary>Refusals that wait for a barrier, characters.</summary>
@@ -106,7 +106,7 @@ internal sealed partial class Supervisor : IDisposable
     {
         _poll.Add(_socket.Descriptor, NotifyToken);
         _poll.Add(_wake, SignalToken);
-        Start();
+        Start(restarts: 0);
         while (_end is null)
         {
             try
@@ -174,7 +174,7 @@ internal sealed partial class Supervisor : IDisposable
         Thread.Sleep(Math.Min(_failures * FailurePauseMs, MostFailurePauseMs));
     }
 
-    private void Start()
+    private void Start(int restarts)
     {
         var environment = new Dictionary<string, string?>
         {
@@ -183,7 +183,8 @@ internal sealed partial class Supervisor : IDisposable
             ["WATCHDOG_USEC"] = _upstream.WatchdogMs is { } limit ? (limit * 1000).ToString(CultureInfo.InvariantCulture) : null,
         };
         environment[SupervisorWords.ProgramVariable] = _program.Path;
-        environment[SupervisorWords.RestartsVariable] = _restarts.ToString(CultureInfo.InvariantCulture);
+        environment[SupervisorWords.RestartsVariable] = restarts.ToString(CultureInfo.InvariantCulture);
+        environment[SupervisorWords.FollowedVariable] = _wasAnyStarted ? "1" : null;
         environment[SupervisorWords.FailureVariable] = _program.Failure;
         List<string> numbers = [.. _upstream.WatchdogMs is null ? Array.Empty<string>() : ["WATCHDOG_PID"]];
         IReadOnlyList<FileDescriptor> descriptors = [.. _activation.Select(given => given.Descriptor), .. _kept.Descriptors];
@@ -264,7 +265,7 @@ internal sealed partial class Supervisor : IDisposable
     {
         try
         {
-            Start();
+            Start(_restarts + 1);
             _restarts++;
             _logger.LogWarning("worker {Worker} was started, restart {Count}, with {Kept} kept descriptors", _worker!.ProcessId, _restarts, _kept.Names.Count);
         }
@@ -340,10 +341,14 @@ internal sealed partial class Supervisor : IDisposable
             _upstream.SayReady();
         }
 
-        if (_program.IsOnTrial)
+        // That it lives says nothing of how far it is.
+        if (_program.IsOnTrial && !message.IsAlive)
             _trialAtMs = MonotonicClock.Milliseconds;
         if (message.Upgrades && _kept.TryTake(SupervisorWords.NextProgram) is { } next)
-            Upgrade(next);
+        {
+            _program.Offer(next);
+            Hold(PosixSignal.SIGTERM);
+        }
 
         SendHeld();
         if (!message.IsBarrier)
@@ -356,22 +361,11 @@ internal sealed partial class Supervisor : IDisposable
         }
     }
 
-    /// <summary>The worker asks for another program in its place. One at a time, and none while all ends.</summary>
-    private void Upgrade(FileDescriptor next)
-    {
-        if (_isStopping || _program.IsOnTrial)
-        {
-            next.Dispose();
-            return;
-        }
-
-        _program.Offer(next);
-        Hold(PosixSignal.SIGTERM);
-    }
-
     private void Store(string name, List<FileDescriptor> descriptors)
     {
-        var refused = descriptors.Count == 1 ? _kept.TryAdd(name, descriptors[0]) : "one descriptor, and not another number of them, must come with it";
+        var refused = descriptors.Count != 1 ? "one descriptor, and not another number of them, must come with it"
+            : name == SupervisorWords.NextProgram && (_isStopping || _program.IsOnTrial) ? _isStopping ? "the daemon ends" : "another program is just being started"
+            : _kept.TryAdd(name, descriptors[0]);
         if (refused is null)
         {
             descriptors.Clear();
@@ -402,7 +396,8 @@ internal sealed partial class Supervisor : IDisposable
         _refusals.Clear();
         if (!_isStopping)
             _held.Clear();
-        if (_program.TryTakeBack($"it ended with {end} before it was ready"))
+        // One that was told to end, and ended by itself, has done so.
+        if (_program.TryTakeBack($"it ended with {end} before it was ready") && !(_isStopping && end.ExitCode is { } code && code != SupervisorRules.ParkedExitCode))
         {
             _startAtMs = MonotonicClock.Milliseconds;
             if (_isStopping)

@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Globalization;
 using Cbd.Control;
 using Cbd.Exports.InFlight;
+using Cbd.Exports.Nbd;
 using Cbd.Memory;
 using Cbd.Protocol.Records;
 
@@ -17,12 +18,18 @@ internal static class StartCheck
     /// <summary>The option; the others are those of the daemon.</summary>
     public const string Option = "--check-start";
 
-    private const string DeviceRecordWord = "device-record", InFlightWord = "inflight-record";
+    /// <summary>What outlives a process, with the version that this program writes and those that it reads.</summary>
+    private static readonly (string Word, uint Version, IReadOnlyList<uint> Reads)[] s_formats =
+    [
+        ("device-record", DeviceRecord.Version, DeviceRecord.ReadableVersions),
+        ("inflight-record", InFlightLayout.Version, InFlightLayout.ReadableVersions),
+        ("nbd-state", NbdStateLayout.Version, NbdStateLayout.ReadableVersions),
+    ];
+
     private const int TimeoutMs = 10_000;
 
     /// <summary>What this program says of itself.</summary>
-    public static string Text { get; } =
-        $"cbdd {ProductVersion.Text}\n{DeviceRecordWord} {string.Join(' ', DeviceRecord.ReadableVersions)}\n{InFlightWord} {string.Join(' ', InFlightLayout.ReadableVersions)}\n";
+    public static string Text { get; } = $"cbdd {ProductVersion.Text}\n{string.Concat(s_formats.Select(format => $"{format.Word} {string.Join(' ', format.Reads)}\n"))}";
 
     /// <summary>Runs the check of another program. Throws <see cref="CbdException"/>, with its reason, if it cannot take this one's place.</summary>
     /// <param name="program">A copy of it.</param>
@@ -39,9 +46,10 @@ internal static class StartCheck
             using var process = Process.Start(start)!;
             var output = process.StandardOutput.ReadToEndAsync();
             var errors = process.StandardError.ReadToEndAsync();
-            if (!process.WaitForExit(TimeoutMs))
+            // A child of it may have its output still.
+            if (!process.WaitForExit(TimeoutMs) || !Task.WaitAll([output, errors], TimeoutMs))
             {
-                process.Kill();
+                process.Kill(entireProcessTree: true);
                 throw Refused(path, $"it did not say within {TimeoutMs / 1000} s that it can start", CbdErrorKind.TimedOut);
             }
 
@@ -62,8 +70,8 @@ internal static class StartCheck
             throw Refused(path, $"it cannot start with the options of this daemon, or is too old for upgrades: {(reason is null ? $"it ends with {exitCode}" : OneLine.From(reason))}", CbdErrorKind.Invalid);
         }
 
-        CheckReads(path, output, DeviceRecordWord, DeviceRecord.Version);
-        CheckReads(path, output, InFlightWord, InFlightLayout.Version);
+        foreach ((string word, uint version, _) in s_formats)
+            CheckReads(path, output, word, version);
     }
 
     private static void CheckReads(string path, string output, string record, uint version)

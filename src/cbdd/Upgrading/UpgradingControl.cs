@@ -1,6 +1,5 @@
 using Cbd.Control;
 using Cbd.Host;
-using Cbd.Host.Threads;
 using Cbd.Memory;
 using Cbd.Programs.Daemon.Supervision;
 using Microsoft.Extensions.Logging;
@@ -14,9 +13,6 @@ namespace Cbd.Programs.Daemon.Upgrading;
 internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILogger logger) : IControl
 {
     private const string CopyName = "cbdd";
-
-    /// <summary>The answer is on its way before this process ends.</summary>
-    private const int AnswerMs = 100;
 
     private static readonly byte[] s_magic = "\u007fELF"u8.ToArray();
 
@@ -45,6 +41,7 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
     {
         Version = ProductVersion.Text,
         Pid = Environment.ProcessId,
+        Ready = inherited.IsReady,
         Supervised = inherited.Store is { IsGone: false } && inherited.Words.Program is not null,
         Restarts = inherited.Words.Restarts,
         UpgradeFailure = inherited.Words.UpgradeFailure,
@@ -58,8 +55,10 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
             throw new CbdException(CbdErrorKind.Unsupported, "this daemon has no supervisor, and its devices end with it: start it as cbdd --supervise, or restart it");
         if (!request.Force && FindMemoryDisk() is { } disk)
             throw new CbdException(CbdErrorKind.Busy, $"{disk} is a disk in memory, which begins anew with the next process: stop it first, or give --force");
+        if (!inherited.IsReady)
+            throw new CbdException(CbdErrorKind.Busy, "this process is not ready yet: see cbdctrl wait, and try again then") { MayPass = true };
         if (Interlocked.Exchange(ref _isUpgrading, 1) != 0)
-            throw new CbdException(CbdErrorKind.Busy, "an upgrade is under way: see cbdctrl daemon info");
+            throw new CbdException(CbdErrorKind.Busy, "an upgrade is under way: wait until cbdctrl daemon info shows another pid") { MayPass = true };
         try
         {
             var path = request.Program ?? own;
@@ -79,12 +78,8 @@ internal sealed class UpgradingControl(IControl inner, Inherited inherited, ILog
             throw;
         }
 
-        PoolWork.Queue(() =>
-        {
-            Thread.Sleep(AnswerMs);
-            inherited.Manager!.SayForSure(WorkerMessage.Upgrade);
-        });
-        return Describe();
+        // The supervisor ends this process then, so the answer goes first.
+        return Describe() with { Sent = () => inherited.Manager!.SayForSure(WorkerMessage.Upgrade) };
     }
 
     private static void CheckFile(string path)

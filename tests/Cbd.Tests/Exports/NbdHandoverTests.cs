@@ -233,6 +233,7 @@ public sealed class NbdHandoverTests : IDisposable
         client.Dispose();
         _workers.Start(_device);
         NbdTestServer.Until(() => _workers.Export.ClientCount == 0, "its end is seen");
+        Assert.Contains("1 client(s) of the process before go on", _workers.Log, StringComparison.Ordinal);
     }
 
     [Fact]

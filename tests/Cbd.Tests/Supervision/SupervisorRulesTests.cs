@@ -47,6 +47,14 @@ public sealed class SupervisorRulesTests
     }
 
     [Fact]
+    public void A_worker_that_left_all_to_the_next_one_is_followed_by_it_also_when_that_is_to_end_what_is_kept()
+    {
+        var parked = new ProcessEnd(SupervisorRules.ParkedExitCode, null);
+        Assert.Equal(AfterEnd.GoOn, SupervisorRules.Decide(parked, isStopping: false, wasAnyReady: true, wasAnyStarted: false));
+        Assert.Equal(AfterEnd.GoOn, SupervisorRules.Decide(parked, isStopping: true, wasAnyReady: true, wasAnyStarted: true));
+    }
+
+    [Fact]
     public void A_worker_that_served_for_a_second_is_started_again_at_once_each_time()
     {
         var pauses = new RestartPauses();
@@ -74,6 +82,7 @@ public sealed class SupervisorRulesTests
             new WorkerMessage { Stores = true, Name = "nbd-a" },
             WorkerMessage.Parse("FDSTORE=1\nFDNAME=nbd-a\nFDPOLL=0"u8));
         Assert.Equal(new WorkerMessage { Removes = true, Name = "nbd-a" }, WorkerMessage.Parse("FDSTOREREMOVE=1\nFDNAME=nbd-a\n"u8));
+        Assert.Equal(new WorkerMessage { Upgrades = true }, WorkerMessage.Parse("X_CBD_UPGRADE=1"u8));
         Assert.Equal(new WorkerMessage { IsReady = true, Status = "a=b" }, WorkerMessage.Parse("READY=1\nSTATUS=a=b"u8));
         Assert.Equal(new WorkerMessage { IsBarrier = true }, WorkerMessage.Parse("BARRIER=1"u8));
         Assert.Equal(new WorkerMessage { HasHandlers = true, Status = "starting" }, WorkerMessage.Parse("STATUS=starting\nX_CBD_SIGNALS=1"u8));

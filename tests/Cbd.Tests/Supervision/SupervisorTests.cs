@@ -87,6 +87,38 @@ public sealed class SupervisorTests : IDisposable
         """);
 
     [Fact]
+    public void A_worker_on_trial_gets_no_other_program_and_each_worker_is_told_which_one_it_is() => Passes("""
+        restarts, failure = os.environ["CBD_RESTARTS"], os.environ.get("CBD_UPGRADE_FAILURE")
+        def offer():
+            memory = os.memfd_create("program")
+            os.write(memory, open("/bin/sh", "rb").read())
+            keep("program-next", memory)
+            return barrier()
+        if restarts == "0":
+            assert "CBD_FOLLOWED" not in os.environ
+            tell("X_CBD_STARTED=1")
+            assert offer() == ""
+            tell("X_CBD_SIGNALS=1")
+            tell("X_CBD_UPGRADE=1")
+            signal.pause()
+        if restarts == "1":
+            assert os.environ["CBD_FOLLOWED"] == "1" and failure is None
+            assert "another program is just being started" in offer()
+            os._exit(75)
+        assert restarts == "2" and "exit code 75" in failure, (restarts, failure)
+        signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+        tell("X_CBD_SIGNALS=1")
+        open(place("taken-back"), "w").close()
+        while True:
+            signal.pause()
+        """,
+        supervisor =>
+        {
+            AwaitFile("taken-back");
+            supervisor.Take(PosixSignal.SIGTERM);
+        });
+
+    [Fact]
     public void What_was_sent_just_before_a_death_is_kept_and_what_was_removed_is_not() => Passes("""
         if not names:
             a, b = socket.socketpair()

@@ -53,6 +53,7 @@ public sealed class UpgradeTests
 
     [Theory]
     [InlineData(0, "device-record 99\ninflight-record 1\n", "", CbdErrorKind.Unsupported, "reads the versions 99 of device-record")]
+    [InlineData(0, "device-record 1 2\ninflight-record 1\n", "", CbdErrorKind.Invalid, "it does not say which versions of nbd-state it reads")]
     [InlineData(0, "cbdd 1.0\n", "", CbdErrorKind.Invalid, "it is no cbdd")]
     [InlineData(0, "", "", CbdErrorKind.Invalid, "it is no cbdd")]
     [InlineData(2, "", "cbdd: Unrecognized command or argument '--check-start'\n", CbdErrorKind.Invalid, "Unrecognized command")]
