@@ -81,9 +81,7 @@ public class FlightRecorderTests
         var completions = new BlockCompletion[4];
         bench.Attach();
         Run(100);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        Run(2000);
-        Assert.Equal(before, GC.GetAllocatedBytesForCurrentThread());
+        Allocations.None(() => Run(2000));
 
         void Run(int count)
         {

@@ -249,13 +249,12 @@ public sealed class NbdTransmissionTests : IDisposable
         }
 
         Work();
-        long before = _server.Export.GetStatistics()[0].AllocatedBytes;
-        Work();
+        Allocations.None(Work, () => _server.Export.GetStatistics()[0].AllocatedBytes);
         PumpStatistics after = _server.Export.GetStatistics()[0];
-        Assert.Equal(0, after.AllocatedBytes - before);
-        Assert.Equal(2002, after.Requests);
-        Assert.Equal(2, after.FailedRequests);
-        Assert.Equal(1000 * 4096, after.BytesRead);
-        Assert.Equal(1000 * 4096, after.BytesWritten);
+        const int works = 1 + Allocations.Rounds;
+        Assert.Equal(works * 1001, after.Requests);
+        Assert.Equal(works, after.FailedRequests);
+        Assert.Equal(works * 500 * 4096, after.BytesRead);
+        Assert.Equal(works * 500 * 4096, after.BytesWritten);
     }
 }
